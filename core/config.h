@@ -1,0 +1,63 @@
+/* Configuration by one table: key, type, place, default, limits, help. The same table parses the
+ * file, the environment and --set, validates, prints the defaults, and makes docs/CONFIG.md.
+ * Which keys there are is not decided here: gateway/settings.c holds the table.
+ *
+ * Order, later wins: defaults < YAML file < TIDEGATE_SECTION__KEY < --set section.key=value.
+ * An unknown key is an error that names the place and the nearest known key. */
+#ifndef TG_CORE_CONFIG_H
+#define TG_CORE_CONFIG_H
+
+#include "core/buf.h"
+
+enum config_type {
+    CONFIG_UINT, /* uint64_t */
+    CONFIG_BYTES, /* uint64_t; 64K, 1M, 2G (powers of 1024) */
+    CONFIG_MS, /* uint64_t milliseconds; 500ms, 10s, 5m, 2h, or a plain number of ms */
+    CONFIG_BOOL, /* bool; true/false/yes/no/on/off */
+    CONFIG_TEXT, /* char *; owned by the struct */
+    CONFIG_LIST, /* char *; owned; items joined by '\n'; a YAML sequence or a comma-separated text */
+    CONFIG_ENUM, /* unsigned; one of `choices`, separated by '|' */
+};
+
+struct config_option {
+    const char *key; /* "section.name" or "section.sub.name" */
+    enum config_type type;
+    size_t place; /* offsetof in the settings struct */
+    const char *fallback;
+    const char *choices; /* CONFIG_ENUM */
+    uint64_t least, most; /* for numbers; most 0 = no upper limit */
+    const char *help; /* one line */
+};
+
+struct config_table {
+    const struct config_option *options;
+    size_t count;
+};
+
+/* All functions below: start-up or reload thread. `error` gets one line for the operator: where,
+ * what, why, what to do. `settings` is the struct that the offsets refer to. */
+
+/* Sets every option to its fallback; call on zeroed memory. Aborts if a fallback is invalid. */
+void config_defaults(const struct config_table *t, void *settings);
+void config_free(const struct config_table *t, void *settings); /* the texts inside */
+
+/* ST_INVALID: unknown key, wrong type, out of range, YAML error. ST_IO: unreadable. */
+enum status config_load_file(const struct config_table *t, void *settings, const char *path,
+                             struct buf *error) MUST_CHECK;
+/* Takes TIDEGATE_* of `environ`; an unknown name is ST_INVALID. */
+enum status config_load_env(const struct config_table *t, void *settings, char *const *environment,
+                            struct buf *error) MUST_CHECK;
+/* "key=value"; `where` names the source in errors ("--set"). */
+enum status config_set(const struct config_table *t, void *settings, const char *assignment,
+                       const char *where, struct buf *error) MUST_CHECK;
+
+/* YAML of the current values, sections nested, with the help as comments if `commented`. */
+enum status config_print(const struct config_table *t, const void *settings, bool commented,
+                         struct buf *out) MUST_CHECK;
+/* Markdown reference: one table a section. */
+enum status config_document(const struct config_table *t, struct buf *out) MUST_CHECK;
+/* Calls back for each key whose value differs between two settings. */
+void config_diff(const struct config_table *t, const void *a, const void *b,
+                 void (*on_key)(void *ctx, const struct config_option *o), void *ctx);
+
+#endif

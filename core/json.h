@@ -1,0 +1,44 @@
+/* JSON over slices, without allocation: a validator and a pull scanner (RFC 8259, strict). For the
+ * hot path; everything else uses jansson. Depth is limited by the caller. Any thread. */
+#ifndef TG_CORE_JSON_H
+#define TG_CORE_JSON_H
+
+#include "core/buf.h"
+
+enum { JSON_DEPTH_MAX = 64 };
+
+enum json_type { JSON_NULL, JSON_TRUE, JSON_FALSE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+
+struct json_value {
+    enum json_type type;
+    struct slice raw; /* the whole value as written; a string with its quotes */
+};
+
+/* Exactly one JSON value with optional white space around it, UTF-8, no lone surrogate escapes. */
+bool json_valid(struct slice text);
+
+/* The value at the start of `text` (white space skipped); *used = bytes up to its end. ST_INVALID. */
+enum status json_read(struct slice text, struct json_value *out, size_t *used) MUST_CHECK;
+
+/* Members of an object, in order: `place` starts at 0. ST_OK, ST_NOT_FOUND at the end, ST_INVALID.
+ * The key is raw text between its quotes (compare by json_key_is, which knows escapes). */
+enum status json_member(struct slice object, size_t *place, struct slice *key,
+                        struct json_value *value) MUST_CHECK;
+enum status json_element(struct slice array, size_t *place, struct json_value *value) MUST_CHECK;
+bool json_key_is(struct slice key, const char *name);
+
+/* The member of that name (the first), ST_NOT_FOUND, ST_INVALID. */
+enum status json_find(struct slice object, const char *name, struct json_value *value) MUST_CHECK;
+
+/* Values. Integers are 0 to 2^53-1 (PROTOCOL.md 1); "1.0", "-1", "1e3" are ST_INVALID. */
+enum status json_uint(struct json_value v, uint64_t *out) MUST_CHECK;
+/* Appends the decoded text (escapes resolved, UTF-8). ST_INVALID when it is not a string. */
+enum status json_text(struct json_value v, struct buf *out) MUST_CHECK;
+
+/* Appends `text` (valid UTF-8) as a JSON string with quotes, escaping what must be. */
+enum status json_put_string(struct buf *out, struct slice text) MUST_CHECK;
+/* Appends a valid JSON text such that the result has no raw CR or LF: those between tokens (the only
+ * place where valid JSON has them) become spaces. */
+enum status json_put_embedded(struct buf *out, struct slice json) MUST_CHECK;
+
+#endif

@@ -1,0 +1,114 @@
+/* Counters, gauges and histograms, a set for each loop, summed when scraped.
+ *
+ * Every metric is a row of one table (metrics_table in metrics.c: name, type, label, help) and an
+ * index here; a loop's set is a plain array that only its own thread writes (relaxed atomics make
+ * the scrape from another thread well defined and cost nothing). No labels of users or topics. */
+#ifndef TG_CORE_METRICS_H
+#define TG_CORE_METRICS_H
+
+#include "core/buf.h"
+
+#include <stdatomic.h>
+
+enum metric {
+    /* publishing: received = stored + refused + unknown + open */
+    M_RECEIVED_MQTT,
+    M_RECEIVED_WS,
+    M_RECEIVED_HTTP,
+    M_STORED,
+    M_REFUSED_INVALID,
+    M_REFUSED_LIMIT,
+    M_REFUSED_UNSUPPORTED,
+    M_REFUSED_FORBIDDEN,
+    M_REFUSED_UNAVAILABLE,
+    M_PUBLISH_OPEN, /* gauge */
+    /* delivering */
+    M_DELIVERED_MQTT,
+    M_DELIVERED_WS,
+    M_DROPPED_QUEUE_FULL,
+    M_DROPPED_EXPIRED,
+    M_DROPPED_TOO_LARGE,
+    M_DROPPED_RETENTION,
+    /* connections */
+    M_CONNECTIONS_MQTT,
+    M_CONNECTIONS_WS,
+    M_CONNECTIONS_HTTP, /* gauges */
+    M_CONNECTS_OK_MQTT,
+    M_CONNECTS_OK_WS,
+    M_CONNECTS_REFUSED_MQTT,
+    M_CONNECTS_REFUSED_WS,
+    M_CONNECTS_REFUSED_LIMIT,
+    M_DISCONNECT_CLIENT,
+    M_DISCONNECT_PROTOCOL,
+    M_DISCONNECT_TIMEOUT,
+    M_DISCONNECT_LIMIT,
+    M_DISCONNECT_SERVER,
+    M_DISCONNECT_NETWORK,
+    M_SUBSCRIPTIONS, /* gauge */
+    M_BYTES_IN_MQTT,
+    M_BYTES_IN_WS,
+    M_BYTES_IN_HTTP,
+    M_BYTES_OUT_MQTT,
+    M_BYTES_OUT_WS,
+    M_HTTP_2XX,
+    M_HTTP_4XX,
+    M_HTTP_5XX,
+    M_BECAME_CURSOR,
+    M_CURSORS, /* times a subscription fell behind; gauge of those behind now */
+    M_OUT_QUEUE_BYTES, /* gauge: bytes that wait for sockets */
+    /* log */
+    M_LOG_RECORDS,
+    M_LOG_BYTES,
+    M_LOG_FRAMES,
+    M_LOG_SYNCS,
+    M_LOG_READS,
+    M_LOG_READ_RECORDS,
+    M_LOG_UNSYNCED_BYTES,
+    M_LOG_TORN_BYTES,
+    M_LOG_REFUSED_FULL,
+    M_LOOP_TURNS,
+    M_WAKES,
+    METRIC_COUNT
+};
+
+enum histogram {
+    H_DURABLE_SECONDS, /* accepted -> durable */
+    H_DELIVERY_SECONDS, /* accepted -> handed to the socket */
+    H_SYNC_SECONDS, /* one fdatasync */
+    H_BATCH_RECORDS, /* records made durable by one sync */
+    HISTOGRAM_COUNT
+};
+
+enum { HISTOGRAM_BUCKETS = 24 };
+
+struct metrics {
+    _Atomic uint64_t values[METRIC_COUNT];
+    struct {
+        _Atomic uint64_t buckets[HISTOGRAM_BUCKETS];
+        _Atomic uint64_t count, sum; /* sum in the histogram's own small unit */
+    } histograms[HISTOGRAM_COUNT];
+    struct metrics *next; /* registry */
+};
+
+/* Creates a set and registers it for scraping. Any thread; lives until exit. */
+struct metrics *metrics_register(void);
+
+/* Owning thread only. */
+static inline void metric_add(struct metrics *m, enum metric id, uint64_t n)
+{
+    atomic_store_explicit(&m->values[id], atomic_load_explicit(&m->values[id], memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+static inline void metric_sub(struct metrics *m, enum metric id, uint64_t n)
+{
+    metric_add(m, id, (uint64_t)0 - n);
+}
+/* Nanoseconds for the *_SECONDS histograms, plain numbers for others. */
+void histogram_record(struct metrics *m, enum histogram id, uint64_t value);
+
+/* Sum over all sets. Any thread. */
+uint64_t metrics_sum(enum metric id);
+/* Prometheus text format 0.0.4 (HELP, TYPE, samples). Any thread. ST_FULL when `out` is too small. */
+enum status metrics_render(struct buf *out) MUST_CHECK;
+
+#endif

@@ -1,0 +1,117 @@
+/* The segment store: P append-only lanes of records (one lane = one partition), in segment files,
+ * with one writer thread (group commit) and one reader thread (index and reads) for all of them.
+ * Bytes on disk: docs/FORMAT.md.
+ *
+ *   loop:   store_append ... store_append | store_flush        (assigns offsets, builds the frame)
+ *   writer: pwrite, pwrite, fdatasync                           (everything that has come meanwhile)
+ *   loop:   on_durable(next)                                    (one call for all of it)
+ *   reader: gets the same frames, keeps the topic index, serves reads from memory or file
+ *
+ * Threads: every lane is bound to one loop; "owning loop" below is that loop. Nothing here blocks a
+ * loop. A write or sync error ends the process with exit code 75 after one line that says why: after
+ * a failed fsync the kernel may have dropped the pages, and a retry can lie (LOG.md 5). */
+#ifndef TG_CORE_STORE_STORE_H
+#define TG_CORE_STORE_STORE_H
+
+#include "core/loop.h"
+#include "core/metrics.h"
+#include "core/msg.h"
+
+struct store;
+
+enum {
+    STORE_LANES_MAX = 64,
+    /* After an unclean stop the next offset is this much ahead; so many records may be unsynced. */
+    STORE_OFFSET_JUMP = 1 << 20,
+};
+
+enum store_sync { STORE_SYNC_ALWAYS, STORE_SYNC_NEVER };
+
+struct store_options {
+    const char *dir; /* made if missing, mode 0750; locked (flock) against a second process */
+    unsigned lane_count; /* 1 to STORE_LANES_MAX; must equal what is on disk */
+    uint64_t segment_bytes; /* 64 KiB to 4 GiB, default 256 MiB */
+    uint64_t unsynced_bytes_max; /* of one lane; above: ST_FULL */
+    uint64_t lazy_ms; /* a frame that nobody waits for is written after so long (20) */
+    uint64_t lazy_bytes; /* or when it is this large (256 KiB) */
+    uint64_t recent_bytes; /* written frames kept in memory a lane, for store_recent (1 MiB) */
+    enum store_sync sync;
+    const struct clock *clock;
+};
+
+/* Opens, recovers (verifies, cuts a torn tail, syncs what it read, rolls, writes START) and starts
+ * the two threads. Blocking: start-up only. `error` gets one line for the operator.
+ * ST_EXISTS: another process holds the folder. ST_INVALID: another lane count. ST_CORRUPT: a sealed
+ * part does not verify (named). ST_IO, ST_NO_SPACE. */
+enum status store_open(const struct store_options *o, struct store **out, struct buf *error) MUST_CHECK;
+/* Writes and syncs everything, leaves the clean-stop mark, ends the threads. Lanes must not be used
+ * any more. NULL is allowed. Blocking: shutdown only. */
+void store_close(struct store *s);
+
+uint32_t store_epoch(const struct store *s); /* of the log; part of every position. Any thread */
+uint64_t store_incarnation(const struct store *s); /* of this start. Any thread */
+unsigned store_lane_count(const struct store *s); /* any thread */
+
+struct store_events {
+    /* Everything below `next` is on disk. Owning loop. */
+    void (*on_durable)(void *ctx, unsigned lane, uint64_t next);
+};
+
+/* Before the loop runs. `metrics` is the loop's set. */
+void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct store_events *events,
+                void *ctx, struct metrics *metrics);
+
+/* Gives `m` the next offset and its time, and adds it to the lane's open frame. Takes no reference:
+ * the bytes are copied. `wait` says that somebody will be told when it is durable: the frame is then
+ * synced as soon as it is flushed. Owning loop.
+ * ST_FULL: too much is not yet synced (the log is slower than its publishers); nothing happened. */
+enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait) MUST_CHECK;
+
+/* End of the loop's turn: a frame that somebody waits for goes to the writer and the reader now, any
+ * other when it is lazy_ms old or lazy_bytes large (the lane arms its own timer). Owning loop. */
+void store_flush(struct store *s, unsigned lane);
+
+uint64_t store_first(const struct store *s, unsigned lane); /* lowest offset kept. Any thread */
+uint64_t store_next(const struct store *s, unsigned lane); /* offset of the next append. Owning loop */
+uint64_t store_durable(const struct store *s, unsigned lane); /* all below is durable. Owning loop */
+
+/* A read of records of one lane with from <= offset < to, oldest first, whose topic is wanted.
+ * The caller owns the request and keeps it in place until it comes back. */
+struct store_read {
+    struct mail mail; /* used while it travels */
+    unsigned lane;
+    uint64_t from, to; /* `to` = UINT64_MAX: up to all that was appended when the request was made */
+    struct slice topic; /* literal topic when data != NULL: by the index */
+    bool (*wants)(void *ctx, struct slice topic); /* else: by this (reader thread!); NULL = all */
+    void *wants_ctx;
+    uint32_t count_max; /* records, 1 to STORE_READ_COUNT_MAX */
+    uint32_t bytes_max; /* of topics and payloads together; at least one record is returned */
+    bool count_only; /* no records; `found` counts all that match, and next = to */
+    struct loop *home; /* where on_done is called */
+    void (*on_done)(struct store_read *r);
+    /* answer */
+    enum status status; /* ST_OK; ST_GONE: `from` lies below store_first (nothing read; first is set);
+                           ST_CORRUPT: the next record cannot be read, `next` lies behind it */
+    uint64_t first; /* lowest offset kept */
+    uint64_t next; /* go on here; == the effective `to` when all has been read. It moves also when nothing
+                      matched: a request scans at most a bounded number of bytes */
+    uint64_t end; /* the effective `to` */
+    uint64_t found;
+    struct msg **msgs; /* `found` messages, each a reference of the caller's; array by malloc */
+};
+
+enum { STORE_READ_COUNT_MAX = 4096 };
+
+/* Starts a read. It sees everything appended before the call. Owning loop of the lane; the answer
+ * comes by `home`'s mailbox, as a struct mail that the home loop's on_mail must hand to
+ * store_read_done (see store_read_from_mail). */
+void store_read_start(struct store *s, struct store_read *r);
+
+/* Records with offset >= from that are still in memory, without waiting: ST_OK and up to count_max
+ * references into msgs[], *next behind the last one looked at; ST_NOT_FOUND when `from` is not in
+ * memory any more. Applies `topic`/`wants` as store_read does. Owning loop. */
+enum status store_recent(struct store *s, unsigned lane, uint64_t from, struct slice topic,
+                         bool (*wants)(void *ctx, struct slice topic), void *wants_ctx, uint32_t count_max,
+                         struct msg **msgs, uint32_t *found, uint64_t *next) MUST_CHECK;
+
+#endif

@@ -1,0 +1,33 @@
+/* Topic names and topic filters (MQTT 5.0, 4.7), the same at every door. Pure functions, any thread. */
+#ifndef TG_ROUTING_TOPIC_H
+#define TG_ROUTING_TOPIC_H
+
+#include "core/slice.h"
+
+struct topic_limits {
+    uint32_t bytes_max; /* default 1,024; at most 65,535 */
+    uint32_t levels_max; /* default 32 */
+};
+
+/* A topic name: 1 to bytes_max bytes of UTF-8 without U+0000, no '+' or '#', at most levels_max levels. */
+bool topic_name_valid(struct slice name, const struct topic_limits *limits);
+/* A topic filter: as above, but '+' alone in its level and '#' alone in the last level. */
+bool topic_filter_valid(struct slice filter, const struct topic_limits *limits);
+bool topic_filter_literal(struct slice filter); /* no wildcard: matches one topic name */
+
+/* MQTT 5.0, 4.7.1 and 4.7.2: '#' matches the parent level too; a filter that begins with a wildcard
+ * never matches a name that begins with '$'. Both valid. */
+bool topic_matches(struct slice filter, struct slice name);
+
+/* The name begins with '$'. */
+static inline bool topic_internal(struct slice name)
+{
+    return name.len > 0 && name.data[0] == '$';
+}
+/* "$user/<id>" or "$user/<id>/...": the user id as written in the topic (percent-encoded). */
+bool topic_user(struct slice name, struct slice *user);
+
+/* What decides the partition: the user id of $user/<id>[/...], else the whole name. */
+unsigned topic_partition(struct slice name, unsigned partition_count);
+
+#endif
