@@ -33,10 +33,10 @@ struct loop_hook {
     bool (*on_turn_end)(struct loop_hook *h);
 };
 
-/* `index` names the loop in its node, from 0. `on_mail` gets each letter, oldest first. */
+/* `index` names the loop in its node, from 0. Each mail that arrives is told by its own on_arrival,
+ * oldest first, on the loop's thread. */
 enum status loop_create(const struct clock *clock, unsigned index, struct loop **out) MUST_CHECK;
 void loop_destroy(struct loop *l); /* NULL is allowed; not while it runs */
-void loop_on_mail(struct loop *l, void (*on_mail)(void *ctx, struct mail *mail), void *ctx);
 
 /* Runs on the calling thread until loop_stop. */
 void loop_run(struct loop *l);

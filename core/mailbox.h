@@ -11,8 +11,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+/* Embed it. A mail knows what to do when it arrives: the reading loop calls on_arrival. The box only
+ * links; whoever posts sets on_arrival first. */
 struct mail {
     struct mail *next;
+    void (*on_arrival)(struct mail *mail);
 };
 
 struct mailbox {

@@ -103,8 +103,7 @@ struct store_read {
 enum { STORE_READ_COUNT_MAX = 4096 };
 
 /* Starts a read. It sees everything appended before the call. Owning loop of the lane; the answer
- * comes by `home`'s mailbox, as a struct mail that the home loop's on_mail must hand to
- * store_read_done (see store_read_from_mail). */
+ * comes by `home`'s mailbox (its mail's on_arrival calls on_done). */
 void store_read_start(struct store *s, struct store_read *r);
 
 /* Records with offset >= from that are still in memory, without waiting: ST_OK and up to count_max
