@@ -1,0 +1,57 @@
+/* What a door gets from its loop. One edge a loop; made by node.c, outlives the doors. */
+#ifndef TG_GATEWAY_EDGE_H
+#define TG_GATEWAY_EDGE_H
+
+#include "gateway/settings.h"
+#include "session/hub.h"
+
+/* Facts of the node that any loop may read; set before the loops run, except the atomics. */
+struct node_facts {
+    const struct settings *settings;
+    uint64_t started_wall_ms;
+    uint32_t epoch;
+    uint64_t incarnation;
+    unsigned lane_count;
+    atomic_bool ready; /* /readyz */
+    atomic_bool stopping; /* SIGTERM: doors say goodbye, /readyz answers 503 */
+    atomic_uint connections; /* of all doors, against limit_connections */
+    uint16_t mqtt_port, http_port, api_port;
+};
+
+struct edge {
+    struct loop *loop;
+    struct hub *hub;
+    struct metrics *metrics;
+    struct node_facts *facts;
+    const struct settings *settings;
+};
+
+/* --- doors: each creates its listener-side state on an edge; destroy closes all its connections ---- */
+struct mqtt_door;
+enum status mqtt_door_create(struct edge *edge, int listen_fd /* taken over */,
+                             struct mqtt_door **out) MUST_CHECK;
+void mqtt_door_stop(struct mqtt_door *d); /* no new ones; DISCONNECT 0x8B to 5.0 clients, close */
+void mqtt_door_destroy(struct mqtt_door *d); /* NULL is allowed */
+
+/* The public HTTP port: /ws, /demo/. It runs on libwebsockets, which needs libev to own the thread: the
+ * door is also what runs the loop. */
+struct web_door;
+enum status web_door_create(struct edge *edge, int listen_fd, struct web_door **out,
+                            struct buf *error) MUST_CHECK;
+void web_door_run(
+    struct web_door *d); /* runs the edge's loop inside libev on the calling thread until loop_stop */
+void web_door_stop(struct web_door *d); /* bye 4000, close */
+void web_door_destroy(struct web_door *d);
+
+/* The private API. On loop 0 only. */
+struct api_door;
+enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **out,
+                            struct buf *error) MUST_CHECK;
+void api_door_stop(struct api_door *d);
+void api_door_destroy(struct api_door *d);
+
+struct echo_door;
+enum status echo_door_create(struct edge *edge, int listen_fd, struct echo_door **out) MUST_CHECK;
+void echo_door_destroy(struct echo_door *d);
+
+#endif

@@ -1,0 +1,48 @@
+/* The program's settings: the struct that the option table in settings.c fills. Read once, immutable
+ * while the node runs. docs/CONFIG.md is generated from the table. */
+#ifndef TG_GATEWAY_SETTINGS_H
+#define TG_GATEWAY_SETTINGS_H
+
+#include "core/config.h"
+
+struct settings {
+    char *node_id;
+    uint64_t node_loops; /* 0 = by cores */
+    char *data_dir;
+
+    char *mqtt_bind;
+    uint64_t mqtt_port;
+    char *http_bind;
+    uint64_t http_port;
+    char *http_origins; /* '\n'-joined: further origins that may open WebSockets */
+    char *api_bind;
+    uint64_t api_port;
+    char *api_key;
+    char *api_hosts; /* '\n'-joined: further Host values that the private port accepts */
+    uint64_t test_echo_port;
+
+    unsigned log_backend;
+    uint64_t log_partitions;
+    uint64_t log_segment_bytes, log_unsynced_bytes_max, log_lazy_ms, log_lazy_bytes, log_recent_bytes;
+    unsigned log_sync; /* enum store_sync */
+
+    uint64_t limit_connections, limit_message_bytes, limit_topic_bytes, limit_topic_levels,
+        limit_subscriptions, limit_inflight, limit_publish_open, limit_http_body_bytes, limit_history_count;
+    uint64_t out_bytes_max, out_stall_ms;
+    uint64_t mqtt_connect_timeout_ms, mqtt_keep_alive_max_s;
+    uint64_t ws_ping_ms, ws_pong_timeout_ms, ws_hello_timeout_ms;
+    uint64_t http_timeout_ms;
+
+    char *demo_dir; /* static files under /demo/ */
+    unsigned log_level, log_form;
+};
+
+const struct config_table *settings_table(void);
+
+/* Defaults < file (may be NULL) < environment < assignments. ST_INVALID with one line in `error`. */
+enum status settings_load(struct settings *s, const char *file, char *const *environment,
+                          const char *const *assignments, size_t assignment_count,
+                          struct buf *error) MUST_CHECK;
+void settings_free(struct settings *s);
+
+#endif

@@ -1,0 +1,87 @@
+/* The letters between edges and shards: the only way in which they speak (ARCHITECTURE.md 1). A
+ * request is one object that travels to the shard and comes back as its own answer; whoever made it
+ * owns it again then. On the same loop a request is a direct call; answers always come by courier. */
+#ifndef TG_ROUTING_LETTERS_H
+#define TG_ROUTING_LETTERS_H
+
+#include "core/store/store.h"
+#include "routing/position.h"
+
+/* A run of messages of one lane, in order, shared by all loops that get it. ref/unref: any thread. */
+struct run {
+    atomic_uint refs;
+    uint8_t pool_class;
+    uint16_t lane;
+    uint32_t count, cap;
+    struct msg *msgs[]; /* one reference each */
+};
+enum { RUN_MESSAGES_MAX = 512 };
+enum status run_create(unsigned lane, uint32_t cap, struct run **out) MUST_CHECK;
+static inline struct run *run_ref(struct run *r)
+{
+    atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+    return r;
+}
+void run_unref(struct run *r);
+
+/* PUBLISH, and back as PUBLISHED. Pooled: publish_create/publish_free, any loop. */
+struct publish {
+    struct mail mail;
+    struct msg *msg; /* one reference, kept until publish_free */
+    uint8_t pool_class;
+    bool wait; /* answer when durable; else it does not come back at all */
+    uint16_t home; /* index of the loop that asked */
+    enum status
+        status; /* ST_OK: durable; ST_FULL: the log is behind, nothing stored; ST_NO_SPACE, ST_IO: refused */
+    void (*on_published)(struct publish *p); /* home loop; owns p again */
+    void *owner; /* the asker's */
+    uint64_t tag; /* the asker's */
+};
+enum status publish_create(struct msg *m /* takes over the reference */, struct publish **out) MUST_CHECK;
+void publish_free(struct publish *p);
+
+/* ATTACH: this loop wants messages that match the filter, from now on. Back as ATTACHED with the
+ * offset at which "now" is. In FIFO with DELIVER: what is delivered before it lies below `next`. */
+struct attach {
+    struct mail mail;
+    uint16_t home;
+    uint16_t lane;
+    struct slice filter; /* the owner keeps the bytes until it is back */
+    bool interest; /* add this loop to those that get the filter's messages (false: only ask for `next`) */
+    uint64_t next; /* answer */
+    uint64_t first; /* answer: lowest offset kept */
+    void (*on_attached)(struct attach *a);
+    void *owner;
+};
+/* DETACH: one ATTACH with `interest` less for this filter. Does not come back: freed by the shard. */
+struct detach {
+    struct mail mail;
+    uint16_t home, lane;
+    uint32_t filter_len;
+    uint8_t filter[];
+};
+
+/* READ: records of a lane at a cursor, for a filter. Back with records, or `live`: the cursor has
+ * reached the end, and every message from `next` on comes by DELIVER after this letter. */
+struct read {
+    struct store_read
+        store; /* from, topic/wants, count_max, bytes_max, count_only; answer: status, msgs, found, next */
+    struct mail mail;
+    uint16_t home;
+    bool want_live; /* the asker is a cursor that wants to go live; else a page of history */
+    bool live; /* answer */
+    void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */
+    void *owner;
+};
+void read_release(struct read *r); /* unrefs and frees the messages of the answer; r itself stays */
+
+/* DELIVER: to an edge. The receiver unrefs the run and frees the letter (deliver_free). */
+struct deliver {
+    struct mail mail;
+    uint8_t pool_class;
+    struct run *run;
+    void *hub; /* of the receiving loop */
+};
+void deliver_free(struct deliver *d);
+
+#endif

@@ -1,0 +1,60 @@
+/* A shard: the state machine of one partition (lane). The only place where something about the lane
+ * is decided. It lives on one loop; there is nothing to lock. It hears PUBLISH, ATTACH, DETACH and
+ * READ, and speaks PUBLISHED, ATTACHED, the READ's answer, and DELIVER.
+ *
+ *   PUBLISH -> append to the log (offset) -> joins the run of this turn
+ *   turn end: the log's frame is closed, the run goes as one DELIVER to each loop with interest
+ *   durable: the PUBLISHes below go back, one chain a loop
+ *
+ * All functions: the shard's loop, except where noted. */
+#ifndef TG_ROUTING_SHARD_H
+#define TG_ROUTING_SHARD_H
+
+#include "routing/courier.h"
+#include "routing/letters.h"
+#include "routing/topic_log.h"
+
+struct shard;
+/* What the shards of one loop share: the interest table (which loop wants which filter), the courier
+ * and the turn hook. */
+struct shard_group;
+
+/* `on_deliver` is called on the receiving loop with each DELIVER letter (its hub is set from `hubs`). */
+enum status shard_group_create(struct courier *courier, struct topic_log log, struct metrics *metrics,
+                               unsigned loop_count, struct shard_group **out) MUST_CHECK;
+void shard_group_destroy(struct shard_group *g);
+/* Before the loops run: where DELIVER letters of a loop go. */
+void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
+                      void (*on_arrival)(struct mail *mail));
+/* Adds the turn hook; before courier_start on the same loop. */
+void shard_group_start(struct shard_group *g);
+
+enum status shard_create(struct shard_group *g, unsigned lane, struct shard **out) MUST_CHECK;
+void shard_destroy(struct shard *s);
+
+/* The letters. From the same loop these are called directly; from another loop they are the
+ * letters' on_arrival, set by shard_map_send_*. */
+void shard_publish(struct shard *s, struct publish *p);
+/* QoS 0 from the same loop: no letter at all. Borrowed. ST_FULL. */
+enum status shard_publish_lazy(struct shard *s, struct msg *m) MUST_CHECK;
+void shard_attach(struct shard *s, struct attach *a);
+void shard_detach(struct shard *s, struct detach *d);
+void shard_read(struct shard *s, struct read *r);
+struct loop *shard_loop(const struct shard *s); /* any thread */
+
+/* Which shard, on which loop: one table a node, made before the loops run, read by all. */
+struct shard_map {
+    unsigned lane_count;
+    struct {
+        struct shard *shard;
+        unsigned loop_index;
+    } lanes[PLACE_LANES_MAX];
+    uint32_t epoch;
+};
+/* From any loop, by its own courier: directly when the shard is at home on it. */
+void shard_map_publish(struct shard_map *map, struct courier *from, unsigned lane, struct publish *p);
+void shard_map_attach(struct shard_map *map, struct courier *from, struct attach *a);
+void shard_map_detach(struct shard_map *map, struct courier *from, struct detach *d);
+void shard_map_read(struct shard_map *map, struct courier *from, struct read *r);
+
+#endif

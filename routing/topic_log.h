@@ -1,0 +1,32 @@
+/* The port behind which somebody orders records and makes them durable. The shard owns it; adapters:
+ * topic_log_local.c (the embedded segment store). Meaning, threads and statuses of every call are
+ * those of the function of the same name in core/store/store.h. */
+#ifndef TG_ROUTING_TOPIC_LOG_H
+#define TG_ROUTING_TOPIC_LOG_H
+
+#include "core/store/store.h"
+
+struct topic_log_ops {
+    uint32_t (*epoch)(void *ctx);
+    unsigned (*lane_count)(void *ctx);
+    void (*bind)(void *ctx, unsigned lane, struct loop *loop, const struct store_events *events,
+                 void *events_ctx, struct metrics *metrics);
+    enum status (*append)(void *ctx, unsigned lane, struct msg *m, bool wait);
+    void (*flush)(void *ctx, unsigned lane);
+    uint64_t (*first)(void *ctx, unsigned lane);
+    uint64_t (*next)(void *ctx, unsigned lane);
+    void (*read_start)(void *ctx, struct store_read *r);
+    enum status (*recent)(void *ctx, unsigned lane, uint64_t from, struct slice topic,
+                          bool (*wants)(void *ctx, struct slice topic), void *wants_ctx, uint32_t count_max,
+                          struct msg **msgs, uint32_t *found, uint64_t *next);
+};
+
+struct topic_log {
+    const struct topic_log_ops *ops;
+    void *ctx;
+};
+
+/* The embedded store as a topic log; `s` outlives it. */
+struct topic_log topic_log_local(struct store *s);
+
+#endif

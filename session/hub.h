@@ -1,0 +1,88 @@
+/* A hub: the part of an edge that knows no sockets. One a loop. It keeps the sessions of the loop's
+ * connections and their subscriptions, speaks to the shards by letters, matches what they deliver
+ * and hands it to the doors. Owning loop only. */
+#ifndef TG_SESSION_HUB_H
+#define TG_SESSION_HUB_H
+
+#include "routing/shard.h"
+#include "session/transport.h"
+
+struct hub;
+
+struct hub_limits {
+    uint32_t subscriptions_max; /* a session */
+    uint32_t read_count; /* messages a catch-up read (256) */
+    uint32_t read_bytes; /* bytes a catch-up read (64 KiB) */
+};
+
+enum status hub_create(struct courier *courier, struct shard_map *map, struct metrics *metrics,
+                       const struct hub_limits *limits, struct hub **out) MUST_CHECK;
+void hub_destroy(struct hub *h); /* sessions must have ended */
+struct loop *hub_loop(const struct hub *h);
+struct metrics *hub_metrics(const struct hub *h);
+uint32_t hub_epoch(const struct hub *h);
+unsigned hub_lane_count(const struct hub *h);
+/* For shard_group_meet. */
+void hub_on_deliver(struct mail *mail);
+
+/* Scratch space for wires: `len` bytes that stay until the end of this turn, after the doors have flushed.
+ * Consecutive calls of one kind are adjacent as long as a block lasts, so that a connection that gets
+ * several in a row sends one span. NULL: no memory. */
+uint8_t *hub_scratch(struct hub *h, enum wire_kind kind, size_t len);
+/* Adds the hook that frees the scratch space; after the doors' flush hooks. */
+void hub_start(struct hub *h);
+
+/* --- publishing --------------------------------------------------------------------------------- */
+
+/* Sends p to its shard (the lane is computed from the topic; m->partition is set). p->wait false: does not
+ * come back. True: p->on_published is called later, never inside this call. */
+void hub_publish(struct hub *h, struct publish *p);
+/* Without an answer and, on the same loop, without a letter. Takes over the reference. ST_FULL: dropped
+ * (counted). */
+enum status hub_publish_lazy(struct hub *h, struct msg *m);
+
+/* --- history ------------------------------------------------------------------------------------ */
+
+/* A page of a literal topic's past, strictly from `next` on. r->store.topic, from, count_max, bytes_max,
+ * on_read and owner are set by the caller, who keeps r and the topic's bytes until on_read. */
+void hub_read(struct hub *h, struct read *r);
+
+/* --- sessions ----------------------------------------------------------------------------------- */
+
+/* `conn` is passed to the ops. ST_NO_MEMORY. */
+enum status session_create(struct hub *h, const struct transport_ops *ops, void *conn,
+                           struct session **out) MUST_CHECK;
+/* Ends it: no more calls of ops. Its memory lives on until its letters are back. NULL is allowed. */
+void session_end(struct session *s);
+/* Unique in this process; goes into msg.origin (No Local). */
+uint64_t session_id(const struct session *s);
+/* The connection has room again (its queue has drained, an acknowledgement has opened the window):
+ * cursors go on reading. Cheap when there are none. */
+void session_room(struct session *s);
+uint32_t session_subscriptions(const struct session *s);
+
+enum start { START_LIVE, START_EARLIEST, START_AFTER };
+struct subscription_options {
+    uint8_t qos; /* 0 or 1 */
+    bool no_local, retain_as_published;
+    uint32_t subscription_id; /* MQTT 5.0, 0 = none */
+    enum start start;
+    struct place after; /* START_AFTER: next offset of each lane */
+    void *door; /* the door's own data */
+};
+/* Replaces a subscription of the same filter: nothing of the old one comes after this call.
+ * ST_OK: ops->subscribed follows, not inside this call. ST_INVALID: the filter. ST_FULL: subscriptions_max.
+ */
+enum status session_subscribe(struct session *s, struct slice filter, const struct subscription_options *o,
+                              struct subscription **out) MUST_CHECK;
+/* ST_NOT_FOUND. */
+enum status session_unsubscribe(struct session *s, struct slice filter) MUST_CHECK;
+struct subscription *session_find(struct session *s, struct slice filter); /* NULL: none */
+
+/* Facts of a subscription, for doors. */
+struct slice subscription_filter(const struct subscription *sub);
+const struct subscription_options *subscription_options_of(const struct subscription *sub);
+/* Calls back for each subscription of a session. */
+void session_each(struct session *s, void (*on_subscription)(void *ctx, struct subscription *sub), void *ctx);
+
+#endif

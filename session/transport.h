@@ -1,0 +1,49 @@
+/* The port through which a session speaks to its connection; each door (mqtt, ws) implements it.
+ * All calls on the loop of the connection. */
+#ifndef TG_SESSION_TRANSPORT_H
+#define TG_SESSION_TRANSPORT_H
+
+#include "core/msg.h"
+#include "routing/position.h"
+
+struct session;
+struct subscription;
+
+/* Bytes of one message as a door frames it, made once for all receivers of that kind and handed to
+ * each of them. They lie in the loop's scratch space until the turn ends (after the doors' flush). */
+enum wire_kind {
+    WIRE_MQTT3_QOS0,
+    WIRE_MQTT5_QOS0,
+    WIRE_MQTT3_QOS1,
+    WIRE_MQTT5_QOS1,
+    WIRE_WS, /* subscription filter == topic */
+    WIRE_WS_SUB, /* with "sub": valid for one channel */
+    WIRE_KINDS
+};
+
+struct delivery {
+    struct msg *msg; /* borrowed; ref to keep */
+    struct slice wires[WIRE_KINDS]; /* data NULL: not made yet; made and kept by the door */
+    bool live; /* false: read from the log for one cursor */
+};
+
+struct transport_ops {
+    /* Offers a message.
+     *   ST_OK     it is in the connection's queue
+     *   ST_AGAIN  no room; nothing was taken. The subscription becomes a cursor at this message, and the
+     *             door calls session_room() when there is room again
+     *   ST_FULL   the door dropped it and counted it (QoS 0 overflow, larger than the client accepts);
+     *             delivery goes on behind it */
+    enum status (*deliver)(void *conn, struct subscription *sub, struct delivery *d);
+    /* The subscription is in place in all lanes; `at` is where "now" was; `replay` = messages that will
+     * be replayed first (0 for live). Messages come only after this call. */
+    void (*subscribed)(void *conn, struct subscription *sub, const struct place *at, uint64_t replay);
+    /* The replay has reached the present in all lanes, at `at`. Called once, also right after subscribed
+     * when there was nothing to replay; not for a live subscription. */
+    void (*live)(void *conn, struct subscription *sub, const struct place *at);
+    /* Messages from..to (offsets of a lane, inclusive) cannot be had any more: retention or damage. */
+    void (*gap)(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
+                const char *why);
+};
+
+#endif
