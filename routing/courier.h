@@ -24,7 +24,13 @@ void courier_meet(struct courier *c, unsigned index, struct loop *loop);
 /* The letter is gone; on the loop `to` its on_arrival is called. */
 void courier_send(struct courier *c, unsigned to, struct mail *mail);
 
-/* Adds the hook that posts and empties. After the hooks of the shards, before those of the doors. */
+/* Called at the beginning of each round of the turn hook: a group of shards closes its batches and sends
+ * its DELIVER letters here. A round that left letters for the own loop is followed by another, so that what
+ * an edge publishes while it handles a letter leaves in the same turn. At most COURIER_BEFORE_MAX. */
+enum { COURIER_BEFORE_MAX = 4 };
+void courier_before(struct courier *c, void (*before)(void *ctx), void *ctx);
+
+/* Adds the hook that posts and empties. Before the hooks of the doors. */
 void courier_start(struct courier *c);
 unsigned courier_index(const struct courier *c);
 struct loop *courier_loop(const struct courier *c);

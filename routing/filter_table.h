@@ -25,6 +25,8 @@ void filter_table_destroy(struct filter_table *t); /* entries are forgotten, not
 /* Links under a valid filter (its bytes are copied once per distinct filter). ST_NO_MEMORY. */
 enum status filter_table_link(struct filter_table *t, struct slice filter, struct filter_entry *e) MUST_CHECK;
 void filter_table_unlink(struct filter_table *t, struct filter_entry *e); /* safe when not linked */
+/* Some entry linked under exactly this filter, or NULL. */
+struct filter_entry *filter_table_find(struct filter_table *t, struct slice filter);
 size_t filter_table_count(const struct filter_table *t); /* linked entries */
 size_t filter_table_bytes(const struct filter_table *t); /* memory held */
 

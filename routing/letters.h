@@ -34,6 +34,9 @@ struct publish {
     enum status
         status; /* ST_OK: durable; ST_FULL: the log is behind, nothing stored; ST_NO_SPACE, ST_IO: refused */
     void (*on_published)(struct publish *p); /* home loop; owns p again */
+    void (*door_published)(
+        struct publish *p); /* the hub's: the door's on_published while the hub stands between */
+    void *shard; /* where it goes, while it travels to another loop */
     void *owner; /* the asker's */
     uint64_t tag; /* the asker's */
 };
@@ -47,18 +50,21 @@ struct attach {
     uint16_t home;
     uint16_t lane;
     struct slice filter; /* the owner keeps the bytes until it is back */
-    bool interest; /* add this loop to those that get the filter's messages (false: only ask for `next`) */
+    bool wants_interest; /* add this loop to those that get the filter's messages (false: only ask for `next`)
+                          */
+    void *interest; /* answer to wants_interest: give it back by DETACH */
+    void *shard; /* where it goes, while it travels to another loop */
     uint64_t next; /* answer */
     uint64_t first; /* answer: lowest offset kept */
     void (*on_attached)(struct attach *a);
     void *owner;
 };
-/* DETACH: one ATTACH with `interest` less for this filter. Does not come back: freed by the shard. */
+/* DETACH: gives an interest back. Does not come back itself: the shard frees it (free). */
 struct detach {
     struct mail mail;
-    uint16_t home, lane;
-    uint32_t filter_len;
-    uint8_t filter[];
+    uint16_t lane;
+    void *interest;
+    void *shard;
 };
 
 /* READ: records of a lane at a cursor, for a filter. Back with records, or `live`: the cursor has
@@ -69,7 +75,8 @@ struct read {
     struct mail mail;
     uint16_t home;
     bool want_live; /* the asker is a cursor that wants to go live; else a page of history */
-    bool live; /* answer */
+    bool live;    /* answer */
+    void *shard;  /* where it goes, while it travels to another loop */
     void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */
     void *owner;
 };

@@ -26,7 +26,7 @@ void shard_group_destroy(struct shard_group *g);
 /* Before the loops run: where DELIVER letters of a loop go. */
 void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
                       void (*on_arrival)(struct mail *mail));
-/* Adds the turn hook; before courier_start on the same loop. */
+/* Joins the courier's rounds; once, before the loop runs. */
 void shard_group_start(struct shard_group *g);
 
 enum status shard_create(struct shard_group *g, unsigned lane, struct shard **out) MUST_CHECK;

@@ -5,6 +5,7 @@
 #define TG_SESSION_HUB_H
 
 #include "routing/shard.h"
+#include "routing/topic.h"
 #include "session/transport.h"
 
 struct hub;

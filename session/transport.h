@@ -1,5 +1,6 @@
 /* The port through which a session speaks to its connection; each door (mqtt, ws) implements it.
- * All calls on the loop of the connection. */
+ * All calls on the loop of the connection. Inside `deliver` the door must not subscribe, unsubscribe or end
+ * a session (the hub is walking its tables): it marks the connection and does so at its flush. */
 #ifndef TG_SESSION_TRANSPORT_H
 #define TG_SESSION_TRANSPORT_H
 

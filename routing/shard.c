@@ -1,0 +1,376 @@
+/* The shard.
+ *
+ * Order is the whole point. Within one turn a shard appends PUBLISHes as they come and collects them in
+ * one open run a loop with interest. A run leaves
+ *   - at the end of the turn, after the log's frame has been flushed (the record is on its way to the disk),
+ *   - before any answer that says "from n on everything comes live" (ATTACHED, LIVE): what was appended
+ *     before n must lie in front of that answer in the same FIFO,
+ *   - when it is full.
+ * So a subscription that becomes live at n sees each record exactly once: below n by reading, from n on by
+ * DELIVER (ARCHITECTURE.md 4).
+ *
+ * PUBLISHes that wait are answered in offset order, because the log's durable mark only moves forward. */
+#include "routing/shard.h"
+
+#include "core/pool.h"
+#include "routing/filter_table.h"
+#include "routing/topic.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct interest {
+    struct filter_entry entry;
+    uint16_t loop;
+};
+
+struct shard {
+    struct shard_group *group;
+    unsigned lane;
+    bool dirty; /* appended since the last flush */
+    struct publish *first_waiting; /* by mail.next, in offset order */
+    struct publish *last_waiting;
+    struct filter_table *interests; /* only with several loops */
+    size_t interest_count;
+    struct run *open[LOOPS_MAX];
+};
+
+struct shard_group {
+    struct courier *courier;
+    struct topic_log log;
+    struct metrics *metrics;
+    unsigned loop_count, shard_count;
+    struct shard *shards[PLACE_LANES_MAX];
+    struct {
+        void *hub;
+        void (*on_arrival)(struct mail *mail);
+    } hubs[LOOPS_MAX];
+};
+
+/* --- DELIVER ------------------------------------------------------------------------------------ */
+
+static void shard_send_run(struct shard *s, unsigned loop)
+{
+    struct shard_group *g = s->group;
+    struct run *run = s->open[loop];
+    s->open[loop] = NULL;
+    uint8_t pool_class;
+    struct deliver *d = pool_alloc(sizeof *d, &pool_class);
+    if (!d)
+        abort(); /* 64 bytes: the node cannot keep its promise any more; a restart can */
+    *d = (struct deliver){.mail.on_arrival = g->hubs[loop].on_arrival,
+                          .pool_class = pool_class,
+                          .run = run,
+                          .hub = g->hubs[loop].hub};
+    courier_send(g->courier, loop, &d->mail);
+}
+
+static void shard_send_runs(struct shard *s)
+{
+    for (unsigned i = 0; i < s->group->loop_count; i++)
+        if (s->open[i])
+            shard_send_run(s, i);
+}
+
+static void shard_join_run(struct shard *s, unsigned loop, struct msg *m)
+{
+    struct run *run = s->open[loop];
+    if (run && run->count == run->cap) {
+        /* A small run grows by being replaced once; a full one leaves. */
+        if (run->cap < RUN_MESSAGES_MAX) {
+            struct run *larger;
+            if (run_create(s->lane, RUN_MESSAGES_MAX, &larger) != ST_OK)
+                abort();
+            memcpy(larger->msgs, run->msgs, run->count * sizeof run->msgs[0]);
+            larger->count = run->count;
+            run->count = 0;
+            run_unref(run);
+            s->open[loop] = run = larger;
+        } else {
+            shard_send_run(s, loop);
+            run = NULL;
+        }
+    }
+    if (!run) {
+        if (run_create(s->lane, 8, &run) != ST_OK)
+            abort();
+        s->open[loop] = run;
+    }
+    run->msgs[run->count++] = msg_ref(m);
+}
+
+static void shard_offer(struct shard *s, struct msg *m)
+{
+    if (s->interest_count == 0)
+        return;
+    if (s->group->loop_count == 1) {
+        shard_join_run(s, 0, m);
+        return;
+    }
+    struct filter_matches found = filter_table_match(s->interests, msg_topic(m));
+    uint64_t joined = 0; /* a bit a loop */
+    for (size_t i = 0; i < found.count; i++) {
+        const struct interest *in = LIST_OF(found.entries[i], struct interest, entry);
+        if (joined & (UINT64_C(1) << in->loop))
+            continue;
+        joined |= UINT64_C(1) << in->loop;
+        shard_join_run(s, in->loop, m);
+    }
+}
+
+/* --- PUBLISH ------------------------------------------------------------------------------------ */
+
+static void publish_arrived_home(struct mail *mail)
+{
+    struct publish *p = LIST_OF(mail, struct publish, mail);
+    p->on_published(p);
+}
+
+static void shard_answer_publish(struct shard *s, struct publish *p, enum status status)
+{
+    p->status = status;
+    p->mail.on_arrival = publish_arrived_home;
+    courier_send(s->group->courier, p->home, &p->mail);
+}
+
+enum status shard_publish_lazy(struct shard *s, struct msg *m)
+{
+    enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, false);
+    if (st != ST_OK)
+        return st;
+    s->dirty = true;
+    metric_add(s->group->metrics, M_STORED, 1);
+    shard_offer(s, m);
+    return ST_OK;
+}
+
+void shard_publish(struct shard *s, struct publish *p)
+{
+    enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, p->msg, p->wait);
+    if (st != ST_OK) {
+        if (p->wait) {
+            shard_answer_publish(s, p, st);
+        } else {
+            metric_add(s->group->metrics, M_REFUSED_UNAVAILABLE, 1);
+            publish_free(p);
+        }
+        return;
+    }
+    s->dirty = true;
+    metric_add(s->group->metrics, M_STORED, 1);
+    shard_offer(s, p->msg);
+    if (!p->wait) {
+        publish_free(p);
+        return;
+    }
+    p->mail.next = NULL;
+    if (s->last_waiting)
+        s->last_waiting->mail.next = &p->mail;
+    else
+        s->first_waiting = p;
+    s->last_waiting = p;
+}
+
+static void shard_on_durable(void *ctx, unsigned lane, uint64_t next)
+{
+    struct shard_group *g = ctx;
+    struct shard *s = NULL;
+    for (unsigned i = 0; i < g->shard_count && !s; i++)
+        if (g->shards[i]->lane == lane)
+            s = g->shards[i];
+    assert(s);
+    while (s->first_waiting && s->first_waiting->msg->offset < next) {
+        struct publish *p = s->first_waiting;
+        s->first_waiting = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;
+        if (!s->first_waiting)
+            s->last_waiting = NULL;
+        shard_answer_publish(s, p, ST_OK);
+    }
+}
+
+/* --- ATTACH, DETACH ----------------------------------------------------------------------------- */
+
+static void attach_arrived_home(struct mail *mail)
+{
+    struct attach *a = LIST_OF(mail, struct attach, mail);
+    a->on_attached(a);
+}
+
+void shard_attach(struct shard *s, struct attach *a)
+{
+    shard_send_runs(s);
+    a->interest = NULL;
+    if (a->wants_interest) {
+        struct interest *in = calloc(1, sizeof *in);
+        if (!in || (s->interests && filter_table_link(s->interests, a->filter, &in->entry) != ST_OK))
+            abort(); /* a subscription that is answered must get its messages */
+        in->loop = a->home;
+        a->interest = in;
+        s->interest_count++;
+    }
+    a->next = s->group->log.ops->next(s->group->log.ctx, s->lane);
+    a->first = s->group->log.ops->first(s->group->log.ctx, s->lane);
+    a->mail.on_arrival = attach_arrived_home;
+    courier_send(s->group->courier, a->home, &a->mail);
+}
+
+void shard_detach(struct shard *s, struct detach *d)
+{
+    struct interest *in = d->interest;
+    if (s->interests)
+        filter_table_unlink(s->interests, &in->entry);
+    s->interest_count--;
+    free(in);
+    free(d);
+}
+
+/* --- READ --------------------------------------------------------------------------------------- */
+
+static void read_arrived_home(struct mail *mail)
+{
+    struct read *r = LIST_OF(mail, struct read, mail);
+    r->on_read(r);
+}
+
+static void read_done_by_store(struct store_read *sr)
+{
+    struct read *r = LIST_OF(sr, struct read, store);
+    r->on_read(r);
+}
+
+/* Tries to answer a cursor from memory. False: it is too far behind. */
+static bool shard_read_recent(struct shard *s, struct read *r)
+{
+    const struct topic_log *log = &s->group->log;
+    uint64_t end = log->ops->next(log->ctx, s->lane);
+    struct store_read *sr = &r->store;
+    sr->status = ST_OK;
+    sr->first = log->ops->first(log->ctx, s->lane);
+    sr->end = end;
+    sr->found = 0;
+    sr->msgs = NULL;
+    sr->next = end;
+    if (sr->from < end) {
+        uint32_t found = 0;
+        sr->msgs = malloc(sr->count_max * sizeof *sr->msgs);
+        if (!sr->msgs)
+            return false;
+        enum status st = log->ops->recent(log->ctx, s->lane, sr->from, sr->topic, sr->wants, sr->wants_ctx,
+                                          sr->count_max, sr->msgs, &found, &sr->next);
+        if (st != ST_OK) {
+            free(sr->msgs);
+            sr->msgs = NULL;
+            return false;
+        }
+        sr->found = found;
+    }
+    r->live = sr->next >= end;
+    if (r->live)
+        shard_send_runs(s); /* what was appended before `end` goes in front of this answer */
+    return true;
+}
+
+void shard_read(struct shard *s, struct read *r)
+{
+    r->live = false;
+    if (r->want_live && shard_read_recent(s, r)) {
+        r->mail.on_arrival = read_arrived_home;
+        courier_send(s->group->courier, r->home, &r->mail);
+        return;
+    }
+    r->store.lane = s->lane;
+    r->store.on_done = read_done_by_store;
+    s->group->log.ops->read_start(s->group->log.ctx, &r->store);
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+static void shard_group_round(void *ctx)
+{
+    struct shard_group *g = ctx;
+    for (unsigned i = 0; i < g->shard_count; i++) {
+        struct shard *s = g->shards[i];
+        if (!s->dirty)
+            continue;
+        s->dirty = false;
+        g->log.ops->flush(g->log.ctx, s->lane);
+        shard_send_runs(s);
+    }
+}
+
+enum status shard_group_create(struct courier *courier, struct topic_log log, struct metrics *metrics,
+                               unsigned loop_count, struct shard_group **out)
+{
+    struct shard_group *g = calloc(1, sizeof *g);
+    if (!g)
+        return ST_NO_MEMORY;
+    assert(loop_count >= 1 && loop_count <= LOOPS_MAX);
+    g->courier = courier;
+    g->log = log;
+    g->metrics = metrics;
+    g->loop_count = loop_count;
+    *out = g;
+    return ST_OK;
+}
+
+void shard_group_destroy(struct shard_group *g)
+{
+    if (!g)
+        return;
+    for (unsigned i = 0; i < g->shard_count; i++)
+        shard_destroy(g->shards[i]);
+    free(g);
+}
+
+void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
+                      void (*on_arrival)(struct mail *mail))
+{
+    assert(loop_index < g->loop_count);
+    g->hubs[loop_index].hub = hub;
+    g->hubs[loop_index].on_arrival = on_arrival;
+}
+
+void shard_group_start(struct shard_group *g)
+{
+    courier_before(g->courier, shard_group_round, g);
+}
+
+enum status shard_create(struct shard_group *g, unsigned lane, struct shard **out)
+{
+    static const struct store_events events = {.on_durable = shard_on_durable};
+    struct shard *s = calloc(1, sizeof *s);
+    if (!s)
+        return ST_NO_MEMORY;
+    assert(g->shard_count < PLACE_LANES_MAX);
+    if (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK) {
+        free(s);
+        return ST_NO_MEMORY;
+    }
+    s->group = g;
+    s->lane = lane;
+    g->shards[g->shard_count++] = s;
+    g->log.ops->bind(g->log.ctx, lane, courier_loop(g->courier), &events, g, g->metrics);
+    *out = s;
+    return ST_OK;
+}
+
+void shard_destroy(struct shard *s)
+{
+    if (!s)
+        return;
+    while (s->first_waiting) { /* shutdown without a last sync: nobody is answered */
+        struct publish *p = s->first_waiting;
+        s->first_waiting = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;
+        publish_free(p);
+    }
+    for (unsigned i = 0; i < s->group->loop_count; i++)
+        if (s->open[i])
+            run_unref(s->open[i]);
+    filter_table_destroy(s->interests);
+    free(s);
+}
+
+struct loop *shard_loop(const struct shard *s)
+{
+    return courier_loop(s->group->courier);
+}
