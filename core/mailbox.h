@@ -10,6 +10,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Embed it. A mail knows what to do when it arrives: the reading loop calls on_arrival. The box only
  * links; whoever posts sets on_arrival first. */
@@ -22,6 +23,8 @@ struct mailbox {
     _Atomic(struct mail *) head; /* newest first; the reader turns it round */
     atomic_bool asleep; /* set by the reader before it blocks, cleared by whoever wakes it */
     int wake_fd; /* eventfd, non-blocking */
+    bool armed; /* reader's: mailbox_sleep said true, mailbox_awake has not come yet */
+    uint64_t wakes_owed; /* reader's: writes to wake_fd that were begun and not read yet */
 };
 
 enum status mailbox_open(struct mailbox *box) MUST_CHECK; /* ST_IO: no descriptor left */

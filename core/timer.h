@@ -19,6 +19,7 @@ struct timer {
 struct timer_wheel {
     uint64_t now_tick;
     uint64_t count; /* armed timers */
+    uint64_t occupied[TIMER_LEVELS][TIMER_SLOTS / 64]; /* a bit for each slot that holds a timer */
     struct list slots[TIMER_LEVELS][TIMER_SLOTS];
 };
 
