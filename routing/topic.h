@@ -19,6 +19,23 @@ bool topic_filter_literal(struct slice filter); /* no wildcard: matches one topi
  * never matches a name that begins with '$'. Both valid. */
 bool topic_matches(struct slice filter, struct slice name);
 
+/* Takes the first level (which may be empty) off `rest`; false when none is left. "a/" has two levels.
+ * Works on names and filters; afterwards rest->data is NULL once the last level has been taken. */
+static inline bool topic_level_next(struct slice *rest, struct slice *level)
+{
+    if (!rest->data)
+        return false;
+    const uint8_t *slash = rest->len > 0 ? memchr(rest->data, '/', rest->len) : NULL;
+    if (!slash) {
+        *level = *rest;
+        *rest = (struct slice){NULL, 0};
+        return true;
+    }
+    *level = slice_of(rest->data, (size_t)(slash - rest->data));
+    *rest = slice_from(*rest, level->len + 1);
+    return true;
+}
+
 /* The name begins with '$'. */
 static inline bool topic_internal(struct slice name)
 {
