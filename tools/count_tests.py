@@ -1,0 +1,32 @@
+"""Sums JUnit files and prints `N passed, N failed, N skipped`. Exit code 1: something failed, or nothing ran."""
+
+import sys
+import xml.etree.ElementTree as tree
+
+
+def outcome(case):
+    if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
+        return "failed"
+    if case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
+        return "skipped"
+    return "passed"
+
+
+def main(paths):
+    counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    for path in paths:
+        # A test that also fails in its teardown has two elements.
+        cases = {}
+        for case in tree.parse(path).iter("testcase"):
+            name = (case.get("classname"), case.get("name"))
+            cases[name] = max(cases.get(name, "passed"), outcome(case), key=("passed", "skipped", "failed").index)
+        for name, result in cases.items():
+            counts[result] += 1
+            if result == "failed":
+                print(f"failed: {name[0]} {name[1]}")
+    print(", ".join(f"{count} {result}" for result, count in counts.items()))
+    return 1 if counts["failed"] or not counts["passed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
