@@ -37,6 +37,7 @@ struct publish {
     void (*door_published)(
         struct publish *p); /* the hub's: the door's on_published while the hub stands between */
     void *shard; /* where it goes, while it travels to another loop */
+    void *hub; /* of the asker; set by hub_publish */
     void *owner; /* the asker's */
     uint64_t tag; /* the asker's */
 };
@@ -75,8 +76,8 @@ struct read {
     struct mail mail;
     uint16_t home;
     bool want_live; /* the asker is a cursor that wants to go live; else a page of history */
-    bool live;    /* answer */
-    void *shard;  /* where it goes, while it travels to another loop */
+    bool live; /* answer */
+    void *shard; /* where it goes, while it travels to another loop */
     void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */
     void *owner;
 };

@@ -14,6 +14,7 @@ struct hub_limits {
     uint32_t subscriptions_max; /* a session */
     uint32_t read_count; /* messages a catch-up read (256) */
     uint32_t read_bytes; /* bytes a catch-up read (64 KiB) */
+    struct topic_limits topic;
 };
 
 enum status hub_create(struct courier *courier, struct shard_map *map, struct metrics *metrics,
@@ -68,7 +69,7 @@ struct subscription_options {
     bool no_local, retain_as_published;
     uint32_t subscription_id; /* MQTT 5.0, 0 = none */
     enum start start;
-    struct place after; /* START_AFTER: next offset of each lane */
+    const struct place *after; /* START_AFTER: next offset of each lane; borrowed for the call */
     void *door; /* the door's own data */
 };
 /* Replaces a subscription of the same filter: nothing of the old one comes after this call.

@@ -1,0 +1,308 @@
+/* Catching up, and turning live: one mechanism for a replay from yesterday, a slow socket and a closed window
+ * (ARCHITECTURE.md 4).
+ *
+ *   ATTACHING --ATTACHED--> [COUNTING] --> WAITING <--> READING --live--> LIVE
+ *                                             ^                             |
+ *                                             +------- no room -------------+
+ *
+ * While a lane is not LIVE, DELIVER letters pass it by: the records are in the log, and the cursor's READs
+ * bring them. The shard answers a READ whose cursor has reached the end with `live`, in the same FIFO as its
+ * DELIVERs, so nothing falls between and nothing comes twice.
+ *
+ * A lane of a new subscription is set LIVE by ATTACHED itself only when it is the subscription's only lane:
+ * with several, the first would deliver before the door has told `subscribed`. They become cursors at their
+ * ATTACHED offset instead, and the next READ finds them at the end. */
+#include "session/hub_private.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { BATCH_FIRST = 32 };
+
+static void cursor_read(struct lane_cursor *lc);
+
+struct lane_cursor *subscription_lane(struct subscription *sub, unsigned lane)
+{
+    return &sub->behind->lanes[lane - sub->channel->first_lane];
+}
+
+enum status catchup_create(struct subscription *sub, struct catchup **out)
+{
+    struct channel *ch = sub->channel;
+    struct catchup *c = calloc(1, sizeof *c + ch->lane_count * sizeof c->lanes[0]);
+    if (!c)
+        return ST_NO_MEMORY;
+    c->at.lane_count = ch->hub->map->lane_count;
+    for (unsigned i = 0; i < ch->lane_count; i++) {
+        c->lanes[i].sub = sub;
+        c->lanes[i].lane = (uint16_t)(ch->first_lane + i);
+        c->lanes[i].batch = BATCH_FIRST;
+    }
+    *out = c;
+    return ST_OK;
+}
+
+static struct hub *cursor_hub(const struct lane_cursor *lc)
+{
+    return lc->sub->channel->hub;
+}
+
+/* --- becoming live ------------------------------------------------------------------------------ */
+
+static void lane_set_behind(struct lane_cursor *lc, enum lane_state state)
+{
+    if (lc->state != LANE_WAITING && lc->state != LANE_READING)
+        metric_add(cursor_hub(lc)->metrics, M_CURSORS, 1);
+    lc->state = state;
+}
+
+/* The last lane to become live ends the catch-up: `lc` is gone then. */
+static void lane_set_live(struct lane_cursor *lc)
+{
+    struct subscription *sub = lc->sub;
+    struct catchup *c = sub->behind;
+    if (lc->state == LANE_WAITING || lc->state == LANE_READING)
+        metric_sub(cursor_hub(lc)->metrics, M_CURSORS, 1);
+    lc->state = LANE_LIVE;
+    c->at.next[lc->lane] = lc->next;
+    if (++c->live_count < sub->channel->lane_count)
+        return;
+    sub->behind = NULL;
+    if (c->announce)
+        sub->session->ops->live(sub->session->conn, sub, &c->at);
+    free(c);
+}
+
+/* --- ATTACH ------------------------------------------------------------------------------------- */
+
+/* Everything is known that `subscribed` tells. */
+static void subscription_ready(struct subscription *sub)
+{
+    struct catchup *c = sub->behind;
+    struct session *s = sub->session;
+    unsigned lanes = sub->channel->lane_count;
+    c->announce = sub->options.start != START_LIVE;
+    sub->letters++; /* the callbacks may end it */
+    s->ops->subscribed(s->conn, sub, &c->at, c->replay);
+    for (unsigned i = 0; i < lanes && sub->session && sub->behind == c; i++) {
+        struct lane_cursor *lc = &c->lanes[i];
+        if (lanes == 1 && lc->next >= c->at.next[lc->lane])
+            lane_set_live(lc);
+        else
+            cursor_read(lc);
+    }
+    sub->letters--;
+    subscription_release(sub);
+}
+
+static void cursor_counted(struct read *r)
+{
+    struct lane_cursor *lc = LIST_OF(r, struct lane_cursor, read);
+    struct subscription *sub = lc->sub;
+    sub->letters--;
+    if (!sub->session) {
+        subscription_release(sub);
+        return;
+    }
+    if (r->store.status == ST_GONE && r->store.first < r->store.to) { /* told as a gap by the first READ */
+        r->store.from = r->store.first;
+        sub->letters++;
+        shard_map_read(cursor_hub(lc)->map, cursor_hub(lc)->courier, r);
+        return;
+    }
+    sub->behind->replay += r->store.status == ST_OK ? r->store.found : 0;
+    if (--sub->behind->pending == 0)
+        subscription_ready(sub);
+}
+
+static bool cursor_wants(void *ctx, struct slice topic)
+{
+    const struct channel *ch = ctx;
+    return topic_matches(slice_of(ch->filter, ch->filter_len), topic);
+}
+
+static void cursor_prepare_read(struct lane_cursor *lc, uint64_t to)
+{
+    struct channel *ch = lc->sub->channel;
+    bool literal = topic_filter_literal(slice_of(ch->filter, ch->filter_len));
+    lc->read = (struct read){
+        .store = {.lane = lc->lane,
+                  .from = lc->next,
+                  .to = to,
+                  .topic = literal ? slice_of(ch->filter, ch->filter_len) : (struct slice){0},
+                  .wants = literal ? NULL : cursor_wants,
+                  .wants_ctx = ch,
+                  .count_max = lc->batch,
+                  .bytes_max = ch->hub->limits.read_bytes},
+    };
+}
+
+/* How many will be replayed? Lanes with something between their start and "now" ask the log. */
+static void subscription_count(struct subscription *sub)
+{
+    struct catchup *c = sub->behind;
+    c->pending = 1; /* held by this function */
+    for (unsigned i = 0; i < sub->channel->lane_count; i++) {
+        struct lane_cursor *lc = &c->lanes[i];
+        if (lc->next >= c->at.next[lc->lane])
+            continue;
+        cursor_prepare_read(lc, c->at.next[lc->lane]);
+        lc->read.store.count_only = true;
+        lc->read.on_read = cursor_counted;
+        lc->state = LANE_COUNTING;
+        c->pending++;
+        sub->letters++;
+        shard_map_read(sub->channel->hub->map, sub->channel->hub->courier, &lc->read);
+    }
+    if (--c->pending == 0)
+        subscription_ready(sub);
+}
+
+static void cursor_attached(struct attach *a)
+{
+    struct lane_cursor *lc = LIST_OF(a, struct lane_cursor, attach);
+    struct subscription *sub = lc->sub;
+    sub->letters--;
+    channel_attached(sub->channel, lc->lane, a->interest);
+    if (!sub->session) {
+        subscription_release(sub);
+        return;
+    }
+    struct catchup *c = sub->behind;
+    c->at.next[lc->lane] = a->next;
+    if (sub->options.start == START_LIVE)
+        lc->next = a->next;
+    else if (sub->options.start == START_EARLIEST)
+        lc->next = a->first;
+    else if (lc->next > a->next)
+        lc->next = a->next; /* nothing lies there yet; it comes live */
+    if (--c->pending == 0)
+        subscription_count(sub);
+}
+
+void cursor_attach(struct subscription *sub, const struct subscription_options *o)
+{
+    struct channel *ch = sub->channel;
+    struct catchup *c = sub->behind;
+    bool ask = !ch->asked;
+    ch->asked = true;
+    /* Lanes outside a literal filter keep what the client gave: its bookmark stays whole. */
+    if (o->start == START_AFTER)
+        c->at = *o->after;
+    c->at.lane_count = ch->hub->map->lane_count;
+    c->pending = ch->lane_count;
+    for (unsigned i = 0; i < ch->lane_count; i++) {
+        struct lane_cursor *lc = &c->lanes[i];
+        lc->next = o->start == START_AFTER ? o->after->next[lc->lane] : 0;
+        lc->attach = (struct attach){.lane = lc->lane,
+                                     .filter = slice_of(ch->filter, ch->filter_len),
+                                     .wants_interest = ask,
+                                     .on_attached = cursor_attached};
+        sub->letters++;
+        shard_map_attach(ch->hub->map, ch->hub->courier, &lc->attach);
+    }
+}
+
+/* --- reading ------------------------------------------------------------------------------------ */
+
+static void cursor_wait(struct lane_cursor *lc)
+{
+    struct subscription *sub = lc->sub;
+    lane_set_behind(lc, LANE_WAITING);
+    if (list_empty(&sub->waiting))
+        list_push(&sub->session->waiting, &sub->waiting);
+}
+
+/* Offers what a READ has brought. False: the door has no room; lc->next is the first it did not take. */
+static bool cursor_offer(struct lane_cursor *lc, struct read *r)
+{
+    struct hub *h = cursor_hub(lc);
+    for (uint64_t i = 0; i < r->store.found; i++) {
+        struct delivery d = {.msg = r->store.msgs[i], .live = false};
+        if (hub_offer(h, lc->sub, &d) == ST_AGAIN) {
+            lc->next = r->store.msgs[i]->offset;
+            lc->batch = i < 4 ? 4 : (uint32_t)i;
+            return false;
+        }
+    }
+    lc->next = r->store.next;
+    if (lc->batch < h->limits.read_count)
+        lc->batch = lc->batch * 2 < h->limits.read_count ? lc->batch * 2 : h->limits.read_count;
+    return true;
+}
+
+static void cursor_tell_gap(struct lane_cursor *lc, uint64_t next, const char *why)
+{
+    struct session *s = lc->sub->session;
+    if (next <= lc->next)
+        return;
+    metric_add(s->hub->metrics, M_DROPPED_RETENTION, next - lc->next);
+    s->ops->gap(s->conn, lc->sub, lc->lane, lc->next, next - 1, why);
+    lc->next = next;
+}
+
+static void cursor_has_read(struct read *r)
+{
+    struct lane_cursor *lc = LIST_OF(r, struct lane_cursor, read);
+    struct subscription *sub = lc->sub;
+    sub->letters--;
+    if (!sub->session) {
+        read_release(r);
+        subscription_release(sub);
+        return;
+    }
+    if (r->store.status == ST_GONE) {
+        cursor_tell_gap(lc, r->store.first, "retention");
+        cursor_read(lc);
+        return;
+    }
+    bool room = cursor_offer(lc, r);
+    if (r->store.status == ST_CORRUPT && room)
+        cursor_tell_gap(lc, r->store.next, "damaged");
+    bool live = r->live && room;
+    read_release(r);
+    if (!room)
+        cursor_wait(lc);
+    else if (live)
+        lane_set_live(lc);
+    else
+        cursor_read(lc);
+}
+
+static void cursor_read(struct lane_cursor *lc)
+{
+    struct hub *h = cursor_hub(lc);
+    lane_set_behind(lc, LANE_READING);
+    cursor_prepare_read(lc, UINT64_MAX);
+    lc->read.want_live = true;
+    lc->read.on_read = cursor_has_read;
+    lc->sub->letters++;
+    shard_map_read(h->map, h->courier, &lc->read);
+}
+
+void cursor_resume(struct subscription *sub)
+{
+    for (unsigned i = 0; sub->behind && i < sub->channel->lane_count; i++)
+        if (sub->behind->lanes[i].state == LANE_WAITING)
+            cursor_read(&sub->behind->lanes[i]);
+}
+
+void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset)
+{
+    struct hub *h = sub->channel->hub;
+    if (!sub->behind) {
+        if (catchup_create(sub, &sub->behind) != ST_OK) {
+            metric_add(h->metrics, M_DROPPED_QUEUE_FULL, 1);
+            return;
+        }
+        for (unsigned i = 0; i < sub->channel->lane_count; i++)
+            sub->behind->lanes[i].state = LANE_LIVE;
+        sub->behind->live_count = sub->channel->lane_count;
+    }
+    struct lane_cursor *lc = subscription_lane(sub, lane);
+    assert(lc->state == LANE_LIVE);
+    sub->behind->live_count--;
+    lc->next = offset;
+    metric_add(h->metrics, M_BECAME_CURSOR, 1);
+    cursor_wait(lc);
+}

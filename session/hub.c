@@ -1,0 +1,250 @@
+/* The hub: delivery and publishing of one loop.
+ *
+ * Delivery is the hottest place of the program. For a run of messages: neighbours of the same topic are taken
+ * together, the topic is matched once, and each subscription is offered the whole group before the next one
+ * is touched, so that its connection's memory is visited once, and the bytes that a door makes for the first
+ * receiver lie side by side for all the others (one borrowed span, one write). */
+#include "session/hub_private.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum {
+    GROUP_MAX = 64,
+    SCRATCH_BLOCK_BYTES = 256 * 1024,
+    PREFETCH_AHEAD = 6,
+};
+
+/* --- scratch ------------------------------------------------------------------------------------ */
+
+struct scratch_block {
+    struct scratch_block *older;
+    size_t used, cap;
+    uint8_t bytes[];
+};
+
+uint8_t *hub_scratch(struct hub *h, enum wire_kind kind, size_t len)
+{
+    struct scratch *s = &h->scratch[kind];
+    struct scratch_block *b = s->block;
+    if (!b || b->cap - b->used < len) {
+        size_t cap = len > SCRATCH_BLOCK_BYTES ? len : SCRATCH_BLOCK_BYTES;
+        b = malloc(sizeof *b + cap);
+        if (!b)
+            return NULL;
+        b->older = s->block;
+        b->used = 0;
+        b->cap = cap;
+        s->block = b;
+    }
+    uint8_t *place = b->bytes + b->used;
+    b->used += len;
+    return place;
+}
+
+/* Keeps one ordinary block a kind: the next turn most probably needs it. */
+static bool hub_end_of_turn(struct loop_hook *hook)
+{
+    struct hub *h = LIST_OF(hook, struct hub, hook);
+    for (unsigned i = 0; i < WIRE_KINDS; i++) {
+        struct scratch_block *b = h->scratch[i].block;
+        while (b && (b->older || b->cap > SCRATCH_BLOCK_BYTES)) {
+            struct scratch_block *older = b->older;
+            free(b);
+            b = older;
+        }
+        if (b)
+            b->used = 0;
+        h->scratch[i].block = b;
+    }
+    return false;
+}
+
+/* --- delivery ----------------------------------------------------------------------------------- */
+
+enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d)
+{
+    struct session *s = sub->session;
+    if (d->msg->expires_ms && loop_wall_ms(h->loop) >= d->msg->expires_ms) {
+        metric_add(h->metrics, M_DROPPED_EXPIRED, 1);
+        return ST_EXPIRED;
+    }
+    if (sub->options.no_local && d->msg->origin == s->id)
+        return ST_OK;
+    return s->ops->deliver(s->conn, sub, d);
+}
+
+static void hub_deliver_group(struct hub *h, struct channel *ch, unsigned lane, struct delivery *group,
+                              unsigned count)
+{
+    for (unsigned k = 0; k < count; k++)
+        group[k].wires[WIRE_WS_SUB] = (struct slice){0};
+    for (uint32_t i = 0; i < ch->count; i++) {
+        if (i + PREFETCH_AHEAD < ch->count)
+            __builtin_prefetch(ch->subs[i + PREFETCH_AHEAD]);
+        if (i + PREFETCH_AHEAD / 2 < ch->count) {
+            const struct session *soon = ch->subs[i + PREFETCH_AHEAD / 2]->session;
+            __builtin_prefetch(soon);
+        }
+        struct subscription *sub = ch->subs[i];
+        for (unsigned k = 0; k < count; k++) {
+            if (sub->behind && subscription_lane(sub, lane)->state != LANE_LIVE)
+                break;
+            if (hub_offer(h, sub, &group[k]) == ST_AGAIN)
+                cursor_fall_behind(sub, lane, group[k].msg->offset);
+        }
+    }
+}
+
+static void hub_deliver_run(struct hub *h, struct run *run)
+{
+    struct delivery group[GROUP_MAX];
+    for (uint32_t i = 0; i < run->count;) {
+        struct msg *m = run->msgs[i];
+        struct filter_matches found = filter_table_match(h->filters, msg_topic(m));
+        unsigned count = 0;
+        do {
+            if (found.count > 0)
+                group[count] = (struct delivery){.msg = run->msgs[i], .live = true};
+            count++;
+            i++;
+        } while (i < run->count && count < GROUP_MAX && run->msgs[i]->topic_hash == m->topic_hash &&
+                 slice_equal(msg_topic(run->msgs[i]), msg_topic(m)));
+        for (size_t c = 0; c < found.count; c++)
+            hub_deliver_group(h, LIST_OF(found.entries[c], struct channel, entry), run->lane, group, count);
+        if (found.count > 0 && m->accepted_ns)
+            histogram_record(h->metrics, H_DELIVERY_SECONDS,
+                             clock_mono_ns(loop_clock(h->loop)) - m->accepted_ns);
+    }
+}
+
+void hub_on_deliver(struct mail *mail)
+{
+    struct deliver *d = LIST_OF(mail, struct deliver, mail);
+    hub_deliver_run(d->hub, d->run);
+    deliver_free(d);
+}
+
+/* --- publishing --------------------------------------------------------------------------------- */
+
+static void hub_published(struct publish *p)
+{
+    struct hub *h = p->hub;
+    metric_sub(h->metrics, M_PUBLISH_OPEN, 1);
+    if (p->status != ST_OK)
+        metric_add(h->metrics, M_REFUSED_UNAVAILABLE, 1);
+    else if (p->msg->accepted_ns)
+        histogram_record(h->metrics, H_DURABLE_SECONDS,
+                         clock_mono_ns(loop_clock(h->loop)) - p->msg->accepted_ns);
+    p->door_published(p);
+}
+
+void hub_publish(struct hub *h, struct publish *p)
+{
+    unsigned lane = topic_partition(msg_topic(p->msg), h->map->lane_count);
+    p->msg->partition = lane;
+    if (p->wait) {
+        metric_add(h->metrics, M_PUBLISH_OPEN, 1);
+        p->door_published = p->on_published;
+        p->on_published = hub_published;
+    }
+    p->hub = h;
+    shard_map_publish(h->map, h->courier, lane, p);
+}
+
+enum status hub_publish_lazy(struct hub *h, struct msg *m)
+{
+    unsigned lane = topic_partition(msg_topic(m), h->map->lane_count);
+    m->partition = lane;
+    if (h->map->lanes[lane].loop_index == courier_index(h->courier)) {
+        enum status st = shard_publish_lazy(h->map->lanes[lane].shard, m);
+        msg_unref(m);
+        if (st != ST_OK)
+            metric_add(h->metrics, M_REFUSED_UNAVAILABLE, 1);
+        return st;
+    }
+    struct publish *p;
+    if (publish_create(m, &p) != ST_OK) {
+        msg_unref(m);
+        metric_add(h->metrics, M_REFUSED_UNAVAILABLE, 1);
+        return ST_FULL;
+    }
+    hub_publish(h, p);
+    return ST_OK;
+}
+
+void hub_read(struct hub *h, struct read *r)
+{
+    r->want_live = false;
+    r->store.lane = topic_partition(r->store.topic, h->map->lane_count);
+    r->store.to = UINT64_MAX;
+    r->store.wants = NULL;
+    shard_map_read(h->map, h->courier, r);
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+enum status hub_create(struct courier *courier, struct shard_map *map, struct metrics *metrics,
+                       const struct hub_limits *limits, struct hub **out)
+{
+    struct hub *h = calloc(1, sizeof *h);
+    if (!h)
+        return ST_NO_MEMORY;
+    if (filter_table_create(&h->filters) != ST_OK) {
+        free(h);
+        return ST_NO_MEMORY;
+    }
+    h->courier = courier;
+    h->loop = courier_loop(courier);
+    h->map = map;
+    h->metrics = metrics;
+    h->limits = *limits;
+    /* Unique over all loops of the process; 0 stays free for "unknown". */
+    h->next_session_id = ((uint64_t)(courier_index(courier) + 1) << 48) + 1;
+    list_init(&h->hook.link);
+    h->hook.on_turn_end = hub_end_of_turn;
+    *out = h;
+    return ST_OK;
+}
+
+void hub_start(struct hub *h)
+{
+    loop_hook_add(h->loop, &h->hook);
+}
+
+void hub_destroy(struct hub *h)
+{
+    if (!h)
+        return;
+    if (!list_empty(&h->hook.link))
+        loop_hook_remove(h->loop, &h->hook);
+    for (unsigned i = 0; i < WIRE_KINDS; i++) {
+        while (h->scratch[i].block) {
+            struct scratch_block *b = h->scratch[i].block;
+            h->scratch[i].block = b->older;
+            free(b);
+        }
+    }
+    filter_table_destroy(h->filters);
+    free(h);
+}
+
+struct loop *hub_loop(const struct hub *h)
+{
+    return h->loop;
+}
+
+struct metrics *hub_metrics(const struct hub *h)
+{
+    return h->metrics;
+}
+
+uint32_t hub_epoch(const struct hub *h)
+{
+    return h->map->epoch;
+}
+
+unsigned hub_lane_count(const struct hub *h)
+{
+    return h->map->lane_count;
+}

@@ -1,0 +1,114 @@
+/* Inside session/: the structs that hub.c (delivery), session.c (subscriptions) and cursor.c (catching up)
+ * share. Owning loop only.
+ *
+ *   session --- subscription --- channel (one distinct filter of this loop) --- filter table
+ *                    |
+ *                 catchup (only while some lane is not live): a cursor a lane
+ *
+ * A subscription that has ended while a letter of it travels keeps its memory (session == NULL) until the
+ * letter is back; its channel lives as long as the last of its subscriptions. */
+#ifndef TG_SESSION_HUB_PRIVATE_H
+#define TG_SESSION_HUB_PRIVATE_H
+
+#include "core/list.h"
+#include "routing/filter_table.h"
+#include "session/hub.h"
+
+struct scratch {
+    struct scratch_block *block; /* newest first; the older ones are full */
+};
+
+struct hub {
+    struct loop *loop;
+    struct courier *courier;
+    struct shard_map *map;
+    struct metrics *metrics;
+    struct hub_limits limits;
+    struct filter_table *filters; /* of channels */
+    uint64_t next_session_id;
+    struct scratch scratch[WIRE_KINDS];
+    struct loop_hook hook;
+};
+
+struct channel {
+    struct filter_entry entry;
+    struct hub *hub;
+    struct subscription **subs; /* those that get messages */
+    uint32_t count, cap;
+    uint32_t refs; /* subscriptions that still have memory */
+    bool asked; /* an ATTACH that wants interest is under way or has been answered */
+    uint16_t first_lane, lane_count;
+    uint32_t filter_len;
+    uint8_t *filter;
+    void *interests[]; /* a lane; NULL until ATTACHED */
+};
+
+enum lane_state {
+    LANE_ATTACHING, /* ATTACH is under way */
+    LANE_COUNTING, /* the replay is being counted */
+    LANE_WAITING, /* behind; waits for room at the connection */
+    LANE_READING, /* behind; READ is under way */
+    LANE_LIVE,
+};
+
+struct lane_cursor {
+    struct subscription *sub;
+    enum lane_state state;
+    uint16_t lane;
+    uint32_t batch; /* messages the next READ asks for: as many as the door has taken lately */
+    uint64_t next; /* all below has been handed over */
+    struct attach attach;
+    struct read read;
+};
+
+struct catchup {
+    unsigned pending; /* answers until `subscribed` can be told */
+    unsigned live_count;
+    bool announce; /* tell `live` when all lanes are */
+    uint64_t replay;
+    struct place at;
+    struct lane_cursor lanes[]; /* of the channel */
+};
+
+struct subscription {
+    struct session *session; /* NULL: ended */
+    struct channel *channel;
+    struct catchup *behind; /* NULL: live in all lanes */
+    uint32_t place; /* in channel->subs */
+    uint32_t letters; /* under way */
+    struct subscription_options options;
+    struct list link; /* session->subscriptions */
+    struct list waiting; /* session->waiting: some lane waits for room */
+};
+
+struct session {
+    struct hub *hub;
+    const struct transport_ops *ops;
+    void *conn;
+    uint64_t id;
+    uint32_t subscription_count;
+    struct list subscriptions;
+    struct list waiting;
+};
+
+/* --- hub.c --- */
+/* Hands one message to one subscription, minding expiry and No Local. ST_AGAIN: no room. */
+enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d);
+
+/* --- cursor.c --- */
+struct lane_cursor *subscription_lane(struct subscription *sub, unsigned lane);
+/* Starts the ATTACHes of a new subscription, whose `behind` is set. */
+void cursor_attach(struct subscription *sub, const struct subscription_options *o);
+/* The door had no room for the message at `offset`: from there on a cursor. */
+void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset);
+void cursor_resume(struct subscription *sub);
+enum status catchup_create(struct subscription *sub, struct catchup **out) MUST_CHECK;
+
+/* --- session.c --- */
+/* Takes it out of session and channel; frees it once no letter is under way. */
+void subscription_end(struct subscription *sub);
+void subscription_release(struct subscription *sub);
+/* The interest of a lane has come: kept, or given back at once if the channel is not used any more. */
+void channel_attached(struct channel *ch, unsigned lane, void *interest);
+
+#endif

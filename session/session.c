@@ -1,0 +1,266 @@
+/* Sessions, their subscriptions, and the channels that join subscriptions of equal filter. */
+#include "session/hub_private.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* --- channels ----------------------------------------------------------------------------------- */
+
+static enum status channel_create(struct hub *h, struct slice filter, struct channel **out)
+{
+    bool literal = topic_filter_literal(filter);
+    unsigned lanes = literal ? 1 : h->map->lane_count;
+    struct channel *ch = calloc(1, sizeof *ch + lanes * sizeof ch->interests[0] + filter.len);
+    if (!ch)
+        return ST_NO_MEMORY;
+    ch->hub = h;
+    ch->lane_count = (uint16_t)lanes;
+    ch->first_lane = (uint16_t)(literal ? topic_partition(filter, h->map->lane_count) : 0);
+    ch->filter_len = (uint32_t)filter.len;
+    ch->filter = (uint8_t *)&ch->interests[lanes];
+    memcpy(ch->filter, filter.data, filter.len);
+    if (filter_table_link(h->filters, filter, &ch->entry) != ST_OK) {
+        free(ch);
+        return ST_NO_MEMORY;
+    }
+    *out = ch;
+    return ST_OK;
+}
+
+static void channel_detach(struct channel *ch, unsigned i)
+{
+    if (!ch->interests[i])
+        return;
+    struct detach *d = calloc(1, sizeof *d);
+    if (!d)
+        return; /* the shard goes on delivering what nobody takes: waste, not harm */
+    d->lane = (uint16_t)(ch->first_lane + i);
+    d->interest = ch->interests[i];
+    ch->interests[i] = NULL;
+    shard_map_detach(ch->hub->map, ch->hub->courier, d);
+}
+
+void channel_attached(struct channel *ch, unsigned lane, void *interest)
+{
+    if (!interest)
+        return;
+    unsigned i = lane - ch->first_lane;
+    ch->interests[i] = interest;
+    if (ch->count == 0)
+        channel_detach(ch, i);
+}
+
+/* No subscription is active any more. New ones of this filter make a new channel. */
+static void channel_retire(struct channel *ch)
+{
+    filter_table_unlink(ch->hub->filters, &ch->entry);
+    for (unsigned i = 0; i < ch->lane_count; i++)
+        channel_detach(ch, i);
+}
+
+static enum status channel_add(struct channel *ch, struct subscription *sub)
+{
+    if (ch->count == ch->cap) {
+        uint32_t cap = ch->cap ? ch->cap * 2 : 1;
+        struct subscription **subs = realloc(ch->subs, cap * sizeof *subs);
+        if (!subs)
+            return ST_NO_MEMORY;
+        ch->subs = subs;
+        ch->cap = cap;
+    }
+    sub->place = ch->count;
+    ch->subs[ch->count++] = sub;
+    ch->refs++;
+    return ST_OK;
+}
+
+static void channel_drop(struct channel *ch, struct subscription *sub)
+{
+    struct subscription *last = ch->subs[--ch->count];
+    ch->subs[sub->place] = last;
+    last->place = sub->place;
+    if (ch->count == 0)
+        channel_retire(ch);
+}
+
+static void channel_unref(struct channel *ch)
+{
+    if (--ch->refs > 0)
+        return;
+    free(ch->subs);
+    free(ch);
+}
+
+/* --- subscriptions ------------------------------------------------------------------------------ */
+
+void subscription_release(struct subscription *sub)
+{
+    if (sub->session || sub->letters > 0)
+        return;
+    free(sub->behind);
+    channel_unref(sub->channel);
+    free(sub);
+}
+
+static void metrics_for_behind(struct subscription *sub)
+{
+    if (!sub->behind)
+        return;
+    for (unsigned i = 0; i < sub->channel->lane_count; i++) {
+        enum lane_state state = sub->behind->lanes[i].state;
+        if (state == LANE_WAITING || state == LANE_READING)
+            metric_sub(sub->session->hub->metrics, M_CURSORS, 1);
+    }
+}
+
+void subscription_end(struct subscription *sub)
+{
+    struct session *s = sub->session;
+    metrics_for_behind(sub);
+    list_unlink(&sub->link);
+    list_unlink(&sub->waiting);
+    s->subscription_count--;
+    metric_sub(s->hub->metrics, M_SUBSCRIPTIONS, 1);
+    channel_drop(sub->channel, sub);
+    sub->session = NULL;
+    subscription_release(sub);
+}
+
+/* A subscription that never got as far as a letter. */
+static void subscription_abandon(struct subscription *sub)
+{
+    free(sub->behind);
+    free(sub);
+}
+
+enum status session_subscribe(struct session *s, struct slice filter, const struct subscription_options *o,
+                              struct subscription **out)
+{
+    struct hub *h = s->hub;
+    if (!topic_filter_valid(filter, &h->limits.topic))
+        return ST_INVALID;
+    struct subscription *old = session_find(s, filter);
+    if (!old && s->subscription_count >= h->limits.subscriptions_max)
+        return ST_FULL;
+
+    struct filter_entry *entry = filter_table_find(h->filters, filter);
+    struct channel *ch = entry ? LIST_OF(entry, struct channel, entry) : NULL;
+    bool fresh = !ch;
+    if (fresh && channel_create(h, filter, &ch) != ST_OK)
+        return ST_NO_MEMORY;
+    struct subscription *sub = calloc(1, sizeof *sub);
+    if (!sub)
+        goto fail_channel;
+    sub->channel = ch;
+    if (catchup_create(sub, &sub->behind) != ST_OK || channel_add(ch, sub) != ST_OK) {
+        subscription_abandon(sub);
+        goto fail_channel;
+    }
+    if (old)
+        subscription_end(old);
+    sub->session = s;
+    sub->options = *o;
+    sub->options.after = NULL;
+    list_init(&sub->link);
+    list_init(&sub->waiting);
+    list_push(&s->subscriptions, &sub->link);
+    s->subscription_count++;
+    metric_add(h->metrics, M_SUBSCRIPTIONS, 1);
+    *out = sub;
+    cursor_attach(sub, o);
+    return ST_OK;
+
+fail_channel:
+    if (fresh) {
+        channel_retire(ch);
+        free(ch->subs);
+        free(ch);
+    }
+    return ST_NO_MEMORY;
+}
+
+struct subscription *session_find(struct session *s, struct slice filter)
+{
+    LIST_EACH (node, &s->subscriptions) {
+        struct subscription *sub = LIST_OF(node, struct subscription, link);
+        if (slice_equal(subscription_filter(sub), filter))
+            return sub;
+    }
+    return NULL;
+}
+
+enum status session_unsubscribe(struct session *s, struct slice filter)
+{
+    struct subscription *sub = session_find(s, filter);
+    if (!sub)
+        return ST_NOT_FOUND;
+    subscription_end(sub);
+    return ST_OK;
+}
+
+struct slice subscription_filter(const struct subscription *sub)
+{
+    return slice_of(sub->channel->filter, sub->channel->filter_len);
+}
+
+const struct subscription_options *subscription_options_of(const struct subscription *sub)
+{
+    return &sub->options;
+}
+
+/* --- sessions ----------------------------------------------------------------------------------- */
+
+enum status session_create(struct hub *h, const struct transport_ops *ops, void *conn, struct session **out)
+{
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return ST_NO_MEMORY;
+    s->hub = h;
+    s->ops = ops;
+    s->conn = conn;
+    s->id = h->next_session_id++;
+    list_init(&s->subscriptions);
+    list_init(&s->waiting);
+    *out = s;
+    return ST_OK;
+}
+
+void session_end(struct session *s)
+{
+    if (!s)
+        return;
+    while (!list_empty(&s->subscriptions))
+        subscription_end(LIST_OF(s->subscriptions.next, struct subscription, link));
+    free(s);
+}
+
+uint64_t session_id(const struct session *s)
+{
+    return s->id;
+}
+
+uint32_t session_subscriptions(const struct session *s)
+{
+    return s->subscription_count;
+}
+
+void session_room(struct session *s)
+{
+    struct list again;
+    if (list_empty(&s->waiting))
+        return;
+    list_init(&again);
+    list_splice(&again, &s->waiting);
+    while (!list_empty(&again)) {
+        struct subscription *sub = LIST_OF(again.next, struct subscription, waiting);
+        list_unlink(&sub->waiting);
+        cursor_resume(sub);
+    }
+}
+
+void session_each(struct session *s, void (*on_subscription)(void *ctx, struct subscription *sub), void *ctx)
+{
+    LIST_EACH (node, &s->subscriptions) {
+        on_subscription(ctx, LIST_OF(node, struct subscription, link));
+    }
+}
