@@ -1,0 +1,146 @@
+/* Many writers, one reader: no letter is lost, each writer's come in order, and a reader that sleeps is
+ * woken. A lost wake shows as a poll that runs into its deadline; nothing here waits by time. */
+#include "core/mailbox.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { WRITERS = 6, LETTERS = 40000, CHAIN_MAX = 5, ROUNDS = 20000, DEADLINE_MS = 20000 };
+
+#define CHECK(claim)                                                                                         \
+    do {                                                                                                     \
+        if (!(claim)) {                                                                                      \
+            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #claim);                            \
+            exit(1);                                                                                         \
+        }                                                                                                    \
+    } while (0)
+
+struct letter {
+    struct mail mail;
+    unsigned writer, sequence;
+};
+
+struct writer {
+    pthread_t thread;
+    struct mailbox *box;
+    unsigned id, seed;
+};
+
+static struct letter *make(unsigned writer, unsigned sequence)
+{
+    struct letter *letter = malloc(sizeof *letter);
+    CHECK(letter);
+    *letter = (struct letter){.writer = writer, .sequence = sequence};
+    return letter;
+}
+
+static void wait_for_mail(struct mailbox *box)
+{
+    if (mailbox_sleep(box)) {
+        struct pollfd poll_fd = {.fd = box->wake_fd, .events = POLLIN};
+        CHECK(poll(&poll_fd, 1, DEADLINE_MS) == 1);
+        mailbox_awake(box);
+    }
+}
+
+static void *write_letters(void *arg)
+{
+    struct writer *w = arg;
+    for (unsigned sequence = 0; sequence < LETTERS;) {
+        unsigned count = 1 + (unsigned)rand_r(&w->seed) % CHAIN_MAX;
+        struct letter *first = make(w->id, sequence++), *last = first;
+        for (; count > 1 && sequence < LETTERS; count--) {
+            struct letter *next = make(w->id, sequence++);
+            last->mail.next = &next->mail;
+            last = next;
+        }
+        if (first == last)
+            mailbox_post(w->box, &first->mail);
+        else
+            mailbox_post_chain(w->box, &first->mail, &last->mail);
+        if (rand_r(&w->seed) % 8 == 0) /* lets the reader run dry and fall asleep */
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void many_writers_lose_nothing(unsigned seed)
+{
+    struct mailbox box;
+    CHECK(mailbox_open(&box) == ST_OK);
+    struct writer writers[WRITERS];
+    unsigned expected[WRITERS] = {0};
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){.box = &box, .id = i, .seed = seed + i};
+        CHECK(pthread_create(&writers[i].thread, NULL, write_letters, &writers[i]) == 0);
+    }
+    for (unsigned long got = 0; got < (unsigned long)WRITERS * LETTERS;) {
+        struct mail *mail = mailbox_take(&box);
+        if (!mail)
+            wait_for_mail(&box);
+        while (mail) {
+            struct mail *next = mail->next;
+            struct letter *letter = (struct letter *)mail;
+            CHECK(letter->writer < WRITERS && letter->sequence == expected[letter->writer]);
+            expected[letter->writer]++;
+            got++;
+            free(letter);
+            mail = next;
+        }
+    }
+    for (unsigned i = 0; i < WRITERS; i++)
+        pthread_join(writers[i].thread, NULL);
+    CHECK(!mailbox_take(&box));
+    mailbox_close(&box);
+}
+
+/* One letter goes to and fro: nearly every turn falls asleep and is woken. */
+struct player {
+    struct mailbox mine, *other;
+};
+
+static struct mail *receive(struct mailbox *box)
+{
+    struct mail *mail;
+    while (!(mail = mailbox_take(box)))
+        wait_for_mail(box);
+    CHECK(!mail->next);
+    return mail;
+}
+
+static void *play(void *arg)
+{
+    struct player *player = arg;
+    for (unsigned round = 0; round < ROUNDS; round++)
+        mailbox_post(player->other, receive(&player->mine));
+    return NULL;
+}
+
+static void each_sleeper_is_woken(void)
+{
+    struct player players[2];
+    for (int i = 0; i < 2; i++) {
+        CHECK(mailbox_open(&players[i].mine) == ST_OK);
+        players[i].other = &players[1 - i].mine;
+    }
+    struct letter ball = {.writer = 0};
+    mailbox_post(&players[0].mine, &ball.mail);
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        CHECK(pthread_create(&threads[i], NULL, play, &players[i]) == 0);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 2; i++)
+        mailbox_close(&players[i].mine);
+}
+
+int main(void)
+{
+    many_writers_lose_nothing(1);
+    each_sleeper_is_woken();
+    return 0;
+}
