@@ -23,6 +23,12 @@ struct filter_set {
     uint8_t home; /* enum filter_home */
 };
 
+/* The sets of the filters that match a topic. */
+struct filter_hits {
+    struct filter_set *const *sets;
+    size_t count;
+};
+
 /* Sets e->node and e->place. ST_NO_MEMORY. `bytes` is the table's account of array bytes. */
 enum status filter_set_add(struct filter_set *s, struct filter_entry *e, size_t *bytes) MUST_CHECK;
 void filter_set_remove(struct filter_set *s, struct filter_entry *e, size_t *bytes);

@@ -12,28 +12,20 @@
  * A walk goes depth first with at most two branches a level (the level itself and '+'). Its stack, the
  * hashes of the levels and the result are reserved when a filter is added: matching cannot fail.
  *
- * The cache: with '+' at every level a walk doubles per level, and traffic repeats its topics. So the
- * result of a walk is kept by topic name, one place a hash value, bounded in number, name and result.
- * It holds sets, not entries: only a filter that appears or disappears makes it stale (`generation`),
- * not another subscriber of a filter that is there.
+ * With '+' at every level the branches of a walk double with each level, and traffic repeats its topics:
+ * the result of a walk is kept in a cache by topic name (filter_cache.c).
  */
 #include "routing/filter_trie.h"
 
 #include "core/hash.h"
+#include "routing/filter_cache.h"
 #include "routing/hash_slots.h"
 #include "routing/topic.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
-enum {
-    NODE_BYTES = 64,
-    CHUNK_NODES = 64,
-    TEXT_INLINE_BYTES = 8,
-    CACHE_BITS = 11, /* 2,048 places of 128 bytes */
-    CACHE_NAME_BYTES = 64,
-    CACHE_SETS = 6
-};
+enum { NODE_BYTES = 64, CHUNK_NODES = 64, TEXT_INLINE_BYTES = 8 };
 
 struct trie_node {
     struct filter_set here; /* the filter that ends with this level */
@@ -67,16 +59,6 @@ struct frame {
     uint32_t depth;
 };
 
-struct cached {
-    uint64_t hash;
-    uint32_t generation; /* 0: never filled */
-    uint16_t name_len;
-    uint16_t count;
-    struct filter_set *sets[CACHE_SETS];
-    uint8_t name[CACHE_NAME_BYTES];
-};
-static_assert(sizeof(struct cached) == 128, "two cache lines");
-
 struct filter_trie {
     struct trie_node root;
     struct hash_slots edges;
@@ -87,8 +69,7 @@ struct filter_trie {
     size_t text_bytes, chunk_bytes;
     uint64_t plus_hash;
 
-    uint32_t generation;
-    struct cached *cache; /* NULL: no memory for it, or no filters yet */
+    struct filter_cache cache;
 
     /* For walks: room for `depth_max` levels and one more, and for every filter there is. */
     uint32_t depth_max;
@@ -103,7 +84,6 @@ enum status filter_trie_create(struct filter_trie **out)
     struct filter_trie *t = calloc(1, sizeof(*t));
     if (!t)
         return ST_NO_MEMORY;
-    t->generation = 1;
     t->root.here.home = FILTER_HERE;
     t->root.below.home = FILTER_BELOW;
     t->plus_hash = hash64(slice_cstr("+"));
@@ -150,7 +130,7 @@ void filter_trie_destroy(struct filter_trie *t)
     node_deinit(t, &t->root);
     chunks_free(t);
     hash_slots_deinit(&t->edges);
-    free(t->cache);
+    filter_cache_deinit(&t->cache);
     free(t->levels);
     free(t->stack);
     free(t->hits);
@@ -290,20 +270,7 @@ static enum status reserve(struct filter_trie *t, struct slice filter)
     enum status st = reserve_depth(t, depth);
     if (st == ST_OK)
         st = reserve_hits(t);
-    if (st == ST_OK && !t->cache)
-        t->cache = calloc((size_t)1 << CACHE_BITS, sizeof(*t->cache)); /* goes without when there is none */
     return st;
-}
-
-/* A filter has appeared or disappeared. */
-static void filters_changed(struct filter_trie *t)
-{
-    if (++t->generation != 0)
-        return;
-    /* Once in 2^32 changes, an old place could look fresh. */
-    if (t->cache)
-        memset(t->cache, 0, sizeof(*t->cache) << CACHE_BITS);
-    t->generation = 1;
 }
 
 enum status filter_trie_take(struct filter_trie *t, struct slice filter, struct filter_set **out)
@@ -327,7 +294,7 @@ enum status filter_trie_take(struct filter_trie *t, struct slice filter, struct 
     struct filter_set *set = below ? &n->below : &n->here;
     if (set->count == 0) {
         t->filter_count++;
-        filters_changed(t);
+        filter_cache_clear(&t->cache);
     }
     *out = set;
     return ST_OK;
@@ -344,7 +311,7 @@ void filter_trie_give(struct filter_trie *t, struct filter_set *set)
     if (set->count > 0)
         return;
     t->filter_count--;
-    filters_changed(t);
+    filter_cache_clear(&t->cache);
     prune(t, set_node(set));
 }
 
@@ -358,7 +325,7 @@ size_t filter_trie_bytes(const struct filter_trie *t)
     size_t walk = t->levels ? (t->depth_max + 1U) * sizeof(*t->levels) : 0;
     walk += t->stack ? (t->depth_max + 2U) * sizeof(*t->stack) : 0;
     return sizeof(*t) + hash_slots_bytes(&t->edges) + t->chunk_bytes + t->text_bytes + walk +
-           t->hits_max * sizeof(struct filter_set *) + (t->cache ? sizeof(*t->cache) << CACHE_BITS : 0);
+           t->hits_max * sizeof(struct filter_set *) + filter_cache_bytes(&t->cache);
 }
 
 /* -- matching ---------------------------------------------------------------------------------- */
@@ -412,29 +379,12 @@ static size_t walk(struct filter_trie *t, struct slice topic)
     return hit_count;
 }
 
-static void cache_fill(const struct filter_trie *t, struct cached *c, struct slice topic, uint64_t topic_hash,
-                       size_t hit_count)
-{
-    if (topic.len > CACHE_NAME_BYTES || hit_count > CACHE_SETS)
-        return;
-    c->hash = topic_hash;
-    c->generation = t->generation;
-    c->name_len = (uint16_t)topic.len;
-    c->count = (uint16_t)hit_count;
-    memcpy(c->name, topic.data, topic.len);
-    memcpy(c->sets, t->hits, hit_count * sizeof(c->sets[0]));
-}
-
 struct filter_hits filter_trie_match(struct filter_trie *t, struct slice topic, uint64_t topic_hash)
 {
-    if (t->filter_count == 0)
-        return (struct filter_hits){NULL, 0};
-    struct cached *c = t->cache ? &t->cache[topic_hash >> (64 - CACHE_BITS)] : NULL;
-    if (c && c->generation == t->generation && c->hash == topic_hash &&
-        slice_equal(topic, slice_of(c->name, c->name_len)))
-        return (struct filter_hits){c->sets, c->count};
-    size_t hit_count = walk(t, topic);
-    if (c)
-        cache_fill(t, c, topic, topic_hash, hit_count);
-    return (struct filter_hits){t->hits, hit_count};
+    struct filter_hits hits = {NULL, 0};
+    if (t->filter_count == 0 || filter_cache_get(&t->cache, topic, topic_hash, &hits))
+        return hits;
+    hits = (struct filter_hits){t->hits, walk(t, topic)};
+    filter_cache_put(&t->cache, topic, topic_hash, hits);
+    return hits;
 }

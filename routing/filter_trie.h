@@ -21,10 +21,6 @@ size_t filter_trie_count(const struct filter_trie *t); /* filters */
 size_t filter_trie_bytes(const struct filter_trie *t); /* without the sets' arrays */
 
 /* The sets whose filter matches the topic name; `topic_hash` is its hash64. */
-struct filter_hits {
-    struct filter_set *const *sets;
-    size_t count;
-};
 struct filter_hits filter_trie_match(struct filter_trie *t, struct slice topic, uint64_t topic_hash);
 
 #endif
