@@ -90,6 +90,9 @@ struct metrics {
     struct metrics *next; /* registry */
 };
 
+/* The label of tidegate_build_info. Before threads start; the text is not copied. */
+void metrics_set_version(const char *version);
+
 /* Creates a set and registers it for scraping. Any thread; lives until exit. */
 struct metrics *metrics_register(void);
 
@@ -106,7 +109,7 @@ static inline void metric_sub(struct metrics *m, enum metric id, uint64_t n)
 /* Nanoseconds for the *_SECONDS histograms, plain numbers for others. */
 void histogram_record(struct metrics *m, enum histogram id, uint64_t value);
 
-/* Sum over all sets. Any thread. */
+/* Sum over all sets. Any thread. A gauge may be seen between two loops' writes: below 0, as int64_t. */
 uint64_t metrics_sum(enum metric id);
 /* Prometheus text format 0.0.4 (HELP, TYPE, samples). Any thread. ST_FULL when `out` is too small. */
 enum status metrics_render(struct buf *out) MUST_CHECK;

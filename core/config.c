@@ -1,0 +1,456 @@
+/* Configuration: looking keys up, the three sources, and printing.
+ *
+ * Every source ends in set_option: the file by way of config_yaml.c, the environment by turning names into
+ * keys, --set by splitting at '='. All messages have four parts in one line: where, what, why, what to do.
+ * After an error the settings may hold part of the new values; a reload therefore fills a fresh struct and
+ * exchanges it when all is well. */
+#include "core/config.h"
+
+#include "core/config_value.h"
+#include "core/config_yaml.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    FILE_BYTES_MAX = 1 << 20,
+    NAME_BYTES_MAX = 128, /* of a key or an environment variable, in comparisons and messages */
+    WHERE_BYTES_MAX = 512,
+    EXPECTATION_BYTES_MAX = 256,
+};
+
+static const char env_prefix[] = "TIDEGATE_";
+
+/* ---- looking up ---- */
+
+static const struct config_option *find_option(const struct config_table *t, struct slice key)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (slice_equal_cstr(key, t->options[i].key))
+            return &t->options[i];
+    return NULL;
+}
+
+/* "http" is a section when there is "http.port". */
+static bool is_section(const struct config_table *t, struct slice name)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (slice_starts_with(slice_cstr(t->options[i].key), name) && t->options[i].key[name.len] == '.')
+            return true;
+    return false;
+}
+
+static unsigned least_of(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* How many single letters must be inserted, deleted, replaced or swapped with their neighbour (optimal
+ * string alignment). Three rows of the table suffice. */
+static unsigned edit_distance(struct slice a, struct slice b)
+{
+    unsigned rows[3][NAME_BYTES_MAX + 1];
+    for (size_t j = 0; j <= b.len; j++)
+        rows[0][j] = (unsigned)j;
+    for (size_t i = 1; i <= a.len; i++) {
+        unsigned *now = rows[i % 3];
+        const unsigned *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
+        now[0] = (unsigned)i;
+        for (size_t j = 1; j <= b.len; j++) {
+            unsigned change = a.data[i - 1] == b.data[j - 1] ? 0 : 1;
+            now[j] = least_of(least_of(last[j] + 1, now[j - 1] + 1), last[j - 1] + change);
+            if (i > 1 && j > 1 && a.data[i - 1] == b.data[j - 2] && a.data[i - 2] == b.data[j - 1])
+                now[j] = least_of(now[j], before[j - 2] + 1);
+        }
+    }
+    return rows[a.len % 3][b.len];
+}
+
+static struct slice cut(struct slice text)
+{
+    return slice_of(text.data, text.len < NAME_BYTES_MAX ? text.len : NAME_BYTES_MAX);
+}
+
+/* "http.port" -> "TIDEGATE_HTTP__PORT". */
+static void env_name(const char *key, char name[NAME_BYTES_MAX])
+{
+    size_t len = sizeof env_prefix - 1;
+    memcpy(name, env_prefix, len);
+    for (const char *p = key; *p && len + 3 < NAME_BYTES_MAX; p++) {
+        if (*p == '.') {
+            name[len++] = '_';
+            name[len++] = '_';
+        } else {
+            name[len++] = (char)toupper((unsigned char)*p);
+        }
+    }
+    name[len] = '\0';
+}
+
+/* The option whose key (as an environment variable: `as_env`) is the least different. */
+static const struct config_option *nearest_option(const struct config_table *t, struct slice name,
+                                                  bool as_env)
+{
+    const struct config_option *nearest = NULL;
+    unsigned least = ~0u;
+    for (size_t i = 0; i < t->count; i++) {
+        char known[NAME_BYTES_MAX];
+        if (as_env)
+            env_name(t->options[i].key, known);
+        else
+            snprintf(known, sizeof known, "%s", t->options[i].key);
+        unsigned distance = edit_distance(cut(name), slice_cstr(known));
+        if (distance < least) {
+            least = distance;
+            nearest = &t->options[i];
+        }
+    }
+    return nearest;
+}
+
+static enum status refuse_unknown(const struct config_table *t, struct slice key, const char *where,
+                                  struct buf *error)
+{
+    const struct config_option *nearest = nearest_option(t, key, false);
+    return config_refuse(
+        error, ST_INVALID,
+        "%s: unknown key \"%.*s\" - did you mean \"%s\"? (all keys: tidegate config default)", where,
+        SLICE_ARG(cut(key)), nearest ? nearest->key : "");
+}
+
+static enum status set_option(const struct config_table *t, void *settings, struct slice key,
+                              struct slice value, const char *where, struct buf *error)
+{
+    const struct config_option *o = find_option(t, key);
+    if (o)
+        return config_value_set(o, settings, value, where, error);
+    if (is_section(t, key))
+        return config_refuse(error, ST_INVALID,
+                             "%s: \"%.*s\" is a section and has no value itself; set the keys below it "
+                             "(all keys: tidegate config default)",
+                             where, SLICE_ARG(cut(key)));
+    return refuse_unknown(t, key, where, error);
+}
+
+/* ---- defaults ---- */
+
+void config_defaults(const struct config_table *t, void *settings)
+{
+    struct buf error;
+    buf_init(&error, 1024);
+    for (size_t i = 0; i < t->count; i++)
+        if (config_value_set(&t->options[i], settings, slice_cstr(t->options[i].fallback), "default",
+                             &error) != ST_OK) {
+            fprintf(stderr, "tidegate: %.*s\n", SLICE_ARG(buf_slice(&error)));
+            abort(); /* the table is ours */
+        }
+    buf_deinit(&error);
+}
+
+void config_free(const struct config_table *t, void *settings)
+{
+    for (size_t i = 0; i < t->count; i++)
+        config_value_free(&t->options[i], settings);
+}
+
+/* ---- the file ---- */
+
+struct file_load {
+    const struct config_table *table;
+    void *settings;
+    const char *path;
+    struct buf *error;
+};
+
+static enum status set_empty(const struct file_load *load, struct slice key, const char *where)
+{
+    if (is_section(load->table, key))
+        return ST_OK; /* a section whose keys are all commented out */
+    if (!find_option(load->table, key))
+        return refuse_unknown(load->table, key, where, load->error);
+    return config_refuse(load->error, ST_INVALID,
+                         "%s: \"%.*s\" has no value; write one (\"\" for an empty text) or remove the key",
+                         where, SLICE_ARG(key));
+}
+
+static enum status set_items(const struct file_load *load, struct slice key, struct slice items,
+                             const char *where)
+{
+    const struct config_option *o = find_option(load->table, key);
+    if (!o)
+        return refuse_unknown(load->table, key, where, load->error);
+    if (o->type == CONFIG_LIST)
+        return config_value_set_items(o, load->settings, items, where, load->error);
+    char expected[EXPECTATION_BYTES_MAX];
+    config_value_expectation(o, expected, sizeof expected);
+    return config_refuse(load->error, ST_INVALID, "%s: \"%s\" is not a list; it must be %s", where, o->key,
+                         expected);
+}
+
+static enum status on_entry(void *ctx, const struct config_entry *entry)
+{
+    const struct file_load *load = ctx;
+    char where[WHERE_BYTES_MAX];
+    snprintf(where, sizeof where, "%s:%zu", load->path, entry->line);
+    switch (entry->type) {
+    case ENTRY_SECTION:
+        /* An unknown section is reported with its first key: "htpp.port" has a better neighbour. */
+        if (find_option(load->table, entry->key))
+            return config_refuse(load->error, ST_INVALID,
+                                 "%s: \"%.*s\" is a key, not a section; write a value behind the colon",
+                                 where, SLICE_ARG(entry->key));
+        return ST_OK;
+    case ENTRY_EMPTY:
+        return set_empty(load, entry->key, where);
+    case ENTRY_ITEMS:
+        return set_items(load, entry->key, entry->value, where);
+    case ENTRY_TEXT:
+        break;
+    }
+    return set_option(load->table, load->settings, entry->key, entry->value, where, load->error);
+}
+
+static enum status refuse_file(const char *path, int error_number, struct buf *error)
+{
+    return config_refuse(error, ST_IO, "%s: cannot be read: %s; check the path and its permissions", path,
+                         strerror(error_number));
+}
+
+/* Errors of read(2) are met by reading, not by asking before: a directory opens well and reads badly. */
+static enum status read_file(const char *path, struct buf *text, struct buf *error)
+{
+    enum status st = ST_OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return refuse_file(path, errno, error);
+    for (;;) {
+        enum { CHUNK_BYTES = 16384 };
+        size_t room = text->limit - text->len;
+        if (room == 0) {
+            st = config_refuse(error, ST_INVALID, "%s: larger than %d bytes; is this the right file?", path,
+                               FILE_BYTES_MAX);
+            break;
+        }
+        size_t want = room < CHUNK_BYTES ? room : CHUNK_BYTES;
+        uint8_t *to = buf_reserve(text, want);
+        if (!to) {
+            st = config_refuse(error, ST_NO_MEMORY, "%s: out of memory", path);
+            break;
+        }
+        ssize_t got = read(fd, to, want);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            st = refuse_file(path, errno, error);
+        if (got <= 0)
+            break;
+        buf_advance(text, (size_t)got);
+    }
+    close(fd);
+    return st;
+}
+
+enum status config_load_file(const struct config_table *t, void *settings, const char *path,
+                             struct buf *error)
+{
+    struct buf text;
+    buf_init(&text, FILE_BYTES_MAX + 1); /* one more, to tell "full" from "too large" */
+    struct file_load load = {t, settings, path, error};
+    enum status st = read_file(path, &text, error);
+    if (st == ST_OK)
+        st = config_yaml_read(buf_slice(&text), path, on_entry, &load, error);
+    buf_deinit(&text);
+    return st;
+}
+
+/* ---- environment and command line ---- */
+
+static enum status set_from_env(const struct config_table *t, void *settings, struct slice name,
+                                struct slice value, struct buf *error)
+{
+    char known[NAME_BYTES_MAX], where[WHERE_BYTES_MAX];
+    snprintf(where, sizeof where, "environment %.*s", SLICE_ARG(cut(name)));
+    for (size_t i = 0; i < t->count; i++) {
+        env_name(t->options[i].key, known);
+        if (slice_equal_cstr(name, known))
+            return config_value_set(&t->options[i], settings, value, where, error);
+    }
+    const struct config_option *nearest = nearest_option(t, name, true);
+    env_name(nearest ? nearest->key : "", known);
+    return config_refuse(error, ST_INVALID,
+                         "environment: unknown variable \"%.*s\" - did you mean \"%s\"? "
+                         "(all keys: tidegate config default)",
+                         SLICE_ARG(cut(name)), known);
+}
+
+enum status config_load_env(const struct config_table *t, void *settings, char *const *environment,
+                            struct buf *error)
+{
+    for (; *environment; environment++) {
+        const char *equals = strchr(*environment, '=');
+        if (!equals || strncmp(*environment, env_prefix, sizeof env_prefix - 1) != 0)
+            continue;
+        struct slice name = slice_of(*environment, (size_t)(equals - *environment));
+        enum status st = set_from_env(t, settings, name, slice_cstr(equals + 1), error);
+        if (st != ST_OK)
+            return st;
+    }
+    return ST_OK;
+}
+
+enum status config_set(const struct config_table *t, void *settings, const char *assignment,
+                       const char *where, struct buf *error)
+{
+    const char *equals = strchr(assignment, '=');
+    if (!equals)
+        return config_refuse(error, ST_INVALID, "%s: \"%.*s\" has no '='; write key=value", where,
+                             NAME_BYTES_MAX, assignment);
+    struct slice key = slice_of(assignment, (size_t)(equals - assignment));
+    return set_option(t, settings, key, slice_cstr(equals + 1), where, error);
+}
+
+/* ---- printing ---- */
+
+/* The part of a key before its last dot; 0 when there is none. */
+static size_t section_len(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+    return dot ? (size_t)(dot - key) : 0;
+}
+
+/* True for the first option in the table whose key begins with these `len` bytes. */
+static bool is_first_with(const struct config_table *t, size_t index, size_t len)
+{
+    struct slice prefix = slice_of(t->options[index].key, len);
+    for (size_t i = 0; i < index; i++)
+        if (slice_starts_with(slice_cstr(t->options[i].key), prefix))
+            return false;
+    return true;
+}
+
+static enum status print_option(const struct config_option *o, const void *settings, const char *name,
+                                int indent, bool commented, struct buf *out)
+{
+    enum status st = ST_OK;
+    if (commented) {
+        char expected[EXPECTATION_BYTES_MAX];
+        config_value_expectation(o, expected, sizeof expected);
+        st = buf_printf(out, "%*s# %s (%s)\n", indent, "", o->help, expected);
+    }
+    if (st == ST_OK)
+        st = buf_printf(out, "%*s%s: ", indent, "", name);
+    if (st == ST_OK)
+        st = config_value_print(o, settings, out);
+    return st == ST_OK ? buf_put_byte(out, '\n') : st;
+}
+
+/* Prints the options below the section that is the first `prefix_len` bytes (with the dot) of option
+ * `first`'s key. A section is printed where its first option is, so the table's order need not be strict. */
+static enum status print_section(const struct config_table *t, const void *settings, size_t first,
+                                 size_t prefix_len, int indent, bool commented, struct buf *out)
+{
+    struct slice prefix = slice_of(t->options[first].key, prefix_len);
+    enum status st = ST_OK;
+    for (size_t i = first; st == ST_OK && i < t->count; i++) {
+        const char *key = t->options[i].key;
+        if (!slice_starts_with(slice_cstr(key), prefix))
+            continue;
+        const char *name = key + prefix_len, *dot = strchr(name, '.');
+        if (!dot) {
+            st = print_option(&t->options[i], settings, name, indent, commented, out);
+            continue;
+        }
+        size_t inner_len = (size_t)(dot - key) + 1;
+        if (!is_first_with(t, i, inner_len))
+            continue;
+        st = buf_printf(out, "%s%*s%.*s:\n", commented && indent == 0 && i > 0 ? "\n" : "", indent, "",
+                        (int)(dot - name), name);
+        if (st == ST_OK)
+            st = print_section(t, settings, i, inner_len, indent + 2, commented, out);
+    }
+    return st;
+}
+
+enum status config_print(const struct config_table *t, const void *settings, bool commented, struct buf *out)
+{
+    return t->count == 0 ? ST_OK : print_section(t, settings, 0, 0, 0, commented, out);
+}
+
+/* A cell of a Markdown table: '|' would end it. */
+static enum status put_cell(struct buf *out, const char *text)
+{
+    enum status st = ST_OK;
+    for (const char *p = text; st == ST_OK && *p; p++)
+        st = *p == '|' ? buf_put_cstr(out, "\\|") : buf_put_byte(out, (uint8_t)*p);
+    return st;
+}
+
+static enum status document_option(const struct config_option *o, struct buf *out)
+{
+    char expected[EXPECTATION_BYTES_MAX], variable[NAME_BYTES_MAX];
+    config_value_expectation(o, expected, sizeof expected);
+    env_name(o->key, variable);
+    bool has_default = o->fallback && o->fallback[0];
+    enum status st = buf_printf(out, "| `%s` | ", o->key);
+    if (st == ST_OK)
+        st = has_default ? buf_put_byte(out, '`') : buf_put_cstr(out, "(empty)");
+    if (st == ST_OK && has_default)
+        st = put_cell(out, o->fallback);
+    if (st == ST_OK)
+        st = buf_put_cstr(out, has_default ? "` | " : " | ");
+    if (st == ST_OK)
+        st = put_cell(out, expected);
+    if (st == ST_OK)
+        st = buf_put_cstr(out, " | ");
+    if (st == ST_OK)
+        st = put_cell(out, o->help);
+    return st == ST_OK ? buf_printf(out, " | `%s` |\n", variable) : st;
+}
+
+static enum status document_section(const struct config_table *t, size_t first, struct buf *out)
+{
+    struct slice section = slice_of(t->options[first].key, section_len(t->options[first].key));
+    enum status st = buf_printf(out,
+                                "\n## %.*s\n\n| key | default | value | meaning | environment |\n"
+                                "|---|---|---|---|---|\n",
+                                SLICE_ARG(section));
+    for (size_t i = first; st == ST_OK && i < t->count; i++) {
+        const char *key = t->options[i].key;
+        if (slice_equal(slice_of(key, section_len(key)), section))
+            st = document_option(&t->options[i], out);
+    }
+    return st;
+}
+
+enum status config_document(const struct config_table *t, struct buf *out)
+{
+    enum status st = buf_put_cstr(
+        out,
+        "# Configuration\n\n"
+        "Made from the option table; do not edit. Of several sources the later wins: default, YAML file,\n"
+        "environment, `--set key=value`. In the file sections nest (`http:` with `port:` below it). An\n"
+        "unknown key is an error. Sizes count by 1024 (`64K`, `1M`, `2G`), times are `500ms`, `10s`, `5m`,\n"
+        "`2h` or a plain number of milliseconds, lists are YAML lists or text separated by commas.\n");
+    for (size_t i = 0; st == ST_OK && i < t->count; i++) {
+        size_t len = section_len(t->options[i].key);
+        bool is_new = true;
+        for (size_t j = 0; is_new && j < i; j++)
+            is_new = !slice_equal(slice_of(t->options[j].key, section_len(t->options[j].key)),
+                                  slice_of(t->options[i].key, len));
+        if (is_new)
+            st = document_section(t, i, out);
+    }
+    return st;
+}
+
+void config_diff(const struct config_table *t, const void *a, const void *b,
+                 void (*on_key)(void *ctx, const struct config_option *o), void *ctx)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (!config_value_equal(&t->options[i], a, b))
+            on_key(ctx, &t->options[i]);
+}

@@ -1,0 +1,256 @@
+/* Metrics.
+ *
+ * A row of `rows` says how an index of enum metric is shown; neighbours of one name are one metric with
+ * different labels, so HELP and TYPE are printed when the name changes and the order of the output is the
+ * order of the enum. A set is written by one thread alone and added up by whoever scrapes; sets are never
+ * freed, so the registry is a list that only grows, at its head, by compare and exchange.
+ *
+ * A histogram's bounds are powers of two of its small unit, which makes finding the bucket one
+ * instruction: nanoseconds from 2^10 (1.024 us) to 2^33 (8.6 s), plain numbers from 1 to 2^23. */
+#include "core/metrics.h"
+
+#include "core/metrics_process.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CACHE_LINE_BYTES = 64 };
+
+enum metric_type { COUNTER, GAUGE };
+
+static const struct metric_row {
+    const char *name;
+    enum metric_type type;
+    const char *labels; /* between the braces; NULL = none */
+    const char *help;
+} rows[METRIC_COUNT] = {
+#define RECEIVED      "tidegate_messages_received_total", COUNTER
+#define RECEIVED_HELP "Messages that publishers handed in, whatever became of them."
+    [M_RECEIVED_MQTT] = {RECEIVED, "proto=\"mqtt\"", RECEIVED_HELP},
+    [M_RECEIVED_WS] = {RECEIVED, "proto=\"ws\"", RECEIVED_HELP},
+    [M_RECEIVED_HTTP] = {RECEIVED, "proto=\"http\"", RECEIVED_HELP},
+    [M_STORED] = {"tidegate_messages_stored_total", COUNTER, NULL, "Messages that the log has made durable."},
+#define REFUSED      "tidegate_messages_refused_total", COUNTER
+#define REFUSED_HELP "Messages that were not stored, and their publishers told so."
+    [M_REFUSED_INVALID] = {REFUSED, "reason=\"invalid\"", REFUSED_HELP},
+    [M_REFUSED_LIMIT] = {REFUSED, "reason=\"limit\"", REFUSED_HELP},
+    [M_REFUSED_UNSUPPORTED] = {REFUSED, "reason=\"unsupported\"", REFUSED_HELP},
+    [M_REFUSED_FORBIDDEN] = {REFUSED, "reason=\"forbidden\"", REFUSED_HELP},
+    [M_REFUSED_UNAVAILABLE] = {REFUSED, "reason=\"unavailable\"", REFUSED_HELP},
+    [M_PUBLISH_OPEN] = {"tidegate_publishes_open", GAUGE, NULL,
+                        "Messages received whose outcome is not decided yet."},
+#define SENT      "tidegate_messages_sent_total", COUNTER
+#define SENT_HELP "Messages handed to subscribers' sockets."
+    [M_DELIVERED_MQTT] = {SENT, "proto=\"mqtt\"", SENT_HELP},
+    [M_DELIVERED_WS] = {SENT, "proto=\"ws\"", SENT_HELP},
+#define DROPPED      "tidegate_messages_dropped_total", COUNTER
+#define DROPPED_HELP "Messages that a subscriber should have got and did not."
+    [M_DROPPED_QUEUE_FULL] = {DROPPED, "reason=\"queue_full\"", DROPPED_HELP},
+    [M_DROPPED_EXPIRED] = {DROPPED, "reason=\"expired\"", DROPPED_HELP},
+    [M_DROPPED_TOO_LARGE] = {DROPPED, "reason=\"too_large\"", DROPPED_HELP},
+    [M_DROPPED_RETENTION] = {DROPPED, "reason=\"retention\"", DROPPED_HELP},
+#define CONNECTIONS      "tidegate_connections", GAUGE
+#define CONNECTIONS_HELP "Connections open now."
+    [M_CONNECTIONS_MQTT] = {CONNECTIONS, "proto=\"mqtt\"", CONNECTIONS_HELP},
+    [M_CONNECTIONS_WS] = {CONNECTIONS, "proto=\"ws\"", CONNECTIONS_HELP},
+    [M_CONNECTIONS_HTTP] = {CONNECTIONS, "proto=\"http\"", CONNECTIONS_HELP},
+#define CONNECTS      "tidegate_connects_total", COUNTER
+#define CONNECTS_HELP "Attempts to connect; result=\"limit\" is refused before it names its protocol."
+    [M_CONNECTS_OK_MQTT] = {CONNECTS, "proto=\"mqtt\",result=\"ok\"", CONNECTS_HELP},
+    [M_CONNECTS_OK_WS] = {CONNECTS, "proto=\"ws\",result=\"ok\"", CONNECTS_HELP},
+    [M_CONNECTS_REFUSED_MQTT] = {CONNECTS, "proto=\"mqtt\",result=\"refused\"", CONNECTS_HELP},
+    [M_CONNECTS_REFUSED_WS] = {CONNECTS, "proto=\"ws\",result=\"refused\"", CONNECTS_HELP},
+    [M_CONNECTS_REFUSED_LIMIT] = {CONNECTS, "proto=\"any\",result=\"limit\"", CONNECTS_HELP},
+#define DISCONNECTS      "tidegate_disconnects_total", COUNTER
+#define DISCONNECTS_HELP "Connections that ended, by who or what ended them."
+    [M_DISCONNECT_CLIENT] = {DISCONNECTS, "reason=\"client\"", DISCONNECTS_HELP},
+    [M_DISCONNECT_PROTOCOL] = {DISCONNECTS, "reason=\"protocol\"", DISCONNECTS_HELP},
+    [M_DISCONNECT_TIMEOUT] = {DISCONNECTS, "reason=\"timeout\"", DISCONNECTS_HELP},
+    [M_DISCONNECT_LIMIT] = {DISCONNECTS, "reason=\"limit\"", DISCONNECTS_HELP},
+    [M_DISCONNECT_SERVER] = {DISCONNECTS, "reason=\"server\"", DISCONNECTS_HELP},
+    [M_DISCONNECT_NETWORK] = {DISCONNECTS, "reason=\"network\"", DISCONNECTS_HELP},
+    [M_SUBSCRIPTIONS] = {"tidegate_subscriptions", GAUGE, NULL, "Subscriptions of the sessions here."},
+#define BYTES_IN      "tidegate_bytes_received_total", COUNTER
+#define BYTES_IN_HELP "Bytes read from clients' sockets."
+    [M_BYTES_IN_MQTT] = {BYTES_IN, "proto=\"mqtt\"", BYTES_IN_HELP},
+    [M_BYTES_IN_WS] = {BYTES_IN, "proto=\"ws\"", BYTES_IN_HELP},
+    [M_BYTES_IN_HTTP] = {BYTES_IN, "proto=\"http\"", BYTES_IN_HELP},
+#define BYTES_OUT      "tidegate_bytes_sent_total", COUNTER
+#define BYTES_OUT_HELP "Bytes written to clients' sockets."
+    [M_BYTES_OUT_MQTT] = {BYTES_OUT, "proto=\"mqtt\"", BYTES_OUT_HELP},
+    [M_BYTES_OUT_WS] = {BYTES_OUT, "proto=\"ws\"", BYTES_OUT_HELP},
+#define HTTP      "tidegate_http_requests_total", COUNTER
+#define HTTP_HELP "HTTP requests answered, by class of status."
+    [M_HTTP_2XX] = {HTTP, "code=\"2xx\"", HTTP_HELP},
+    [M_HTTP_4XX] = {HTTP, "code=\"4xx\"", HTTP_HELP},
+    [M_HTTP_5XX] = {HTTP, "code=\"5xx\"", HTTP_HELP},
+    [M_BECAME_CURSOR] = {"tidegate_subscriptions_behind_total", COUNTER, NULL,
+                         "Times a subscription fell behind and went on reading from the log."},
+    [M_CURSORS] = {"tidegate_subscriptions_behind", GAUGE, NULL,
+                   "Subscriptions that read from the log because they are behind."},
+    [M_OUT_QUEUE_BYTES] = {"tidegate_outbound_queue_bytes", GAUGE, NULL, "Bytes that wait for sockets."},
+    [M_LOG_RECORDS] = {"tidegate_log_records_total", COUNTER, NULL, "Records appended to the log."},
+    [M_LOG_BYTES] = {"tidegate_log_bytes_total", COUNTER, NULL, "Bytes appended to the log."},
+    [M_LOG_FRAMES] = {"tidegate_log_frames_total", COUNTER, NULL,
+                      "Frames appended to the log (one a batch and partition)."},
+    [M_LOG_SYNCS] = {"tidegate_log_syncs_total", COUNTER, NULL, "Calls of fdatasync for the log."},
+    [M_LOG_READS] = {"tidegate_log_reads_total", COUNTER, NULL, "Read requests that the log served."},
+    [M_LOG_READ_RECORDS] = {"tidegate_log_read_records_total", COUNTER, NULL, "Records read from the log."},
+    [M_LOG_UNSYNCED_BYTES] = {"tidegate_log_unsynced_bytes", GAUGE, NULL,
+                              "Bytes written to the log that no sync covers yet."},
+    [M_LOG_TORN_BYTES] = {"tidegate_log_torn_bytes_total", COUNTER, NULL,
+                          "Bytes cut off at the log's end at start-up: the last write was not complete."},
+    [M_LOG_REFUSED_FULL] = {"tidegate_log_refused_full_total", COUNTER, NULL,
+                            "Records refused because the log's disk or its limit is full."},
+    [M_LOOP_TURNS] = {"tidegate_loop_turns_total", COUNTER, NULL, "Turns of the event loops."},
+    [M_WAKES] = {"tidegate_loop_wakes_total", COUNTER, NULL, "Wake-ups sent from one loop to another."},
+};
+
+static const struct histogram_row {
+    const char *name, *help;
+    unsigned first_log2; /* the first bound is 2^this in the small unit, each next one twice that */
+    bool is_ns; /* shown in seconds */
+} histogram_rows[HISTOGRAM_COUNT] = {
+    [H_DURABLE_SECONDS] = {"tidegate_log_append_seconds", "From accepting a message to its being durable.",
+                           10, true},
+    [H_DELIVERY_SECONDS] = {"tidegate_delivery_seconds",
+                            "From accepting a message to handing it to a subscriber's socket.", 10, true},
+    [H_SYNC_SECONDS] = {"tidegate_log_fsync_seconds", "One fdatasync of the log.", 10, true},
+    [H_BATCH_RECORDS] = {"tidegate_log_batch_records", "Records made durable by one sync.", 0, false},
+};
+
+static _Atomic(struct metrics *) registry;
+static const char *version_text = "unknown";
+
+void metrics_set_version(const char *version)
+{
+    version_text = version;
+}
+
+struct metrics *metrics_register(void)
+{
+    size_t size = (sizeof(struct metrics) + CACHE_LINE_BYTES - 1) / CACHE_LINE_BYTES * CACHE_LINE_BYTES;
+    struct metrics *m = aligned_alloc(CACHE_LINE_BYTES, size); /* no line is shared with another loop */
+    if (!m)
+        abort(); /* small, fixed, at start-up (STYLE 4) */
+    memset(m, 0, size);
+    m->next = atomic_load_explicit(&registry, memory_order_relaxed);
+    /* Release: pairs with the acquire in registry_first, which then sees the zeroes and `next`. */
+    while (!atomic_compare_exchange_weak_explicit(&registry, &m->next, m, memory_order_release,
+                                                  memory_order_relaxed))
+        ;
+    return m;
+}
+
+static const struct metrics *registry_first(void)
+{
+    return atomic_load_explicit(&registry, memory_order_acquire);
+}
+
+/* The owner alone writes, so load and store need not be one operation. */
+static void owner_add(_Atomic uint64_t *value, uint64_t n)
+{
+    atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* The first bucket whose bound is not below the value; HISTOGRAM_BUCKETS when there is none. */
+static unsigned bucket_of(const struct histogram_row *row, uint64_t value)
+{
+    unsigned log2_up = value <= 1 ? 0 : 64 - (unsigned)__builtin_clzll(value - 1);
+    unsigned bucket = log2_up <= row->first_log2 ? 0 : log2_up - row->first_log2;
+    return bucket < HISTOGRAM_BUCKETS ? bucket : HISTOGRAM_BUCKETS;
+}
+
+void histogram_record(struct metrics *m, enum histogram id, uint64_t value)
+{
+    unsigned bucket = bucket_of(&histogram_rows[id], value);
+    if (bucket < HISTOGRAM_BUCKETS)
+        owner_add(&m->histograms[id].buckets[bucket], 1);
+    owner_add(&m->histograms[id].count, 1);
+    owner_add(&m->histograms[id].sum, value);
+}
+
+uint64_t metrics_sum(enum metric id)
+{
+    uint64_t sum = 0; /* modulo 2^64: one loop may add what another takes away */
+    for (const struct metrics *m = registry_first(); m; m = m->next)
+        sum += atomic_load_explicit(&m->values[id], memory_order_relaxed);
+    return sum;
+}
+
+static enum status put_header(struct buf *out, const char *name, const char *type, const char *help)
+{
+    return buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static enum status put_metric(struct buf *out, enum metric id)
+{
+    const struct metric_row *row = &rows[id];
+    if (id == 0 || strcmp(rows[id - 1].name, row->name) != 0) {
+        enum status st = put_header(out, row->name, row->type == GAUGE ? "gauge" : "counter", row->help);
+        if (st != ST_OK)
+            return st;
+    }
+    const char *open = row->labels ? "{" : "", *close = row->labels ? "}" : "";
+    const char *labels = row->labels ? row->labels : "";
+    uint64_t value = metrics_sum(id);
+    if (row->type == GAUGE)
+        return buf_printf(out, "%s%s%s%s %" PRId64 "\n", row->name, open, labels, close, (int64_t)value);
+    return buf_printf(out, "%s%s%s%s %" PRIu64 "\n", row->name, open, labels, close, value);
+}
+
+struct histogram_sum {
+    uint64_t buckets[HISTOGRAM_BUCKETS], count, sum;
+};
+
+static void sum_histogram(enum histogram id, struct histogram_sum *total)
+{
+    *total = (struct histogram_sum){0};
+    for (const struct metrics *m = registry_first(); m; m = m->next) {
+        for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+            total->buckets[i] += atomic_load_explicit(&m->histograms[id].buckets[i], memory_order_relaxed);
+        total->count += atomic_load_explicit(&m->histograms[id].count, memory_order_relaxed);
+        total->sum += atomic_load_explicit(&m->histograms[id].sum, memory_order_relaxed);
+    }
+}
+
+static enum status put_histogram(struct buf *out, enum histogram id)
+{
+    const struct histogram_row *row = &histogram_rows[id];
+    struct histogram_sum total;
+    sum_histogram(id, &total);
+    enum status st = put_header(out, row->name, "histogram", row->help);
+    uint64_t up_to = 0;
+    for (unsigned i = 0; st == ST_OK && i < HISTOGRAM_BUCKETS; i++) {
+        up_to += total.buckets[i];
+        double bound = (double)((uint64_t)1 << (row->first_log2 + i)) / (row->is_ns ? 1e9 : 1.0);
+        st = buf_printf(out, "%s_bucket{le=\"%.10g\"} %" PRIu64 "\n", row->name, bound, up_to);
+    }
+    if (st != ST_OK)
+        return st;
+    /* The owner may have been between its two writes: the last bucket must not be below the others. */
+    uint64_t count = total.count > up_to ? total.count : up_to;
+    st = buf_printf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", row->name, count);
+    if (st != ST_OK)
+        return st;
+    if (row->is_ns)
+        st = buf_printf(out, "%s_sum %" PRIu64 ".%09u\n", row->name, total.sum / 1000000000u,
+                        (unsigned)(total.sum % 1000000000u));
+    else
+        st = buf_printf(out, "%s_sum %" PRIu64 "\n", row->name, total.sum);
+    return st == ST_OK ? buf_printf(out, "%s_count %" PRIu64 "\n", row->name, count) : st;
+}
+
+enum status metrics_render(struct buf *out)
+{
+    enum status st =
+        put_header(out, "tidegate_build_info", "gauge", "Always 1; the label tells the version.");
+    if (st == ST_OK)
+        st = buf_printf(out, "tidegate_build_info{version=\"%s\"} 1\n", version_text);
+    for (unsigned id = 0; st == ST_OK && id < METRIC_COUNT; id++)
+        st = put_metric(out, (enum metric)id);
+    for (unsigned id = 0; st == ST_OK && id < HISTOGRAM_COUNT; id++)
+        st = put_histogram(out, (enum histogram)id);
+    return st == ST_OK ? metrics_render_process(out) : st;
+}
