@@ -1,0 +1,61 @@
+"""Fixtures of the end-to-end tests: real daemon, real clients, no mocks. See node.py and clients.py."""
+
+import itertools
+import os
+import signal
+
+import pytest
+
+from node import PATIENCE, PROGRAM, Node
+
+# Clients of these tests speak to loopback only.
+for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    os.environ.pop(name, None)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "deadline(seconds): how long a test may take (default 90)")
+
+
+@pytest.fixture(autouse=True)
+def deadline(request):
+    """A test that hangs is a test that failed."""
+    marker = request.node.get_closest_marker("deadline")
+    seconds = (marker.args[0] if marker else 90) * PATIENCE
+
+    def expired(*_):
+        raise TimeoutError(f"the test took longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def make_node(tmp_path):
+    """A factory of nodes. At the end each must still be in good health, and stops cleanly."""
+    assert PROGRAM.exists(), f"{PROGRAM} is not built (./dev build)"
+    nodes = []
+    number = itertools.count()
+
+    def make(settings=None, **options):
+        made = Node(tmp_path / f"node{next(number)}", settings, **options)
+        made.data.parent.mkdir()
+        nodes.append(made)
+        return made.start()
+
+    yield make
+    errors = []
+    for made in nodes:
+        try:
+            made.check()
+        except AssertionError as error:
+            errors.append(str(error))
+    assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def node(make_node):
+    return make_node()

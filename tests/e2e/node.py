@@ -1,0 +1,182 @@
+"""A node under test: the real daemon, a data folder of its own, ports of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESET = os.environ.get("TIDEGATE_PRESET", "dev")
+PROGRAM = Path(os.environ.get("TIDEGATE_PROGRAM", ROOT / "build" / PRESET / "tidegate"))
+# A sanitizer slows the node down, and so do two busy cores: deadlines only end what hangs.
+PATIENCE = {"asan": 3, "tsan": 6}.get(PRESET, 1)
+READY_S = 20 * PATIENCE
+STOP_S = 20 * PATIENCE
+DOORS = ("mqtt", "http", "api")
+
+CRASH_REPORT = re.compile(
+    r"ERROR: (Address|Leak|Thread)Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
+    r"SUMMARY: \w+Sanitizer|Assertion .* failed|stack smashing detected")
+
+
+def wait_until(condition, what, seconds=10):
+    """Polls until `condition()` is true, and returns what it said."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds * PATIENCE} s in vain for {what}")
+        time.sleep(0.01)
+
+
+def free_ports(count):
+    """Ports below the range that the kernel gives to clients: while the node is down, a client that calls again
+    and again could otherwise be given the node's own port as its local one, and keep it."""
+    found = []
+    start = 20000 + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 10000
+    for port in range(start, start + 2000):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+class Node:
+    """`settings` become --set arguments. Ports: 0 (any), or with keep_ports=True ones that stay the same
+    across restarts, as a client that reconnects needs."""
+
+    def __init__(self, folder, settings=None, keep_ports=False, environment=None):
+        self.data = Path(folder) / "data"
+        self.settings = {"data.dir": str(self.data), "node.id": "test"}
+        numbers = free_ports(len(DOORS)) if keep_ports else [0] * len(DOORS)
+        self.settings.update({f"{door}.port": number for door, number in zip(DOORS, numbers)})
+        self.settings.update(settings or {})
+        self.environment = environment or {}
+        self.ports = {}
+        self.process = None
+        self.stderr = []
+        self.killed = False
+
+    def command(self):
+        arguments = [str(PROGRAM), "serve"]
+        for key, value in self.settings.items():
+            arguments += ["--set", f"{key}={value}"]
+        return arguments
+
+    def start(self):
+        # The ports of the process before this one must not be taken for this one's.
+        (self.data / "ports").unlink(missing_ok=True)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
+        environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=66")
+        environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+        environment.setdefault("TSAN_OPTIONS", "halt_on_error=0:exitcode=66:second_deadlock_stack=1")
+        environment.update(self.environment)
+        self.killed = False
+        self.process = subprocess.Popen(self.command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                        errors="replace")
+        self.collector = threading.Thread(target=self.collect, args=(self.process.stderr,), daemon=True)
+        self.collector.start()
+        wait_until(self.is_ready, "the node to be ready", READY_S / PATIENCE)
+        return self
+
+    def collect(self, stream):
+        for line in stream:
+            self.stderr.append(line)
+        stream.close()
+
+    def is_ready(self):
+        if self.process.poll() is not None:
+            self.collector.join(5)
+            raise AssertionError(f"the node ended with {self.process.returncode}:\n{self.log()}")
+        try:
+            lines = (self.data / "ports").read_text().split()
+            self.ports = {name: int(port) for name, port in (line.split("=") for line in lines)}
+            with urllib.request.urlopen(self.api("/readyz"), timeout=5) as answer:
+                return answer.status == 200
+        except (OSError, urllib.error.URLError, ValueError, KeyError):
+            return False
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def api(self, path):
+        return f"http://127.0.0.1:{self.ports['api']}{path}"
+
+    def web(self, path):
+        return f"http://127.0.0.1:{self.ports['http']}{path}"
+
+    def ws(self):
+        return f"ws://127.0.0.1:{self.ports['http']}/ws"
+
+    def log(self, lines=60):
+        return "".join(self.stderr[-lines:])
+
+    def kill9(self):
+        self.killed = True
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def restart(self):
+        """After kill9() or stop()."""
+        assert self.process.poll() is not None, "the node still runs"
+        return self.start()
+
+    def stop(self):
+        """A clean stop; it must end with 0 and in time."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the node did not stop within {STOP_S} s:\n{self.log()}") from None
+        self.collector.join(5)
+        assert code == 0, f"the node ended with {code}:\n{self.log()}"
+
+    def check(self):
+        """The process was not ended by anything but us, and no sanitizer has spoken."""
+        try:
+            code = self.process.poll() if self.process else None
+            if code is not None and not self.killed:
+                assert code == 0, f"the node ended with {code}:\n{self.log()}"
+            self.stop()
+        finally:
+            report = next((i for i, line in enumerate(self.stderr) if CRASH_REPORT.search(line)), None)
+            if report is not None:
+                raise AssertionError("".join(self.stderr[max(0, report - 5):report + 60]))
+
+    def metrics(self):
+        """name{labels} -> value"""
+        with urllib.request.urlopen(self.api("/metrics"), timeout=10 * PATIENCE) as answer:
+            text = answer.read().decode()
+        rows = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, value in rows}
+
+    def metric(self, start, *parts):
+        """Sum of the metrics whose name begins with `start` and contains all of `parts`."""
+        return sum(value for name, value in self.metrics().items()
+                   if name.startswith(start) and all(part in name for part in parts))
+
+    def rss_bytes(self):
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")

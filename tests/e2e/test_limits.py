@@ -1,0 +1,215 @@
+"""Everything that can grow has an end, and what is lost by it is counted."""
+
+import socket
+import struct
+import threading
+
+import pytest
+
+from clients import Web, publish
+from node import wait_until
+
+PAYLOAD = b"x" * 4096
+MESSAGES = 15_000  # 60 MB: far more than the sockets' buffers and the queue's bound together
+RSS_GROWTH_MAX = 48 << 20
+
+
+def mqtt_string(text):
+    return struct.pack("!H", len(text)) + text
+
+
+def mqtt_packet(first, body):
+    length, size = b"", len(body)
+    while True:
+        length += bytes([size % 128 | (0x80 if size > 127 else 0)])
+        size //= 128
+        if not size:
+            return bytes([first]) + length + body
+
+
+class RawSubscriber:
+    """An MQTT 3.1.1 client of bare bytes that subscribes and then reads nothing."""
+
+    def __init__(self, node, topic, qos=0):
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.socket.settimeout(30)
+        self.socket.connect(("127.0.0.1", node.ports["mqtt"]))
+        self.socket.sendall(mqtt_packet(0x10, mqtt_string(b"MQTT") + b"\x04\x02\x00\x00" + mqtt_string(b"slow")))
+        assert self.exactly(4) == b"\x20\x02\x00\x00"
+        self.socket.sendall(mqtt_packet(0x82, b"\x00\x01" + mqtt_string(topic) + bytes([qos])))
+        assert self.exactly(5) == b"\x90\x03\x00\x01" + bytes([qos])
+
+    def exactly(self, count):
+        data = b""
+        while len(data) < count:
+            part = self.socket.recv(count - len(data))
+            assert part, "the node has closed the connection"
+            data += part
+        return data
+
+    def next(self):
+        """(topic, payload)"""
+        first, size, shift = self.exactly(1)[0], 0, 0
+        while True:
+            byte = self.exactly(1)[0]
+            size |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        assert first >> 4 == 3, f"packet type {first >> 4}"
+        body = self.exactly(size)
+        length = struct.unpack("!H", body[:2])[0]
+        return body[2:2 + length].decode(), body[2 + length:]
+
+    def close(self):
+        self.socket.close()
+
+
+def flood(node, topic, count):
+    """`count` numbered messages by WebSocket, at most 64 unanswered: the publisher is never the one dropped."""
+    with Web(node) as web:
+        numbers = []
+        for number in range(count):
+            numbers.append(web.request({"pub": {"topic": topic, "text": f"{number:08d}" + "x" * 4088}}))
+            if len(numbers) == 64:
+                assert "ok" in web.answer(numbers.pop(0)), "refused"
+        for number in numbers:
+            assert "ok" in web.answer(number)
+
+
+def watch_rss(node, work):
+    """Runs `work` in a thread; the most memory that the node had meanwhile."""
+    failed = []
+
+    def run():
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    most = 0
+    while thread.is_alive():
+        thread.join(0.05)
+        most = max(most, node.rss_bytes())
+    if failed:
+        raise failed[0]
+    return most
+
+
+@pytest.mark.deadline(120)
+def test_stopped_mqtt_reader_costs_bounded_memory_and_counted_drops(make_node):
+    node = make_node({"out.bytes_max": "1M", "out.stall_ms": 600_000})
+    slow = RawSubscriber(node, b"flood/#")
+    with Web(node) as other:
+        other.subscribe("end/#")
+        flood(node, "flood/warm", 500)  # pools and the log's recent bytes have their size now
+        base = node.rss_bytes()
+        most = watch_rss(node, lambda: flood(node, "flood/a", MESSAGES))
+        publish(node, "end/a", b"1")
+        assert other.next()["topic"] == "end/a", "others are served as if nothing was"
+    assert most - base < RSS_GROWTH_MAX, f"{(most - base) >> 20} MiB more for one stopped reader"
+
+    dropped = node.metric("tidegate_messages_dropped_total")
+    assert dropped > 0
+    # What it did not lose it gets, in order; got + dropped = all.
+    got = [slow.next() for _ in range(int(500 + MESSAGES - dropped))]
+    numbers = [int(payload[:8]) for topic, payload in got if topic == "flood/a"]
+    assert numbers == sorted(set(numbers))
+    # It lives on: what comes now arrives.
+    publish(node, "flood/end", b"end")
+    assert slow.next() == ("flood/end", b"end")
+    slow.close()
+
+
+@pytest.mark.deadline(120)
+def test_stopped_websocket_reader_goes_on_without_a_gap(make_node):
+    node = make_node({"out.bytes_max": "1M", "out.stall_ms": 600_000})
+    with StoppedWeb(node, "flood/a") as slow:
+        flood(node, "flood/warm", 500)
+        base = node.rss_bytes()
+        most = watch_rss(node, lambda: flood(node, "flood/a", MESSAGES))
+        assert most - base < RSS_GROWTH_MAX, f"{(most - base) >> 20} MiB more for one stopped reader"
+        numbers = slow.read_numbers(MESSAGES)
+    assert numbers == list(range(MESSAGES)), "each one once, in order, none missing"
+
+
+class StoppedWeb:
+    """A WebSocket client of bare bytes, so that it can stop reading: a library would read ahead."""
+
+    def __init__(self, node, topic):
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.socket.settimeout(30)
+        self.socket.connect(("127.0.0.1", node.ports["http"]))
+        self.socket.sendall((
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{node.ports['http']}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: tidegate.v1.json\r\n\r\n").encode())
+        self.file = self.socket.makefile("rb")
+        assert b" 101 " in self.file.readline()
+        while self.file.readline() != b"\r\n":
+            pass
+        self.send(b'{"id":1,"sub":{"topic":"%s"}}' % topic.encode())
+        assert b'"ok"' in self.frame()
+
+    def send(self, text):
+        assert len(text) < 126
+        self.socket.sendall(bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text)
+
+    def frame(self):
+        while True:
+            first, second = self.file.read(2)
+            size = second & 127
+            if size == 126:
+                size = struct.unpack("!H", self.file.read(2))[0]
+            elif size == 127:
+                size = struct.unpack("!Q", self.file.read(8))[0]
+            body = self.file.read(size)
+            if first & 15 == 9:  # a ping is answered, as the standard asks
+                self.socket.sendall(bytes([0x8A, 0x80 | len(body)]) + b"\0\0\0\0" + body)
+            elif first & 15 == 1:
+                return body
+            else:
+                raise AssertionError(f"opcode {first & 15}: {body[:60]!r}")
+
+    def read_numbers(self, count):
+        numbers = []
+        while len(numbers) < count:
+            for line in self.frame().split(b"\n"):
+                if b'"msg"' in line:
+                    start = line.index(b'"text":"') + 8
+                    numbers.append(int(line[start:start + 8]))
+        return numbers
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    __enter__ = lambda self: self
+    __exit__ = lambda self, *_: self.close()
+
+
+def test_more_connections_than_allowed_are_refused(make_node):
+    node = make_node({"limit.connections": 3})
+    subscribers = [RawSubscriber(node, b"a") for _ in range(2)]
+    sockets = []
+    for _ in range(4):
+        sockets.append(socket.create_connection(("127.0.0.1", node.ports["mqtt"])))
+
+    def closed(connection):
+        connection.setblocking(False)
+        try:
+            return connection.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
+    wait_until(lambda: sum(map(closed, sockets)) >= 3, "the connections above the limit to be closed")
+    publish(node, "a", b"1")
+    assert subscribers[0].next() == ("a", b"1")
+    for connection in [*sockets, *subscribers]:
+        connection.close()
