@@ -268,19 +268,19 @@ static enum json_type type_of(uint8_t first)
 {
     switch (first) {
     case '{':
-        return JSON_OBJECT;
+        return JSON_IS_OBJECT;
     case '[':
-        return JSON_ARRAY;
+        return JSON_IS_ARRAY;
     case '"':
-        return JSON_STRING;
+        return JSON_IS_STRING;
     case 't':
-        return JSON_TRUE;
+        return JSON_IS_TRUE;
     case 'f':
-        return JSON_FALSE;
+        return JSON_IS_FALSE;
     case 'n':
-        return JSON_NULL;
+        return JSON_IS_NULL;
     default:
-        return JSON_NUMBER;
+        return JSON_IS_NUMBER;
     }
 }
 
@@ -436,7 +436,7 @@ enum status json_find(struct slice object, const char *name, struct json_value *
 enum status json_uint(struct json_value v, uint64_t *out)
 {
     const uint8_t *p = v.raw.data;
-    if (v.type != JSON_NUMBER || v.raw.len == 0 || v.raw.len > 16 || (p[0] == '0' && v.raw.len > 1))
+    if (v.type != JSON_IS_NUMBER || v.raw.len == 0 || v.raw.len > 16 || (p[0] == '0' && v.raw.len > 1))
         return ST_INVALID;
     uint64_t number = 0; /* 16 digits fit */
     for (size_t i = 0; i < v.raw.len; i++) {
@@ -485,7 +485,7 @@ static bool decode_text(struct slice text, uint8_t *to, size_t *len)
 
 enum status json_text(struct json_value v, struct buf *out)
 {
-    if (v.type != JSON_STRING || v.raw.len < 2)
+    if (v.type != JSON_IS_STRING || v.raw.len < 2)
         return ST_INVALID;
     struct slice inside = slice_of(v.raw.data + 1, v.raw.len - 2);
     if (inside.len == 0)

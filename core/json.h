@@ -1,5 +1,5 @@
 /* JSON over slices, without allocation: a validator and a pull scanner (RFC 8259, strict). For the
- * hot path; everything else uses jansson. Depth is limited by the caller. Any thread. */
+ * hot path; everything else uses jansson. Nesting is at most JSON_DEPTH_MAX deep. Any thread. */
 #ifndef TG_CORE_JSON_H
 #define TG_CORE_JSON_H
 
@@ -7,7 +7,16 @@
 
 enum { JSON_DEPTH_MAX = 64 };
 
-enum json_type { JSON_NULL, JSON_TRUE, JSON_FALSE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+/* Not JSON_NULL, JSON_STRING ...: those are jansson's, and a file may need both. */
+enum json_type {
+    JSON_IS_NULL,
+    JSON_IS_TRUE,
+    JSON_IS_FALSE,
+    JSON_IS_NUMBER,
+    JSON_IS_STRING,
+    JSON_IS_ARRAY,
+    JSON_IS_OBJECT,
+};
 
 struct json_value {
     enum json_type type;

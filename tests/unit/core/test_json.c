@@ -211,7 +211,7 @@ Test(json_read, tells_where_the_value_ends)
     struct json_value v;
     size_t used;
     cr_assert_eq(json_read(slice_cstr("  {\"a\":1}  {}"), &v, &used), ST_OK);
-    cr_assert_eq(v.type, JSON_OBJECT);
+    cr_assert_eq(v.type, JSON_IS_OBJECT);
     cr_assert(slice_equal_cstr(v.raw, "{\"a\":1}"));
     cr_assert_eq(used, 9);
     cr_assert_eq(json_read(slice_cstr("nope"), &v, &used), ST_INVALID);
@@ -220,8 +220,9 @@ Test(json_read, tells_where_the_value_ends)
     static const struct {
         const char *text;
         enum json_type type;
-    } rows[] = {{"null", JSON_NULL}, {"true", JSON_TRUE},    {"false", JSON_FALSE}, {"-1", JSON_NUMBER},
-                {"0", JSON_NUMBER},  {"\"x\"", JSON_STRING}, {"[]", JSON_ARRAY},    {"{}", JSON_OBJECT}};
+    } rows[] = {{"null", JSON_IS_NULL}, {"true", JSON_IS_TRUE}, {"false", JSON_IS_FALSE},
+                {"-1", JSON_IS_NUMBER}, {"0", JSON_IS_NUMBER},  {"\"x\"", JSON_IS_STRING},
+                {"[]", JSON_IS_ARRAY},  {"{}", JSON_IS_OBJECT}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cr_assert_eq(json_read(slice_cstr(rows[i].text), &v, &used), ST_OK);
         cr_assert_eq(v.type, rows[i].type, "%s", rows[i].text);
@@ -242,7 +243,7 @@ Test(json_member, walks_in_order)
     cr_assert(json_key_is(key, "pub"));
     cr_assert(slice_equal_cstr(v.raw, "{\"t\":[1,2]}"));
     cr_assert_eq(json_member(object, &place, &key, &v), ST_OK);
-    cr_assert_eq(v.type, JSON_NULL);
+    cr_assert_eq(v.type, JSON_IS_NULL);
     size_t at_end = place;
     cr_assert_eq(json_member(object, &place, &key, &v), ST_NOT_FOUND);
     cr_assert_eq(json_member(object, &place, &key, &v), ST_NOT_FOUND);
@@ -348,7 +349,7 @@ Test(json_uint, takes_0_to_2_to_the_53_less_1)
     cr_assert_eq(n, 0);
     cr_assert_eq(read_uint("9007199254740991", &n), ST_OK);
     cr_assert_eq(n, 9007199254740991u);
-    cr_assert_eq(json_uint((struct json_value){JSON_NUMBER, slice_cstr("01")}, &n), ST_INVALID);
+    cr_assert_eq(json_uint((struct json_value){JSON_IS_NUMBER, slice_cstr("01")}, &n), ST_INVALID);
 }
 
 Test(json_text, resolves_escapes)
@@ -382,10 +383,10 @@ Test(json_text, refuses_other_types_and_full_buffers)
 {
     struct buf out;
     buf_init(&out, 3);
-    cr_assert_eq(json_text((struct json_value){JSON_NUMBER, slice_cstr("12")}, &out), ST_INVALID);
-    cr_assert_eq(json_text((struct json_value){JSON_STRING, slice_cstr("\"abcd\"")}, &out), ST_FULL);
-    cr_assert_eq(json_text((struct json_value){JSON_STRING, slice_cstr("\"a\\nbc\"")}, &out), ST_FULL);
-    cr_assert_eq(json_text((struct json_value){JSON_STRING, slice_cstr("\"a\\xbc\"")}, &out), ST_INVALID);
+    cr_assert_eq(json_text((struct json_value){JSON_IS_NUMBER, slice_cstr("12")}, &out), ST_INVALID);
+    cr_assert_eq(json_text((struct json_value){JSON_IS_STRING, slice_cstr("\"abcd\"")}, &out), ST_FULL);
+    cr_assert_eq(json_text((struct json_value){JSON_IS_STRING, slice_cstr("\"a\\nbc\"")}, &out), ST_FULL);
+    cr_assert_eq(json_text((struct json_value){JSON_IS_STRING, slice_cstr("\"a\\xbc\"")}, &out), ST_INVALID);
     cr_assert_eq(out.len, 0);
     buf_deinit(&out);
 }
@@ -401,7 +402,7 @@ Test(json_put_string, escapes_what_must_be_and_comes_back)
     cr_assert_eq(buf_put_cstr(&text, "\xc3\xa9\xf0\x9f\x98\x80"), ST_OK);
     cr_assert_eq(json_put_string(&json, buf_slice(&text)), ST_OK);
     cr_assert(json_valid(buf_slice(&json)));
-    cr_assert_eq(json_text((struct json_value){JSON_STRING, buf_slice(&json)}, &back), ST_OK);
+    cr_assert_eq(json_text((struct json_value){JSON_IS_STRING, buf_slice(&json)}, &back), ST_OK);
     cr_assert(slice_equal(buf_slice(&back), buf_slice(&text)));
 
     buf_clear(&json);
