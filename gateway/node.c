@@ -1,0 +1,351 @@
+/* Putting a node together. The order matters and is all in node_create: the log is open before anything can
+ * be published, every loop knows every other before one runs, every libwebsockets context is created on this
+ * one thread before any serves (LWS.md 2), and nothing is announced (pid, ports, readyz) before all of it
+ * stands. */
+#include "gateway/node.h"
+
+#include "core/logging.h"
+#include "core/pool.h"
+#include "gateway/acceptor.h"
+#include "gateway/edge.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { STOP_GRACE_MS = 1000, STOP_POLL_MS = 10, AUTO_LOOPS_MAX = 8 };
+
+struct node_loop {
+    struct node *node;
+    struct courier *courier;
+    struct shard_group *shards;
+    struct edge edge;
+    struct mqtt_door *mqtt;
+    struct web_door *web;
+    struct api_door *api;
+    struct echo_door *echo;
+    struct mail stop_mail;
+    struct timer stop_timer;
+    uint64_t stop_deadline_ms;
+    pthread_t thread;
+    bool started;
+};
+
+struct node {
+    const struct settings *settings;
+    struct store *store;
+    struct shard_map map;
+    struct node_facts facts;
+    unsigned loop_count;
+    uint16_t echo_port;
+    struct node_loop loops[LOOPS_MAX];
+};
+
+/* --- parts -------------------------------------------------------------------------------------- */
+
+static unsigned choose_loops(const struct settings *s)
+{
+    if (s->node_loops)
+        return (unsigned)s->node_loops;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores <= 2)
+        return 1;
+    return cores - 1 > AUTO_LOOPS_MAX ? AUTO_LOOPS_MAX : (unsigned)(cores - 1);
+}
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        limit.rlim_cur = before;
+    log_info("descriptor limit soft=%lu hard=%lu", (unsigned long)limit.rlim_cur,
+             (unsigned long)limit.rlim_max);
+}
+
+static enum status open_store(struct node *n, struct buf *error)
+{
+    const struct settings *s = n->settings;
+    struct store_options o = {
+        .dir = s->data_dir,
+        .lane_count = (unsigned)s->log_partitions,
+        .segment_bytes = s->log_segment_bytes,
+        .unsynced_bytes_max = s->log_unsynced_bytes_max,
+        .lazy_ms = s->log_lazy_ms,
+        .lazy_bytes = s->log_lazy_bytes,
+        .recent_bytes = s->log_recent_bytes,
+        .sync = (enum store_sync)s->log_sync,
+        .clock = clock_system(),
+    };
+    return store_open(&o, &n->store, error);
+}
+
+static enum status create_loop(struct node *n, unsigned index)
+{
+    struct node_loop *l = &n->loops[index];
+    const struct settings *s = n->settings;
+    struct hub_limits limits = {
+        .subscriptions_max = (uint32_t)s->limit_subscriptions,
+        .read_count = 256,
+        .read_bytes = 64 * 1024,
+        .topic = {.bytes_max = (uint32_t)s->limit_topic_bytes, .levels_max = (uint32_t)s->limit_topic_levels},
+    };
+    l->node = n;
+    l->edge.metrics = metrics_register();
+    l->edge.facts = &n->facts;
+    l->edge.settings = s;
+    enum status st = loop_create(clock_system(), index, &l->edge.loop);
+    if (st == ST_OK)
+        st = courier_create(l->edge.loop, &l->courier);
+    if (st == ST_OK)
+        st = shard_group_create(l->courier, topic_log_local(n->store), l->edge.metrics, n->loop_count,
+                                &l->shards);
+    if (st == ST_OK)
+        st = hub_create(l->courier, &n->map, l->edge.metrics, &limits, &l->edge.hub);
+    return st;
+}
+
+/* Lanes go round the loops; then everybody is introduced to everybody. */
+static enum status introduce_loops(struct node *n)
+{
+    n->map.lane_count = store_lane_count(n->store);
+    n->map.epoch = store_epoch(n->store);
+    for (unsigned lane = 0; lane < n->map.lane_count; lane++) {
+        unsigned home = lane % n->loop_count;
+        enum status st = shard_create(n->loops[home].shards, lane, &n->map.lanes[lane].shard);
+        if (st != ST_OK)
+            return st;
+        n->map.lanes[lane].loop_index = home;
+    }
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        for (unsigned k = 0; k < n->loop_count; k++) {
+            courier_meet(n->loops[i].courier, k, n->loops[k].edge.loop);
+            shard_group_meet(n->loops[i].shards, k, n->loops[k].edge.hub, hub_on_deliver);
+        }
+        shard_group_start(n->loops[i].shards);
+        courier_start(n->loops[i].courier);
+    }
+    return ST_OK;
+}
+
+/* With several loops the listeners share the port by SO_REUSEPORT, which would also let a second process of
+ * the same user in: a listener without it looks first. */
+static enum status open_port(struct node *n, const char *what, const char *address, uint16_t *port,
+                             const char *key, int *fd, struct buf *error)
+{
+    bool share = n->loop_count > 1;
+    if (share && *fd < 0) {
+        int probe;
+        enum status st = listen_open(what, address, port, false, key, &probe, error);
+        if (st != ST_OK)
+            return st;
+        close(probe);
+    }
+    return listen_open(what, address, port, share, key, fd, error);
+}
+
+static enum status open_doors(struct node *n, unsigned index, struct buf *error)
+{
+    struct node_loop *l = &n->loops[index];
+    const struct settings *s = n->settings;
+    int fd = index == 0 ? -1 : 0;
+    enum status st = open_port(n, "MQTT", s->mqtt_bind, &n->facts.mqtt_port, "mqtt.port", &fd, error);
+    if (st == ST_OK)
+        st = mqtt_door_create(&l->edge, fd, &l->mqtt);
+    if (st != ST_OK)
+        return st;
+    fd = index == 0 ? -1 : 0;
+    st = open_port(n, "the public HTTP port", s->http_bind, &n->facts.http_port, "http.port", &fd, error);
+    if (st == ST_OK)
+        st = web_door_create(&l->edge, fd, &l->web, error);
+    if (st == ST_OK && index == 0) {
+        st = listen_open("the private API", s->api_bind, &n->facts.api_port, false, "api.port", &fd, error);
+        if (st == ST_OK)
+            st = api_door_create(&l->edge, fd, &l->api, error);
+    }
+    if (st == ST_OK && index == 0 && s->test_echo_port) {
+        n->echo_port = (uint16_t)s->test_echo_port;
+        st = listen_open("the echo test port", "127.0.0.1", &n->echo_port, false, "test.echo_port", &fd,
+                         error);
+        if (st == ST_OK)
+            st = echo_door_create(&l->edge, fd, &l->echo);
+    }
+    if (st == ST_OK)
+        hub_start(l->edge.hub); /* last: its scratch space ends after the doors have flushed */
+    return st;
+}
+
+static void close_loop(struct node_loop *l)
+{
+    api_door_destroy(l->api);
+    web_door_destroy(l->web);
+    mqtt_door_destroy(l->mqtt);
+    echo_door_destroy(l->echo);
+}
+
+static void free_node(struct node *n)
+{
+    for (unsigned i = 0; i < n->loop_count; i++)
+        close_loop(&n->loops[i]);
+    store_close(n->store);
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        hub_destroy(n->loops[i].edge.hub);
+        shard_group_destroy(n->loops[i].shards);
+        courier_destroy(n->loops[i].courier);
+    }
+    for (unsigned i = 0; i < n->loop_count; i++)
+        loop_destroy(n->loops[i].edge.loop);
+    free(n);
+}
+
+enum status node_create(const struct settings *settings, struct node **out, struct buf *error)
+{
+    struct node *n = calloc(1, sizeof *n);
+    if (!n)
+        return ST_NO_MEMORY;
+    raise_descriptor_limit();
+    n->settings = settings;
+    n->loop_count = choose_loops(settings);
+    enum status st = open_store(n, error);
+    if (st != ST_OK) {
+        free(n);
+        return st;
+    }
+    n->facts = (struct node_facts){.settings = settings,
+                                   .started_wall_ms = clock_wall_ms(clock_system()),
+                                   .epoch = store_epoch(n->store),
+                                   .incarnation = store_incarnation(n->store),
+                                   .lane_count = store_lane_count(n->store),
+                                   .mqtt_port = (uint16_t)settings->mqtt_port,
+                                   .http_port = (uint16_t)settings->http_port,
+                                   .api_port = (uint16_t)settings->api_port};
+    for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
+        st = create_loop(n, i);
+    if (st == ST_OK)
+        st = introduce_loops(n);
+    for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
+        st = open_doors(n, i, error);
+    if (st != ST_OK) {
+        free_node(n);
+        return st;
+    }
+    *out = n;
+    return ST_OK;
+}
+
+/* --- running ------------------------------------------------------------------------------------ */
+
+static void *loop_thread(void *ctx)
+{
+    struct node_loop *l = ctx;
+    web_door_run(l->web);
+    pool_drain();
+    return NULL;
+}
+
+/* Replaces <data>/<name> as a whole: a reader sees the old file or the new one. */
+static enum status write_file(const struct node *n, const char *name, const char *text, struct buf *error)
+{
+    char path[4096], temporary[4096 + 8];
+    snprintf(path, sizeof path, "%s/%s", n->settings->data_dir, name);
+    snprintf(temporary, sizeof temporary, "%s.new", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    size_t len = strlen(text);
+    bool ok = fd >= 0 && write(fd, text, len) == (ssize_t)len;
+    if (fd >= 0)
+        ok = close(fd) == 0 && ok;
+    if (ok && rename(temporary, path) == 0)
+        return ST_OK;
+    enum status st = buf_printf(error, "cannot write %s: %s", path, strerror(errno));
+    (void)st;
+    return ST_IO;
+}
+
+static void remove_file(const struct node *n, const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", n->settings->data_dir, name);
+    (void)unlink(path);
+}
+
+enum status node_start(struct node *n, struct buf *error)
+{
+    char text[256];
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        if (pthread_create(&n->loops[i].thread, NULL, loop_thread, &n->loops[i]) != 0) {
+            enum status st =
+                buf_printf(error, "cannot start thread %u of %u: lower node.loops", i + 1, n->loop_count);
+            (void)st;
+            return ST_IO;
+        }
+        n->loops[i].started = true;
+    }
+    snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    enum status st = write_file(n, "pid", text, error);
+    if (st != ST_OK)
+        return st;
+    int used = snprintf(text, sizeof text, "mqtt=%u\nhttp=%u\napi=%u\n", n->facts.mqtt_port,
+                        n->facts.http_port, n->facts.api_port);
+    if (n->echo_port)
+        snprintf(text + used, sizeof text - (size_t)used, "echo=%u\n", n->echo_port);
+    atomic_store(&n->facts.ready, true);
+    st = write_file(n, "ports", text, error);
+    if (st == ST_OK)
+        log_info("serving node=%s mqtt=%s:%u http=%s:%u api=%s:%u loops=%u partitions=%u data=%s",
+                 n->settings->node_id, n->settings->mqtt_bind, n->facts.mqtt_port, n->settings->http_bind,
+                 n->facts.http_port, n->settings->api_bind, n->facts.api_port, n->loop_count,
+                 n->facts.lane_count, n->settings->data_dir);
+    return st;
+}
+
+/* --- stopping ----------------------------------------------------------------------------------- */
+
+static void stop_poll(struct timer *t)
+{
+    struct node_loop *l = LIST_OF(t, struct node_loop, stop_timer);
+    uint64_t now = loop_now_ms(l->edge.loop);
+    if (atomic_load(&l->node->facts.connections) == 0 || now >= l->stop_deadline_ms)
+        loop_stop(l->edge.loop);
+    else
+        timer_arm(loop_timers(l->edge.loop), t, now + STOP_POLL_MS);
+}
+
+static void stop_arrived(struct mail *mail)
+{
+    struct node_loop *l = LIST_OF(mail, struct node_loop, stop_mail);
+    if (l->api)
+        api_door_stop(l->api);
+    web_door_stop(l->web);
+    mqtt_door_stop(l->mqtt);
+    l->stop_deadline_ms = loop_now_ms(l->edge.loop) + STOP_GRACE_MS;
+    timer_init(&l->stop_timer, stop_poll);
+    timer_arm(loop_timers(l->edge.loop), &l->stop_timer, loop_now_ms(l->edge.loop) + STOP_POLL_MS);
+}
+
+void node_stop(struct node *n)
+{
+    if (!n)
+        return;
+    atomic_store(&n->facts.ready, false);
+    atomic_store(&n->facts.stopping, true);
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        if (!n->loops[i].started)
+            continue;
+        n->loops[i].stop_mail.on_arrival = stop_arrived;
+        loop_post(n->loops[i].edge.loop, &n->loops[i].stop_mail);
+    }
+    for (unsigned i = 0; i < n->loop_count; i++)
+        if (n->loops[i].started)
+            pthread_join(n->loops[i].thread, NULL);
+    remove_file(n, "ports");
+    remove_file(n, "pid");
+    free_node(n);
+}

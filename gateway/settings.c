@@ -1,0 +1,161 @@
+/* The option table: every key there is, in the order of docs/CONFIG.md. A key that no test ever sets to a
+ * second value does not belong here. */
+#include "gateway/settings.h"
+
+#include "core/store/store.h"
+
+#include <arpa/inet.h>
+
+#define AT(field) offsetof(struct settings, field)
+
+static const struct config_option options[] = {
+    {"node.id", CONFIG_TEXT, AT(node_id), "n1", NULL, 0, 0, "Name of this node, told to clients and in logs"},
+    {"node.loops", CONFIG_UINT, AT(node_loops), "0", NULL, 0, 64,
+     "Event loops (threads that serve connections); 0 = 1 on up to 2 cores, else cores - 1, at most 8"},
+    {"data.dir", CONFIG_TEXT, AT(data_dir), "./tidegate-data", NULL, 0, 0,
+     "Folder of the log, of `ports` and of `pid`; made if missing"},
+
+    {"mqtt.bind", CONFIG_TEXT, AT(mqtt_bind), "127.0.0.1", NULL, 0, 0,
+     "Address of the MQTT port; loopback only, as this build serves anonymous clients only"},
+    {"mqtt.port", CONFIG_UINT, AT(mqtt_port), "1883", NULL, 0, 65535, "MQTT port; 0 = any free port"},
+    {"mqtt.connect_timeout_ms", CONFIG_MS, AT(mqtt_connect_timeout_ms), "10s", NULL, 50, 600000,
+     "A connection without CONNECT is closed after this"},
+    {"mqtt.keep_alive_max_s", CONFIG_UINT, AT(mqtt_keep_alive_max_s), "3600", NULL, 1, 65535,
+     "Longest keep alive; 5.0 clients are told (Server Keep Alive), also those that ask for none"},
+
+    {"http.bind", CONFIG_TEXT, AT(http_bind), "127.0.0.1", NULL, 0, 0,
+     "Address of the public HTTP port (/ws, /demo/); loopback only, as this build serves anonymous clients "
+     "only"},
+    {"http.port", CONFIG_UINT, AT(http_port), "8080", NULL, 0, 65535, "Public HTTP port; 0 = any free port"},
+    {"http.origins", CONFIG_LIST, AT(http_origins), "", NULL, 0, 0,
+     "Further origins (scheme://host:port) whose pages may open WebSockets or call the API"},
+
+    {"ws.hello_timeout_ms", CONFIG_MS, AT(ws_hello_timeout_ms), "10s", NULL, 50, 600000,
+     "A connection to the public port that has not sent a whole request after this is closed"},
+    {"ws.ping_ms", CONFIG_MS, AT(ws_ping_ms), "25s", NULL, 100, 600000,
+     "A WebSocket without output for this long gets {} and a ping"},
+    {"ws.pong_timeout_ms", CONFIG_MS, AT(ws_pong_timeout_ms), "10s", NULL, 50, 600000,
+     "A WebSocket that does not answer a ping is closed with 4003 after this"},
+
+    {"api.bind", CONFIG_TEXT, AT(api_bind), "127.0.0.1", NULL, 0, 0,
+     "Address of the private API; anything but loopback needs api.key"},
+    {"api.port", CONFIG_UINT, AT(api_port), "8081", NULL, 0, 65535, "Private API port; 0 = any free port"},
+    {"api.key", CONFIG_TEXT, AT(api_key), "", NULL, 0, 0,
+     "Bearer key for the private API; with it a request may come from any host"},
+    {"api.hosts", CONFIG_LIST, AT(api_hosts), "", NULL, 0, 0,
+     "Further Host values that the private API accepts"},
+    {"api.timeout_ms", CONFIG_MS, AT(http_timeout_ms), "30s", NULL, 1000, 3600000,
+     "An API connection without progress is closed after this"},
+
+    {"log.backend", CONFIG_ENUM, AT(log_backend), "embedded", "embedded", 0, 0,
+     "Who orders and keeps records"},
+    {"log.partitions", CONFIG_UINT, AT(log_partitions), "1", NULL, 1, STORE_LANES_MAX,
+     "Partitions of the log; fixed once the log exists"},
+    {"log.segment_bytes", CONFIG_BYTES, AT(log_segment_bytes), "256M", NULL, 65536, UINT64_C(4) << 30,
+     "Size of a segment file"},
+    {"log.sync", CONFIG_ENUM, AT(log_sync), "always", "always|never", 0, 0,
+     "always: an acknowledgement means fdatasync; never: it means write (survives kill -9, not a power cut)"},
+    {"log.unsynced_bytes_max", CONFIG_BYTES, AT(log_unsynced_bytes_max), "64M", NULL, 65536,
+     UINT64_C(1) << 30,
+     "Not yet durable bytes of a partition; above, publishes are refused until the disk has caught up"},
+    {"log.lazy_ms", CONFIG_MS, AT(log_lazy_ms), "20", NULL, 1, 10000,
+     "Records that nobody waits for (QoS 0) are written after this"},
+    {"log.lazy_bytes", CONFIG_BYTES, AT(log_lazy_bytes), "256K", NULL, 4096, UINT64_C(16) << 20,
+     "or when so many have gathered"},
+    {"log.recent_bytes", CONFIG_BYTES, AT(log_recent_bytes), "1M", NULL, 4096, UINT64_C(1) << 30,
+     "Newest bytes of a partition kept in memory for readers that are nearly live"},
+
+    {"limit.connections", CONFIG_UINT, AT(limit_connections), "100000", NULL, 1, 10000000,
+     "Connections of all doors together"},
+    {"limit.message_bytes", CONFIG_BYTES, AT(limit_message_bytes), "1M", NULL, 16, UINT64_C(128) << 20,
+     "Payload of one message"},
+    {"limit.topic_bytes", CONFIG_UINT, AT(limit_topic_bytes), "1024", NULL, 1, 65535,
+     "Bytes of a topic name or filter"},
+    {"limit.topic_levels", CONFIG_UINT, AT(limit_topic_levels), "32", NULL, 1, 1024,
+     "Levels of a topic name or filter"},
+    {"limit.subscriptions", CONFIG_UINT, AT(limit_subscriptions), "1000", NULL, 1, 1000000,
+     "Subscriptions of a connection"},
+    {"limit.inflight", CONFIG_UINT, AT(limit_inflight), "1024", NULL, 1, 65535,
+     "Unacknowledged QoS 1 messages to one MQTT client (its Receive Maximum may be lower)"},
+    {"limit.publish_open", CONFIG_UINT, AT(limit_publish_open), "1024", NULL, 1, 65535,
+     "Publishes of one connection that wait for the disk; above, its socket is not read (MQTT 5.0: Receive "
+     "Maximum)"},
+    {"limit.history_count", CONFIG_UINT, AT(limit_history_count), "1000", NULL, 1, STORE_READ_COUNT_MAX,
+     "Messages of one page of history"},
+
+    {"out.bytes_max", CONFIG_BYTES, AT(out_bytes_max), "1M", NULL, 4096, UINT64_C(1) << 30,
+     "Unsent bytes of one connection; above, its subscriptions become cursors (MQTT QoS 0: messages are "
+     "dropped and counted)"},
+    {"out.stall_ms", CONFIG_MS, AT(out_stall_ms), "30s", NULL, 100, 3600000,
+     "A connection whose queue makes no progress for this long is closed"},
+
+    {"demo.dir", CONFIG_TEXT, AT(demo_dir), "web-demo/demo", NULL, 0, 0,
+     "Files served under /demo/; empty = none"},
+    {"test.echo_port", CONFIG_UINT, AT(test_echo_port), "0", NULL, 0, 65535,
+     "TCP echo on loopback that measures the event loop itself; 0 = off"},
+    {"logging.level", CONFIG_ENUM, AT(log_level), "info", "debug|info|warn|error", 0, 0,
+     "Least level of the program's own log"},
+    {"logging.form", CONFIG_ENUM, AT(log_form), "auto", "auto|text|json", 0, 0,
+     "auto: text on a terminal, else JSON lines"},
+};
+
+const struct config_table *settings_table(void)
+{
+    static const struct config_table table = {options, sizeof options / sizeof options[0]};
+    return &table;
+}
+
+static bool is_loopback(const char *address)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, address, &v4) == 1)
+        return (ntohl(v4.s_addr) >> 24) == 127;
+    return inet_pton(AF_INET6, address, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+/* Rules between keys. */
+static enum status settings_check(const struct settings *s, struct buf *error)
+{
+    const char *open = !is_loopback(s->mqtt_bind)   ? "mqtt.bind"
+                       : !is_loopback(s->http_bind) ? "http.bind"
+                                                    : NULL;
+    enum status st = ST_OK;
+    if (open)
+        st = buf_printf(
+            error,
+            "%s: must be a loopback address (127.0.0.1, ::1): this build serves anonymous clients only, and "
+            "anonymous access is not offered to a network. Put a proxy that authenticates in front, or wait "
+            "for tokens",
+            open);
+    else if (!is_loopback(s->api_bind) && s->api_key[0] == '\0')
+        st = buf_printf(error, "api.bind: %s is not loopback, so the private API needs a key: set api.key",
+                        s->api_bind);
+    else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
+        st = buf_printf(error, "%s: must not be empty", s->node_id[0] ? "data.dir" : "node.id");
+    return st == ST_OK && error->len == 0 ? ST_OK : ST_INVALID;
+}
+
+enum status settings_load(struct settings *s, const char *file, char *const *environment,
+                          const char *const *assignments, size_t assignment_count, struct buf *error)
+{
+    const struct config_table *t = settings_table();
+    memset(s, 0, sizeof *s);
+    config_defaults(t, s);
+    enum status st = file ? config_load_file(t, s, file, error) : ST_OK;
+    if (st == ST_OK)
+        st = config_load_env(t, s, environment, error);
+    for (size_t i = 0; st == ST_OK && i < assignment_count; i++)
+        st = config_set(t, s, assignments[i], "--set", error);
+    if (st == ST_OK)
+        st = settings_check(s, error);
+    if (st != ST_OK)
+        settings_free(s);
+    return st;
+}
+
+void settings_free(struct settings *s)
+{
+    config_free(settings_table(), s);
+    memset(s, 0, sizeof *s);
+}
