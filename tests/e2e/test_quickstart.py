@@ -19,13 +19,17 @@ README = (ROOT / "README.md").read_text()
 STANDARD = {"mqtt": 1883, "http": 8080, "api": 8081}
 
 
+def environment_of(folder, ports):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    environment.update({f"TIDEGATE_{door.upper()}__PORT": str(port) for door, port in ports.items()})
+    return {**environment, "TIDEGATE_DATA__DIR": str(folder / "tidegate-data")}
+
+
 @pytest.fixture
 def demo(tmp_path):
     """./dev demo in a copy of the README's world: own ports, own data."""
     ports = dict(zip(STANDARD, free_ports(3)))
-    environment = {**os.environ, "TIDEGATE_DATA__DIR": str(tmp_path / "tidegate-data")}
-    environment.update({f"TIDEGATE_{door.upper()}__PORT": str(port) for door, port in ports.items()})
-    process = subprocess.Popen(["./dev", "demo"], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+    process = subprocess.Popen(["./dev", "demo"], cwd=ROOT, env=environment_of(tmp_path, ports), stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     said = []
     reader = threading.Thread(target=lambda: said.extend(process.stdout), daemon=True)
@@ -122,13 +126,11 @@ def test_quick_start_to_the_letter(demo):
 @pytest.mark.deadline(420)
 @pytest.mark.skipif(PRESET != "dev", reason="./dev demo builds its own program")
 def test_demo_once_ends_with_0_and_a_taken_port_with_69(tmp_path):
-    ports = free_ports(3)
-    environment = {**os.environ, "TIDEGATE_DATA__DIR": str(tmp_path / "data"), "TIDEGATE_MQTT__PORT": str(ports[0]),
-                   "TIDEGATE_HTTP__PORT": str(ports[1]), "TIDEGATE_API__PORT": str(ports[2])}
+    ports = dict(zip(STANDARD, free_ports(3)))
 
     def demo_once():
-        return subprocess.run(["./dev", "demo", "--once"], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=300)
+        return subprocess.run(["./dev", "demo", "--once"], cwd=ROOT, env=environment_of(tmp_path, ports),
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
 
     result = demo_once()
     assert result.returncode == 0, result.stdout + result.stderr
@@ -136,9 +138,9 @@ def test_demo_once_ends_with_0_and_a_taken_port_with_69(tmp_path):
 
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", ports[0]))
+        taken.bind(("127.0.0.1", ports["mqtt"]))
         taken.listen()
         result = demo_once()
     assert result.returncode == 69, result.stdout + result.stderr
     said = result.stderr
-    assert str(ports[0]) in said and f"pid {os.getpid()}" in said and "TIDEGATE_MQTT__PORT" in said, said
+    assert str(ports["mqtt"]) in said and f"pid {os.getpid()}" in said and "TIDEGATE_MQTT__PORT" in said, said

@@ -33,7 +33,8 @@ class Subscription {
       // The same connection: give the old filter up first, its `ok` is the border between old and new.
       const before = this.subscribed;
       this.subscribed = null;
-      if (before) this.ask({ unsub: { topic: before } }, () => this.subscribe());
+      const next = () => this.subscribe();
+      if (before) this.ask({ unsub: { topic: before } }, next, next);
       else this.subscribe();
     } else {
       this.retryAt(0);
@@ -196,12 +197,13 @@ class Subscription {
 
 const CARDS_MAX = 60;
 const EVENTS_MAX = 200;
+const FRESH_MAX = 2_000;
 const LOG_MAX = 50;
 const SPARK_POINTS = 60;
 const byId = (id) => document.getElementById(id);
 
 const cards = new Map(); // topic -> card, oldest update first
-let fresh = []; // messages that are not painted yet; at most EVENTS_MAX of them matter
+let fresh = []; // messages that are not painted yet, at most FRESH_MAX
 const totals = { messages: 0, reconnects: 0, gaps: 0, second: 0, latencies: [] };
 let painting = false;
 
@@ -292,7 +294,7 @@ function row({ msg, replayed, latency }) {
     element("td", { textContent: msg.topic, className: "topic" }),
     element("td", { textContent: text.length > 200 ? text.slice(0, 200) + "…" : text, className: "payload" }),
     element("td", { textContent: replayed ? "replay" : `${latency} ms`, className: "right" }),
-    element("td", { textContent: msg.pos, className: "pos", title: msg.pos }));
+    element("td", { textContent: "…" + msg.pos.slice(-8), className: "pos", title: msg.pos }));
   made.dataset.pos = msg.pos;
   if (replayed) made.className = "replayed";
   return made;
@@ -314,7 +316,7 @@ function paint() {
 function schedulePaint() {
   if (painting) return;
   painting = true;
-  // A hidden page gets no animation frames, but what came must not pile up.
+  // A hidden page gets no animation frames.
   if (document.hidden) setTimeout(paint, 200);
   else requestAnimationFrame(paint);
 }
@@ -340,7 +342,8 @@ const subscription = new Subscription(url, {
     totals.second++;
     if (!replayed) totals.latencies.push(latency);
     fresh.push({ msg, replayed, latency });
-    schedulePaint();
+    if (fresh.length < FRESH_MAX) schedulePaint();
+    else paint();
   },
   gap(gap) {
     byId("gaps").textContent = ++totals.gaps;
