@@ -123,6 +123,14 @@ void courier_start(struct courier *c)
     loop_hook_add(c->loop, &c->hook);
 }
 
+bool courier_pending(const struct courier *c)
+{
+    for (unsigned i = 0; i < c->peer_count; i++)
+        if (c->peers[i].out.first)
+            return true;
+    return c->own.first != NULL;
+}
+
 unsigned courier_index(const struct courier *c)
 {
     return c->index;

@@ -32,6 +32,9 @@ void courier_before(struct courier *c, void (*before)(void *ctx), void *ctx);
 
 /* Adds the hook that posts and empties. Before the hooks of the doors. */
 void courier_start(struct courier *c);
+/* Letters wait that the next turn must take: a hook that runs after the courier's and may have sent some
+ * returns this, so that the loop does not sleep on them. */
+bool courier_pending(const struct courier *c);
 unsigned courier_index(const struct courier *c);
 struct loop *courier_loop(const struct courier *c);
 

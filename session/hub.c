@@ -57,7 +57,8 @@ static bool hub_end_of_turn(struct loop_hook *hook)
             b->used = 0;
         h->scratch[i].block = b;
     }
-    return false;
+    return courier_pending(
+        h->courier); /* a door's flush may have made room for a cursor, which asked the shard */
 }
 
 /* --- delivery ----------------------------------------------------------------------------------- */

@@ -84,6 +84,8 @@ struct subscription *session_find(struct session *s, struct slice filter); /* NU
 /* Facts of a subscription, for doors. */
 struct slice subscription_filter(const struct subscription *sub);
 const struct subscription_options *subscription_options_of(const struct subscription *sub);
+/* The door's own data of a subscription may change while it lives. */
+void subscription_set_door(struct subscription *sub, void *door);
 /* Calls back for each subscription of a session. */
 void session_each(struct session *s, void (*on_subscription)(void *ctx, struct subscription *sub), void *ctx);
 

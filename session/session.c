@@ -208,6 +208,11 @@ const struct subscription_options *subscription_options_of(const struct subscrip
     return &sub->options;
 }
 
+void subscription_set_door(struct subscription *sub, void *door)
+{
+    sub->options.door = door;
+}
+
 /* --- sessions ----------------------------------------------------------------------------------- */
 
 enum status session_create(struct hub *h, const struct transport_ops *ops, void *conn, struct session **out)
