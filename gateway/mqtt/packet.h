@@ -197,10 +197,16 @@ struct mqtt_decode_rules {
  *                 (0x81, 0x82, 0x84, 0x85 ...; for a CONNECT the CONNACK code)
  *   ST_TOO_LARGE  *reason = 0x95
  * Checked here: fixed header flags, minimal variable byte integers, UTF-8 (1.5.4), property set of the
- * packet type and duplicates, reserved bits, QoS 3, packet id 0, empty or wildcard topic name (0x90 in
- * 5.0; empty is allowed with a topic alias), filter list not empty, payload left over, protocol name and
- * level
- * (`MQIsdp` 3, `MQTT` 4, `MQTT` 5; else 0x84), will flags, password without user name (3.1.1). */
+ * packet type and duplicates, values and reason codes, reserved bits, QoS 3, packet id 0, wildcard topic
+ * name (0x90 in 5.0), empty topic name (3.3.2.1: 0x82 in 5.0, but allowed with a topic alias), filter list
+ * not empty, payload left over, protocol name and level (`MQIsdp` 3, `MQTT` 4, `MQTT` 5; else 0x84), will
+ * flags, password without user name (3.1, 3.1.1), empty client identifier where it is not allowed (0x85).
+ * Not checked: the syntax of topic filters (0x8F is for one filter, not for the packet); what depends on
+ * the connection (alias maximum, receive maximum ...). More than MQTT_SUBSCRIBE_TOPICS_MAX filters are
+ * ST_TOO_LARGE.
+ * `out` is written as decoding goes on: after another status than ST_OK only its type counts, and of a
+ * CONNECT refused its connect.version (0: not read or not known), which tells how to answer.
+ * Properties that are not present read as 0 or empty. */
 enum status mqtt_decode(struct slice input, const struct mqtt_decode_rules *rules, struct mqtt_packet *out,
                         size_t *used, uint8_t *reason) MUST_CHECK;
 /* *place starts at 0; false at the end. */
@@ -209,7 +215,9 @@ bool mqtt_topic_next(const struct mqtt_subscribe *s, uint8_t version, bool unsub
 
 /* Appends the packet's bytes. Asserts what our own code must have right (ids, QoS); ST_FULL when over the
  * buffer's limit (buffer unchanged), ST_TOO_LARGE over the protocol's. For 3.1/3.1.1 properties are not
- * written and reason codes only where the version has them (CONNACK return code, SUBACK). */
+ * written and reason codes only where the version has them: SUBACK (each failure becomes 0x80) and CONNACK,
+ * where 0 to 5 are 3.x return codes and a code of 5.0 is written as its nearest (0x84 is 1, 0x85 2, 0x86 4,
+ * 0x87 5, others 3: server unavailable). Decoding gives the return code. */
 enum status mqtt_encode(const struct mqtt_packet *p, uint8_t version, struct buf *out) MUST_CHECK;
 
 /* Variable byte integer (1.5.5); for hand-made hot paths. Writes 1 to 4 bytes, returns how many. */
