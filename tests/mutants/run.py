@@ -1,0 +1,108 @@
+"""Plants each fault of table.py in a copy of the tree, builds it, and expects the named test to fail for the named
+reason. First the same tests run without a fault and must pass.
+
+Usage: run.py [NAME...]          Last line: N passed, N failed (a mutant that was caught has passed)
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from table import MUTANTS
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD_S, TEST_S = 600, 300
+
+
+class Copy:
+    """The tree's files as they are now (committed or not), with a build of their own."""
+
+    def __init__(self, folder):
+        self.root = Path(folder)
+        names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                               check=True, capture_output=True, text=True).stdout.split("\0")
+        for name in filter(None, names):
+            source, target = ROOT / name, self.root / name
+            if source.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+        launcher = ["-DCMAKE_C_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
+        self.run(["cmake", "--preset", "dev", "-DTIDEGATE_TESTS=OFF", *launcher], BUILD_S)
+
+    def run(self, command, seconds):
+        environment = {**os.environ, "TIDEGATE_PRESET": "dev", "CCACHE_BASEDIR": str(self.root)}
+        environment.pop("TIDEGATE_PROGRAM", None)
+        result = subprocess.run(command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, timeout=seconds,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        return result.returncode, result.stdout
+
+    def build(self):
+        # A planted fault may leave a variable unused; that is not what shall catch it.
+        code, output = self.run(["cmake", "--build", "build/dev", "--target", "tidegate"], BUILD_S)
+        if code != 0:
+            raise SystemExit(f"{output[-4000:]}\nthe build failed")
+
+    def test(self, names):
+        return self.run(["/usr/bin/python3", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+                         *(f"tests/e2e/{name}" for name in names)], TEST_S)
+
+
+def plant(copy, mutant):
+    """Writes the fault; returns what undoes it."""
+    file = copy.root / mutant["file"]
+    text = file.read_text()
+    if text.count(mutant["old"]) != 1:
+        raise SystemExit(f"{mutant['name']}: its text is {text.count(mutant['old'])} times in {mutant['file']}; "
+                         "bring tests/mutants/table.py up to date")
+    file.write_text(text.replace(mutant["old"], mutant["new"]))
+    return lambda: file.write_text(text)
+
+
+def judge(copy, mutant):
+    """None when the fault was seen, else what went wrong."""
+    undo = plant(copy, mutant)
+    try:
+        copy.build()
+        code, output = copy.test([mutant["test"]])
+    finally:
+        undo()
+    if code == 0:
+        return f"{mutant['test']} is green with this fault in {mutant['file']}"
+    if code != 1 or not re.search(mutant["red"], output):
+        return f"{output[-3000:]}\n{mutant['test']} is red, but not because of /{mutant['red']}/"
+    return None
+
+
+def main(names):
+    chosen = [mutant for mutant in MUTANTS if not names or mutant["name"] in names]
+    if not chosen:
+        raise SystemExit("no such mutant; there are: " + ", ".join(mutant["name"] for mutant in MUTANTS))
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix="tidegate-mutants-") as folder:
+        copy = Copy(folder)
+        copy.build()
+        code, output = copy.test(sorted({mutant["test"] for mutant in chosen}))
+        if code != 0:
+            raise SystemExit(f"{output[-4000:]}\nthe tests are not green without a fault")
+        print("without a fault: green", flush=True)
+        for mutant in chosen:
+            began = time.monotonic()
+            trouble = judge(copy, mutant)
+            print(f"{mutant['name']}: {'seen' if trouble is None else 'NOT SEEN'} ({time.monotonic() - began:.0f} s)",
+                  flush=True)
+            if trouble is None:
+                passed += 1
+            else:
+                failed += 1
+                print(trouble, flush=True)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
