@@ -167,3 +167,24 @@ def test_page_is_usable_with_a_narrow_window_and_in_the_dark(node, browser):
     assert page.run("return getComputedStyle(document.body).backgroundColor") == "rgb(15, 21, 27)"
     page.screenshot("demo-page-dark")
     assert page.console_errors() == []
+
+
+@pytest.mark.deadline(60)
+def test_the_readmes_lines_for_the_console(node, browser):
+    lines = re.search(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    publish(node, "home/kitchen", b'{"c":21.5}')
+    page = Page(browser, node)
+    page.console_errors()  # what is in the log so far
+    page.run(lines.replace(":8080/", f":{node.ports['http']}/"))
+    mosquitto_pub(node, "home/hall", b'{"c":22}')
+    said = []
+
+    def printed():
+        said.extend(entry["message"] for entry in browser.get_log("browser"))
+        return any('"home/kitchen" "{\\"c\\":21.5}"' in line for line in said) and \
+            any('"home/hall" "{\\"c\\":22}"' in line for line in said)
+
+    try:
+        wait_until(printed, "both messages on the console")
+    except AssertionError:
+        assert said == ["both messages"]
