@@ -186,5 +186,5 @@ def test_the_readmes_lines_for_the_console(node, browser):
 
     try:
         wait_until(printed, "both messages on the console")
-    except AssertionError:
-        assert said == ["both messages"]
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it shows {said}") from None
