@@ -25,13 +25,12 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { NODE_BYTES = 64, CHUNK_NODES = 64, TEXT_INLINE_BYTES = 8 };
+enum { NODE_BYTES = 64, CHUNK_NODES = 64, TEXT_INLINE_BYTES = 16 };
 
 struct trie_node {
     struct filter_set here; /* the filter that ends with this level */
     struct filter_set below; /* the filter that goes on with '#' */
-    struct trie_node *parent; /* NULL: the root, or free (then `key` is unused) */
-    uint64_t key; /* of the edge that leads here */
+    struct trie_node *parent; /* NULL: the root, or free */
     union {
         char inside[TEXT_INLINE_BYTES];
         char *text;
@@ -71,7 +70,7 @@ struct filter_trie {
 
     struct filter_cache cache;
 
-    /* For walks: room for `depth_max` levels and one more, and for every filter there is. */
+    /* For walks: room for `depth_max` levels and one more, and for all sets of a result. */
     uint32_t depth_max;
     struct level *levels;
     struct frame *stack;
@@ -194,7 +193,6 @@ static enum status child_create(struct filter_trie *t, struct trie_node *parent,
     struct trie_node *n = t->free_nodes;
     t->free_nodes = n->next_free;
     *n = (struct trie_node){.here.home = FILTER_HERE, .below.home = FILTER_BELOW, .parent = parent};
-    n->key = edge_key(parent, level_hash);
     n->text_len = (uint16_t)level.len;
     if (text) {
         n->text = text;
@@ -202,7 +200,7 @@ static enum status child_create(struct filter_trie *t, struct trie_node *parent,
     }
     if (level.len > 0)
         memcpy(text ? text : n->inside, level.data, level.len);
-    hash_slots_insert(&t->edges, n->key, n);
+    hash_slots_insert(&t->edges, edge_key(parent, level_hash), n);
     parent->child_count++;
     parent->plus = parent->plus || level_is(level, '+');
     t->node_count++;
@@ -215,9 +213,10 @@ static void prune(struct filter_trie *t, struct trie_node *n)
 {
     while (n != &t->root && n->child_count == 0 && n->here.count == 0 && n->below.count == 0) {
         struct trie_node *parent = n->parent;
-        if (level_is(slice_of(node_text(n), n->text_len), '+'))
+        struct slice level = slice_of(node_text(n), n->text_len);
+        if (level_is(level, '+'))
             parent->plus = false;
-        hash_slots_remove(&t->edges, n->key, n);
+        hash_slots_remove(&t->edges, edge_key(parent, hash64(level)), n);
         node_deinit(t, n);
         *n = (struct trie_node){.next_free = t->free_nodes};
         t->free_nodes = n;
@@ -248,11 +247,21 @@ static enum status reserve_depth(struct filter_trie *t, uint32_t depth)
     return ST_OK;
 }
 
+/* At depth d at most 2^d nodes lie on a topic's paths, each with a `below`, the last ones with a `here`:
+ * shallow tries, however many filters they hold, answer with few. */
+size_t filter_trie_hits_max(const struct filter_trie *t)
+{
+    size_t paths = t->depth_max < 30 ? (size_t)4 << t->depth_max : SIZE_MAX;
+    return paths < t->filter_count ? paths : t->filter_count;
+}
+
+/* For one filter more than there are. */
 static enum status reserve_hits(struct filter_trie *t)
 {
-    if (t->filter_count < t->hits_max)
+    size_t needed = filter_trie_hits_max(t) + 1;
+    if (needed <= t->hits_max)
         return ST_OK;
-    size_t more = t->hits_max == 0 ? 8 : t->hits_max * 2;
+    size_t more = t->hits_max * 2 > needed ? t->hits_max * 2 : needed;
     struct filter_set **hits = realloc(t->hits, more * sizeof(struct filter_set *));
     if (!hits)
         return ST_NO_MEMORY;
@@ -313,11 +322,6 @@ void filter_trie_give(struct filter_trie *t, struct filter_set *set)
     t->filter_count--;
     filter_cache_clear(&t->cache);
     prune(t, set_node(set));
-}
-
-size_t filter_trie_count(const struct filter_trie *t)
-{
-    return t->filter_count;
 }
 
 size_t filter_trie_bytes(const struct filter_trie *t)

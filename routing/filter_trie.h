@@ -17,7 +17,7 @@ void filter_trie_destroy(struct filter_trie *t); /* NULL is allowed; entries are
 enum status filter_trie_take(struct filter_trie *t, struct slice filter, struct filter_set **out) MUST_CHECK;
 void filter_trie_give(struct filter_trie *t, struct filter_set *set);
 
-size_t filter_trie_count(const struct filter_trie *t); /* filters */
+size_t filter_trie_hits_max(const struct filter_trie *t); /* no topic matches more sets */
 size_t filter_trie_bytes(const struct filter_trie *t); /* without the sets' arrays */
 
 /* The sets whose filter matches the topic name; `topic_hash` is its hash64. */

@@ -34,10 +34,15 @@ static inline size_t hash_slots_bytes(const struct hash_slots *h)
     return h->slots ? sizeof(struct hash_slot) << h->bits : 0;
 }
 
-/* Walks the items of a hash: *at is set by _first; NULL: no more. */
+/* _first and _next walk the items of a hash: *at is set by _first; NULL: no more. */
 static inline size_t hash_slots_home(const struct hash_slots *h, uint64_t hash)
 {
     return (size_t)(hash >> (64 - h->bits));
+}
+static inline void hash_slots_prefetch(const struct hash_slots *h, uint64_t hash)
+{
+    if (h->slots)
+        __builtin_prefetch(&h->slots[hash_slots_home(h, hash)]);
 }
 static inline void *hash_slots_next(const struct hash_slots *h, uint64_t hash, size_t *at)
 {
