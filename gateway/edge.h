@@ -4,6 +4,7 @@
 
 #include "gateway/settings.h"
 #include "session/hub.h"
+#include "session/registry.h"
 
 /* Facts of the node that any loop may read; set before the loops run, except the atomics. */
 struct node_facts {
@@ -21,6 +22,7 @@ struct node_facts {
 struct edge {
     struct loop *loop;
     struct hub *hub;
+    struct registry *registry; /* of client identifiers */
     struct metrics *metrics;
     struct node_facts *facts;
     const struct settings *settings;

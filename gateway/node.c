@@ -110,6 +110,8 @@ static enum status create_loop(struct node *n, unsigned index)
                                 &l->shards);
     if (st == ST_OK)
         st = hub_create(l->courier, &n->map, l->edge.metrics, &limits, &l->edge.hub);
+    if (st == ST_OK)
+        st = registry_create(l->courier, &l->edge.registry);
     return st;
 }
 
@@ -128,6 +130,7 @@ static enum status introduce_loops(struct node *n)
     for (unsigned i = 0; i < n->loop_count; i++) {
         for (unsigned k = 0; k < n->loop_count; k++) {
             courier_meet(n->loops[i].courier, k, n->loops[k].edge.loop);
+            registry_meet(n->loops[i].edge.registry, k, n->loops[k].edge.registry, n->loop_count);
             shard_group_meet(n->loops[i].shards, k, n->loops[k].edge.hub, hub_on_deliver);
         }
         shard_group_start(n->loops[i].shards);
@@ -197,6 +200,7 @@ static void free_node(struct node *n)
         close_loop(&n->loops[i]);
     store_close(n->store);
     for (unsigned i = 0; i < n->loop_count; i++) {
+        registry_destroy(n->loops[i].edge.registry);
         hub_destroy(n->loops[i].edge.hub);
         shard_group_destroy(n->loops[i].shards);
         courier_destroy(n->loops[i].courier);

@@ -1,0 +1,408 @@
+/* One connection: bytes in, timers, closing.
+ *
+ * Input is read into one buffer of the door and parsed in place; only an incomplete packet at its end is kept
+ * by the connection, so an idle one owns no buffer at all.
+ *
+ * There is one timer a connection. It is armed for the earliest of its deadlines (CONNECT, keep alive,
+ * stalled output, lingering) and, when it fires, looks which of them has really come: traffic moves deadlines
+ * without touching the wheel. */
+#include "gateway/mqtt/conn_private.h"
+
+#include "core/logging.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { LINGER_MS = 1000 };
+
+static void conn_on_event(struct loop_watch *w, uint32_t events);
+static void conn_on_timer(struct timer *t);
+
+static uint64_t conn_now(const struct mqtt_conn *c)
+{
+    return loop_now_ms(c->door->edge->loop);
+}
+
+static struct metrics *conn_metrics(const struct mqtt_conn *c)
+{
+    return c->door->edge->metrics;
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+void mqtt_conn_open(struct mqtt_door *d, int fd)
+{
+    struct mqtt_conn *c = calloc(1, sizeof *c);
+    if (!c) {
+        close(fd);
+        return;
+    }
+    c->door = d;
+    c->reading = true;
+    c->client_packet_max = UINT32_MAX;
+    c->watch = (struct loop_watch){.fd = fd, .on_event = conn_on_event};
+    outq_init(&c->out, (uint32_t)d->edge->settings->out_bytes_max);
+    buf_init(&c->in, d->packet_bytes_max);
+    buf_init(&c->client_id, 65535);
+    list_init(&c->link);
+    timer_init(&c->timer, conn_on_timer);
+    if (loop_watch_add(d->edge->loop, &c->watch, EPOLLIN) != ST_OK) {
+        close(fd);
+        free(c);
+        return;
+    }
+    c->last_in_ms = conn_now(c);
+    c->last_progress_ms = c->last_in_ms;
+    c->state_deadline_ms = c->last_in_ms + d->edge->settings->mqtt_connect_timeout_ms;
+    mqtt_conn_rearm(c);
+    list_push(&d->conns, &c->link);
+    atomic_fetch_add(&d->edge->facts->connections, 1);
+    metric_add(d->edge->metrics, M_CONNECTIONS_MQTT, 1);
+}
+
+static void claim_released(struct claim *claim)
+{
+    struct mqtt_conn *c = LIST_OF(claim, struct mqtt_conn, claim);
+    c->claim_letters--;
+    mqtt_conn_free_if_done(c);
+}
+
+void mqtt_claim_return(struct mqtt_conn *c)
+{
+    if (!c->claimed)
+        return;
+    c->claimed = false;
+    c->claim.on_released = claim_released;
+    c->claim_letters++;
+    registry_release(c->door->edge->registry, &c->claim);
+}
+
+/* Session and identifier go back; what is on the way comes back to a closed connection. */
+static void conn_detach(struct mqtt_conn *c)
+{
+    mqtt_subacks_forget(c);
+    session_end(c->session);
+    c->session = NULL;
+    mqtt_claim_return(c);
+}
+
+static void conn_close_socket(struct mqtt_conn *c)
+{
+    struct edge *e = c->door->edge;
+    loop_watch_remove(e->loop, &c->watch);
+    close(c->watch.fd);
+    timer_cancel(loop_timers(e->loop), &c->timer);
+    metric_sub(e->metrics, M_OUT_QUEUE_BYTES, c->queued_counted);
+    c->queued_counted = 0;
+    outq_deinit(&c->out);
+    buf_deinit(&c->in);
+    window_deinit(&c->window);
+    mqtt_connect_forget(c);
+    c->state = MQTT_STATE_DEAD;
+    list_unlink(&c->link);
+    list_push(&c->door->dead, &c->link);
+    atomic_fetch_sub(&e->facts->connections, 1);
+    metric_sub(e->metrics, M_CONNECTIONS_MQTT, 1);
+    mqtt_conn_free_if_done(c);
+}
+
+void mqtt_conn_free_if_done(struct mqtt_conn *c)
+{
+    if (c->state != MQTT_STATE_DEAD || c->publish_letters > 0 || c->claim_letters > 0)
+        return;
+    list_unlink(&c->link);
+    free(c->open);
+    buf_deinit(&c->client_id);
+    free(c);
+}
+
+void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now)
+{
+    if (c->state == MQTT_STATE_DEAD)
+        return;
+    if (c->state < MQTT_STATE_CLOSING) {
+        metric_add(conn_metrics(c), why, 1);
+        c->state = MQTT_STATE_CLOSING;
+        c->state_deadline_ms = conn_now(c) + LINGER_MS;
+        c->reading = false;
+        conn_detach(c);
+    }
+    if (now) {
+        conn_close_socket(c);
+        return;
+    }
+    mqtt_conn_rewatch(c);
+    mqtt_conn_rearm(c);
+    mqtt_conn_dirty(c);
+}
+
+void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why)
+{
+    if (c->state >= MQTT_STATE_CLOSING)
+        return;
+    if (c->version == MQTT_V5 && c->state == MQTT_STATE_CONNECTED) {
+        struct mqtt_packet p = {.type = MQTT_DISCONNECT, .reasoned = {.reason = reason}};
+        mqtt_conn_send(c, &p);
+    }
+    mqtt_conn_close(c, why, false);
+}
+
+/* --- output ------------------------------------------------------------------------------------- */
+
+void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes)
+{
+    if (c->state >= MQTT_STATE_LINGERING)
+        return;
+    /* Without memory the connection cannot be told anything any more; the flush closes it. */
+    if (outq_put(&c->out, bytes) != ST_OK)
+        c->state_deadline_ms = 0;
+    mqtt_conn_dirty(c);
+}
+
+void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p)
+{
+    struct buf *scratch = &c->door->scratch;
+    buf_clear(scratch);
+    if (mqtt_encode(p, c->version ? c->version : MQTT_V311, scratch) == ST_OK)
+        mqtt_conn_send_bytes(c, buf_slice(scratch));
+}
+
+void mqtt_conn_rewatch(struct mqtt_conn *c)
+{
+    uint32_t want = 0;
+    if (c->state == MQTT_STATE_LINGERING || (c->reading && !c->publish_paused))
+        want |= EPOLLIN;
+    if (c->out.bytes > 0 && list_empty(&c->out.dirty))
+        want |= EPOLLOUT;
+    if (want != c->watch.events)
+        loop_watch_set(c->door->edge->loop, &c->watch, want);
+}
+
+static void conn_flushed(struct mqtt_conn *c)
+{
+    if (c->state == MQTT_STATE_CLOSING) {
+        (void)shutdown(c->watch.fd, SHUT_WR);
+        c->state = MQTT_STATE_LINGERING;
+        mqtt_conn_rewatch(c);
+    }
+}
+
+void mqtt_conn_flush(struct mqtt_conn *c)
+{
+    size_t sent;
+    uint32_t before = c->out.bytes;
+    enum status st = outq_flush_fd(&c->out, c->watch.fd, &sent);
+    metric_add(conn_metrics(c), M_BYTES_OUT_MQTT, sent);
+    metric_add(conn_metrics(c), M_OUT_QUEUE_BYTES, (uint64_t)c->out.bytes - c->queued_counted);
+    c->queued_counted = c->out.bytes;
+    if (st == ST_CLOSED) {
+        mqtt_conn_close(c, M_DISCONNECT_NETWORK, true);
+        return;
+    }
+    if (sent > 0 || before == 0)
+        c->last_progress_ms = conn_now(c);
+    if (st == ST_AGAIN) {
+        mqtt_conn_rewatch(c);
+        mqtt_conn_rearm(c);
+    } else {
+        if (c->watch.events & EPOLLOUT)
+            mqtt_conn_rewatch(c);
+        conn_flushed(c);
+    }
+    if (c->session && c->out.bytes <= c->out.bytes_max / 2)
+        session_room(c->session);
+}
+
+/* --- timers ------------------------------------------------------------------------------------- */
+
+static uint64_t conn_deadline(const struct mqtt_conn *c)
+{
+    uint64_t due = UINT64_MAX;
+    if (c->state != MQTT_STATE_CONNECTED)
+        due = c->state_deadline_ms;
+    else if (c->keep_alive_ms && !c->publish_paused)
+        due = c->last_in_ms + c->keep_alive_ms;
+    if (c->out.bytes > 0) {
+        uint64_t stall = c->last_progress_ms + c->door->edge->settings->out_stall_ms;
+        due = stall < due ? stall : due;
+    }
+    return due;
+}
+
+void mqtt_conn_rearm(struct mqtt_conn *c)
+{
+    uint64_t due = conn_deadline(c);
+    struct timer_wheel *wheel = loop_timers(c->door->edge->loop);
+    if (due == UINT64_MAX)
+        timer_cancel(wheel, &c->timer);
+    else if (!timer_armed(&c->timer) || due < c->timer.due_ms)
+        timer_arm(wheel, &c->timer, due);
+}
+
+static void conn_on_timer(struct timer *t)
+{
+    struct mqtt_conn *c = LIST_OF(t, struct mqtt_conn, timer);
+    if (conn_now(c) < conn_deadline(c)) {
+        mqtt_conn_rearm(c);
+        return;
+    }
+    bool stalled =
+        c->out.bytes > 0 && conn_now(c) >= c->last_progress_ms + c->door->edge->settings->out_stall_ms;
+    if (c->state == MQTT_STATE_CONNECTED && !stalled)
+        mqtt_conn_refuse(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, M_DISCONNECT_TIMEOUT);
+    else
+        mqtt_conn_close(c, M_DISCONNECT_TIMEOUT, true);
+}
+
+/* --- input -------------------------------------------------------------------------------------- */
+
+static void conn_handle(struct mqtt_conn *c, const struct mqtt_packet *p)
+{
+    if (c->state == MQTT_STATE_NEW) {
+        if (p->type == MQTT_CONNECT)
+            mqtt_handle_connect(c, &p->connect);
+        else
+            mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, true); /* MQTT-3.1.0-1 */
+        return;
+    }
+    switch ((int)p->type) {
+    case MQTT_PUBLISH:
+        mqtt_handle_publish(c, &p->publish);
+        return;
+    case MQTT_PUBACK:
+        mqtt_handle_puback(c, &p->ack);
+        return;
+    case MQTT_SUBSCRIBE:
+        mqtt_handle_subscribe(c, &p->subscribe);
+        return;
+    case MQTT_UNSUBSCRIBE:
+        mqtt_handle_unsubscribe(c, &p->subscribe);
+        return;
+    case MQTT_PINGREQ: {
+        static const uint8_t pong[] = {0xD0, 0x00};
+        mqtt_conn_send_bytes(c, slice_of(pong, sizeof pong));
+        return;
+    }
+    case MQTT_DISCONNECT:
+        /* MQTT-3.14.2.2.2: an expiry may not be asked for here when CONNECT had none (and none is kept here).
+         */
+        if ((p->reasoned.props.present & MQTT_HAS_SESSION_EXPIRY) && p->reasoned.props.session_expiry_s > 0)
+            mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+        else
+            mqtt_conn_close(c, M_DISCONNECT_CLIENT, true);
+        return;
+    default: /* a second CONNECT (MQTT-3.1.0-2), AUTH without a method, QoS 2 acknowledgements of nothing */
+        mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+    }
+}
+
+static void conn_bad_packet(struct mqtt_conn *c, uint8_t reason)
+{
+    static struct log_limit limit = {.every_ms = 1000};
+    uint64_t held;
+    if (log_permitted(&limit, &held))
+        log_info("MQTT packet refused client=%.*s reason=0x%02x repeated=%lu", (int)c->client_id.len,
+                 (const char *)c->client_id.data, reason, (unsigned long)held);
+    if (c->state == MQTT_STATE_NEW) {
+        /* A CONNECT of a known shape is answered; anything else is not MQTT. */
+        if (reason == MQTT_RC_UNSUPPORTED_PROTOCOL_VERSION) {
+            struct mqtt_packet p = {.type = MQTT_CONNACK, .connack = {.reason = reason}};
+            c->version = MQTT_V311;
+            mqtt_conn_send(c, &p);
+        }
+        metric_add(conn_metrics(c), M_CONNECTS_REFUSED_MQTT, 1);
+        mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
+        return;
+    }
+    mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
+}
+
+/* Parses what is there. Returns the bytes taken; the rest is an incomplete packet (or the connection is
+ * closing). */
+static size_t conn_parse(struct mqtt_conn *c, struct slice input)
+{
+    struct mqtt_decode_rules rules = {.version = c->version, .packet_bytes_max = c->door->packet_bytes_max};
+    size_t taken = 0;
+    while (taken < input.len && c->state < MQTT_STATE_CLOSING && c->state != MQTT_STATE_CLAIMING &&
+           !c->publish_paused) {
+        struct mqtt_packet p;
+        size_t used;
+        uint8_t reason;
+        rules.version = c->version;
+        enum status st = mqtt_decode(slice_from(input, taken), &rules, &p, &used, &reason);
+        if (st == ST_AGAIN)
+            break;
+        if (st != ST_OK) {
+            conn_bad_packet(c, reason);
+            break;
+        }
+        taken += used;
+        conn_handle(c, &p);
+    }
+    return taken;
+}
+
+void mqtt_conn_continue(struct mqtt_conn *c)
+{
+    if (c->in.len == 0 || c->state >= MQTT_STATE_CLOSING)
+        return;
+    size_t taken = conn_parse(c, buf_slice(&c->in));
+    if (c->state >= MQTT_STATE_CLOSING)
+        return;
+    if (taken == c->in.len) {
+        size_t limit = c->in.limit;
+        buf_deinit(&c->in);
+        buf_init(&c->in, limit);
+    } else {
+        buf_consume(&c->in, taken);
+    }
+}
+
+static void conn_input(struct mqtt_conn *c, struct slice bytes)
+{
+    if (c->in.len > 0) {
+        if (buf_put(&c->in, bytes) != ST_OK)
+            mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+        else
+            mqtt_conn_continue(c);
+        return;
+    }
+    size_t taken = conn_parse(c, bytes);
+    if (c->state < MQTT_STATE_CLOSING && taken < bytes.len &&
+        buf_put(&c->in, slice_from(bytes, taken)) != ST_OK)
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+}
+
+static void conn_read(struct mqtt_conn *c)
+{
+    struct mqtt_door *d = c->door;
+    ssize_t n = recv(c->watch.fd, d->read, sizeof d->read, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        mqtt_conn_close(c, M_DISCONNECT_NETWORK, true);
+        return;
+    }
+    if (c->state >= MQTT_STATE_CLOSING)
+        return; /* lingering: read and forget */
+    metric_add(d->edge->metrics, M_BYTES_IN_MQTT, (uint64_t)n);
+    c->last_in_ms = conn_now(c);
+    conn_input(c, slice_of(d->read, (size_t)n));
+}
+
+static void conn_on_event(struct loop_watch *w, uint32_t events)
+{
+    struct mqtt_conn *c = LIST_OF(w, struct mqtt_conn, watch);
+    if (events & EPOLLOUT) {
+        mqtt_conn_dirty(c); /* with what else this turn brings: one write */
+        if (!(events & (EPOLLIN | EPOLLERR | EPOLLHUP)))
+            return;
+    }
+    if (events & EPOLLIN)
+        conn_read(c);
+    else if (events & (EPOLLERR | EPOLLHUP))
+        mqtt_conn_close(c, M_DISCONNECT_NETWORK, true);
+}

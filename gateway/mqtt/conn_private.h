@@ -1,0 +1,129 @@
+/* Inside gateway/mqtt/: one MQTT connection and its door.
+ *
+ *   door.c     accepting, the flush at the end of a turn, stopping
+ *   conn.c     bytes in, timers, closing
+ *   connect.c  CONNECT and what follows from it
+ *   publish.c  PUBLISH from the client and its acknowledgement
+ *   subscribe.c SUBSCRIBE, UNSUBSCRIBE
+ *   deliver.c  messages to the client (transport.h), PUBACK from it
+ *
+ * Owning loop only. */
+#ifndef TG_GATEWAY_MQTT_CONN_PRIVATE_H
+#define TG_GATEWAY_MQTT_CONN_PRIVATE_H
+
+#include "gateway/acceptor.h"
+#include "gateway/edge.h"
+#include "gateway/mqtt/packet.h"
+#include "gateway/outq.h"
+#include "session/registry.h"
+#include "session/window.h"
+
+enum { MQTT_READ_BYTES = 65536 };
+
+struct mqtt_door {
+    struct edge *edge;
+    struct acceptor *acceptor;
+    struct list conns;
+    struct list dirty; /* connections with output of this turn (outq.dirty) */
+    struct list dead; /* closed ones that wait for letters */
+    struct loop_hook flush;
+    uint32_t packet_bytes_max; /* announced */
+    uint64_t next_assigned_id;
+    struct buf scratch; /* for packets made one at a time */
+    uint8_t read[MQTT_READ_BYTES];
+};
+
+enum mqtt_state {
+    MQTT_STATE_NEW, /* no CONNECT yet */
+    MQTT_STATE_CLAIMING, /* CONNECT is accepted; waits for its client identifier */
+    MQTT_STATE_CONNECTED,
+    MQTT_STATE_CLOSING, /* nothing is read any more; the queue goes out, then our half is shut */
+    MQTT_STATE_LINGERING, /* shut; waits for the peer's end so that a last packet is not lost to a reset */
+    MQTT_STATE_DEAD, /* socket closed; memory waits for letters */
+};
+
+/* A publish that waits for the disk, in the order of arrival: PUBACKs leave in that order (MQTT-4.6.0-2). */
+struct mqtt_open_publish {
+    uint16_t packet_id;
+    uint8_t done;
+    uint8_t reason;
+};
+
+struct mqtt_conn {
+    struct mqtt_door *door;
+    struct session *session;
+    struct outq out;
+    struct loop_watch watch;
+    enum mqtt_state state;
+    uint8_t version;
+    bool reading; /* EPOLLIN wanted */
+    bool publish_paused;
+    bool claimed; /* the registry knows this connection: RELEASE is due */
+    uint32_t queued_counted; /* what M_OUT_QUEUE_BYTES holds of ours */
+    uint8_t claim_letters;
+    uint32_t client_packet_max;
+    struct window window; /* QoS 1 to the client */
+
+    struct mqtt_open_publish *open; /* ring */
+    uint32_t open_cap; /* power of two */
+    uint64_t open_head, open_tail; /* head: the oldest */
+    uint32_t publish_letters; /* PUBLISHes that will still come back */
+
+    struct buf in; /* an incomplete packet */
+    struct timer timer;
+    uint64_t last_in_ms, last_progress_ms, state_deadline_ms;
+    uint32_t keep_alive_ms; /* 0: none; already 1.5 times */
+
+    struct mqtt_connect_kept *kept; /* between CONNECT and CONNACK */
+    struct claim claim;
+    struct buf client_id;
+    struct list link; /* door->conns or ->dead */
+};
+
+/* --- conn.c --- */
+void mqtt_conn_open(struct mqtt_door *d, int fd);
+/* Ends it: session and identifier are given back, the socket is closed when the queue has gone out (or at
+ * once when `now`). `metric`: why. Safe to call again. Not inside transport_ops.deliver. */
+void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now);
+/* 5.0: DISCONNECT with `reason`; older: nothing. Then close. Before CONNACK the reason goes into that. */
+void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why);
+/* Encodes into the queue and marks it dirty. */
+void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p);
+void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes);
+static inline void mqtt_conn_dirty(struct mqtt_conn *c)
+{
+    if (list_empty(&c->out.dirty))
+        list_push(&c->door->dirty, &c->out.dirty);
+}
+/* What epoll should watch, after a change of state, queue or pause. */
+void mqtt_conn_rewatch(struct mqtt_conn *c);
+void mqtt_conn_rearm(struct mqtt_conn *c);
+void mqtt_conn_flush(struct mqtt_conn *c);
+void mqtt_conn_free_if_done(struct mqtt_conn *c);
+/* Goes on with packets that were kept while the connection could not take any. */
+void mqtt_conn_continue(struct mqtt_conn *c);
+/* Gives the client identifier back to the registry, once. */
+void mqtt_claim_return(struct mqtt_conn *c);
+
+static inline bool mqtt_conn_active(const struct mqtt_conn *c)
+{
+    return c->state == MQTT_STATE_CONNECTED;
+}
+
+/* --- packet handlers: they may close the connection --- */
+void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p);
+void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p);
+void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p);
+void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
+void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
+void mqtt_connect_forget(struct mqtt_conn *c); /* frees what is kept between CONNECT and CONNACK */
+
+/* --- subscribe.c --- */
+void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay);
+/* The client has gone: SUBACKs that still wait are forgotten. */
+void mqtt_subacks_forget(struct mqtt_conn *c);
+
+/* --- deliver.c --- */
+extern const struct transport_ops mqtt_transport;
+
+#endif

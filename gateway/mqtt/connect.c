@@ -1,0 +1,182 @@
+/* CONNECT: what this build can keep is accepted, what it cannot is refused by the code that the standard has
+ * for it, never accepted and forgotten. The client identifier is claimed at its registry first; CONNACK waits
+ * for that. */
+#include "gateway/mqtt/conn_private.h"
+
+#include "core/logging.h"
+
+#include <stdlib.h>
+
+struct mqtt_connect_kept {
+    bool assigned; /* the client identifier is ours */
+    bool expiry_refused; /* the client asked for a session that outlives the connection */
+    uint16_t receive_maximum, server_keep_alive_s;
+};
+
+void mqtt_connect_forget(struct mqtt_conn *c)
+{
+    free(c->kept);
+    c->kept = NULL;
+}
+
+/* MQTT 3.1.1, table 3.1, for the few reasons that are given here. */
+static uint8_t return_code(uint8_t reason)
+{
+    switch (reason) {
+    case MQTT_RC_CLIENT_IDENTIFIER_NOT_VALID:
+        return 2;
+    case MQTT_RC_BAD_USER_NAME_OR_PASSWORD:
+        return 4;
+    case MQTT_RC_NOT_AUTHORIZED:
+        return 5;
+    default:
+        return 3;
+    }
+}
+
+static void connect_refuse(struct mqtt_conn *c, uint8_t reason, const char *why)
+{
+    static struct log_limit limit = {.every_ms = 1000};
+    struct mqtt_packet p = {.type = MQTT_CONNACK};
+    uint64_t held;
+    p.connack.reason = c->version == MQTT_V5 ? reason : return_code(reason);
+    if (c->version == MQTT_V5) {
+        p.connack.props.present = MQTT_HAS_REASON_STRING;
+        p.connack.props.reason_string = slice_cstr(why);
+    }
+    if (log_permitted(&limit, &held))
+        log_info("MQTT CONNECT refused client=%.*s why=\"%s\" repeated=%lu", (int)c->client_id.len,
+                 (const char *)c->client_id.data, why, (unsigned long)held);
+    mqtt_conn_send(c, &p);
+    metric_add(c->door->edge->metrics, M_CONNECTS_REFUSED_MQTT, 1);
+    mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
+}
+
+/* NULL, or why this CONNECT cannot be served; *reason is its 5.0 code. */
+static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reason)
+{
+    if (p->props.present & MQTT_HAS_AUTH_METHOD) {
+        *reason = MQTT_RC_BAD_AUTHENTICATION_METHOD;
+        return "this build has no authentication methods";
+    }
+    if (p->has_user_name || p->has_password) {
+        *reason = MQTT_RC_BAD_USER_NAME_OR_PASSWORD;
+        return "this build serves anonymous clients only";
+    }
+    if (p->client_id.len == 0 && (p->version == MQTT_V31 || (p->version == MQTT_V311 && !p->clean_start))) {
+        *reason = MQTT_RC_CLIENT_IDENTIFIER_NOT_VALID;
+        return "a client identifier is needed";
+    }
+    *reason = MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
+    if (p->will)
+        return "this build has no will messages";
+    if (p->version != MQTT_V5 && !p->clean_start)
+        return "this build keeps no sessions: connect with clean session";
+    return NULL;
+}
+
+static void connect_taken_over(struct claim *claim)
+{
+    struct mqtt_conn *c = LIST_OF(claim, struct mqtt_conn, claim);
+    mqtt_conn_refuse(c, MQTT_RC_SESSION_TAKEN_OVER, M_DISCONNECT_SERVER);
+}
+
+static void connect_send_connack(struct mqtt_conn *c)
+{
+    const struct mqtt_connect_kept *kept = c->kept;
+    const struct settings *s = c->door->edge->settings;
+    struct mqtt_packet p = {.type = MQTT_CONNACK};
+    struct mqtt_props *props = &p.connack.props;
+    props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_QOS | MQTT_HAS_RETAIN_AVAILABLE |
+                     MQTT_HAS_MAXIMUM_PACKET_SIZE | MQTT_HAS_SUBSCRIPTION_ID_AVAILABLE |
+                     MQTT_HAS_SHARED_AVAILABLE;
+    props->receive_maximum = (uint16_t)s->limit_publish_open;
+    props->maximum_qos = 1;
+    props->maximum_packet_bytes = c->door->packet_bytes_max;
+    if (kept->assigned) {
+        props->present |= MQTT_HAS_ASSIGNED_CLIENT_ID;
+        props->assigned_client_id = buf_slice(&c->client_id);
+    }
+    if (kept->expiry_refused)
+        props->present |= MQTT_HAS_SESSION_EXPIRY; /* 0: ends with the connection */
+    if (kept->server_keep_alive_s) {
+        props->present |= MQTT_HAS_SERVER_KEEP_ALIVE;
+        props->server_keep_alive_s = kept->server_keep_alive_s;
+    }
+    mqtt_conn_send(c, &p);
+}
+
+static void connect_claimed(struct claim *claim)
+{
+    struct mqtt_conn *c = LIST_OF(claim, struct mqtt_conn, claim);
+    c->claim_letters--;
+    c->claimed = true;
+    if (c->state != MQTT_STATE_CLAIMING) { /* closed meanwhile */
+        mqtt_claim_return(c);
+        return;
+    }
+    if (session_create(c->door->edge->hub, &mqtt_transport, c, &c->session) != ST_OK) {
+        connect_refuse(c, MQTT_RC_SERVER_BUSY, "out of memory");
+        return;
+    }
+    c->state = MQTT_STATE_CONNECTED;
+    connect_send_connack(c);
+    mqtt_connect_forget(c);
+    metric_add(c->door->edge->metrics, M_CONNECTS_OK_MQTT, 1);
+    mqtt_conn_rearm(c);
+    mqtt_conn_continue(c);
+}
+
+static enum status connect_assign_id(struct mqtt_conn *c)
+{
+    struct mqtt_door *d = c->door;
+    return buf_printf(&c->client_id, "tg-%08x-%x-%lx",
+                      d->edge->facts->epoch ^ (uint32_t)d->edge->facts->incarnation,
+                      loop_index(d->edge->loop), (unsigned long)++d->next_assigned_id);
+}
+
+static void connect_set_limits(struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    const struct settings *s = c->door->edge->settings;
+    uint32_t window = (uint32_t)s->limit_inflight;
+    uint64_t keep_alive_s = p->keep_alive_s;
+    if (p->props.present & MQTT_HAS_RECEIVE_MAXIMUM && p->props.receive_maximum < window)
+        window = p->props.receive_maximum;
+    if (p->props.present & MQTT_HAS_MAXIMUM_PACKET_SIZE)
+        c->client_packet_max = p->props.maximum_packet_bytes;
+    if (p->version == MQTT_V5 && keep_alive_s > s->mqtt_keep_alive_max_s) {
+        keep_alive_s = s->mqtt_keep_alive_max_s;
+        c->kept->server_keep_alive_s = (uint16_t)keep_alive_s;
+    }
+    c->keep_alive_ms = (uint32_t)(keep_alive_s * 1500); /* 1.5 times: MQTT-3.1.2-24 */
+    window_init(&c->window, (uint16_t)window);
+}
+
+void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    uint8_t reason;
+    c->version = p->version;
+    if (buf_put(&c->client_id, p->client_id) != ST_OK) {
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+        return;
+    }
+    const char *objection = connect_objection(p, &reason);
+    if (objection) {
+        connect_refuse(c, reason, objection);
+        return;
+    }
+    c->kept = calloc(1, sizeof *c->kept);
+    if (!c->kept || (p->client_id.len == 0 && connect_assign_id(c) != ST_OK)) {
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+        return;
+    }
+    c->kept->assigned = p->client_id.len == 0 && p->version == MQTT_V5;
+    c->kept->expiry_refused = (p->props.present & MQTT_HAS_SESSION_EXPIRY) && p->props.session_expiry_s > 0;
+    connect_set_limits(c, p);
+    c->state = MQTT_STATE_CLAIMING;
+    c->claim.id = buf_slice(&c->client_id);
+    c->claim.on_claimed = connect_claimed;
+    c->claim.on_taken_over = connect_taken_over;
+    c->claim_letters++;
+    registry_claim(c->door->edge->registry, &c->claim);
+}

@@ -1,0 +1,85 @@
+#include "gateway/mqtt/conn_private.h"
+
+#include "core/logging.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A PUBLISH may carry the largest payload, the longest topic and properties beside it. */
+enum { PACKET_OVERHEAD_BYTES = 128 * 1024 };
+
+static void door_on_socket(void *ctx, int fd)
+{
+    struct mqtt_door *d = ctx;
+    if (atomic_load(&d->edge->facts->connections) >= d->edge->settings->limit_connections) {
+        metric_add(d->edge->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+        close(fd);
+        return;
+    }
+    mqtt_conn_open(d, fd);
+}
+
+/* Everything that this turn queued leaves now, one write a connection. */
+static bool door_flush(struct loop_hook *hook)
+{
+    struct mqtt_door *d = LIST_OF(hook, struct mqtt_door, flush);
+    while (!list_empty(&d->dirty)) {
+        struct outq *q = LIST_OF(d->dirty.next, struct outq, dirty);
+        list_unlink(&q->dirty);
+        mqtt_conn_flush(LIST_OF(q, struct mqtt_conn, out));
+    }
+    return false;
+}
+
+enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door **out)
+{
+    struct mqtt_door *d = calloc(1, sizeof *d);
+    if (!d)
+        return ST_NO_MEMORY;
+    d->edge = edge;
+    uint64_t packet = edge->settings->limit_message_bytes + PACKET_OVERHEAD_BYTES;
+    d->packet_bytes_max = packet > MQTT_REMAINING_BYTES_MAX ? MQTT_REMAINING_BYTES_MAX : (uint32_t)packet;
+    list_init(&d->conns);
+    list_init(&d->dirty);
+    list_init(&d->dead);
+    buf_init(&d->scratch, (size_t)d->packet_bytes_max * 2);
+    enum status st = acceptor_create(edge->loop, listen_fd, edge->metrics, door_on_socket, d, &d->acceptor);
+    if (st != ST_OK) {
+        buf_deinit(&d->scratch);
+        free(d);
+        return st;
+    }
+    list_init(&d->flush.link);
+    d->flush.on_turn_end = door_flush;
+    loop_hook_add(edge->loop, &d->flush);
+    *out = d;
+    return ST_OK;
+}
+
+void mqtt_door_stop(struct mqtt_door *d)
+{
+    acceptor_pause(d->acceptor);
+    LIST_EACH (node, &d->conns) {
+        struct mqtt_conn *c = LIST_OF(node, struct mqtt_conn, link);
+        mqtt_conn_refuse(c, MQTT_RC_SERVER_SHUTTING_DOWN, M_DISCONNECT_SERVER);
+    }
+}
+
+/* The loop has ended: letters do not come back any more. */
+void mqtt_door_destroy(struct mqtt_door *d)
+{
+    if (!d)
+        return;
+    acceptor_destroy(d->acceptor);
+    loop_hook_remove(d->edge->loop, &d->flush);
+    while (!list_empty(&d->conns))
+        mqtt_conn_close(LIST_OF(d->conns.next, struct mqtt_conn, link), M_DISCONNECT_SERVER, true);
+    while (!list_empty(&d->dead)) {
+        struct mqtt_conn *c = LIST_OF(d->dead.next, struct mqtt_conn, link);
+        c->publish_letters = 0;
+        c->claim_letters = 0;
+        mqtt_conn_free_if_done(c);
+    }
+    buf_deinit(&d->scratch);
+    free(d);
+}

@@ -1,0 +1,318 @@
+/* PUBLISH from a client: checked, made into a message, handed to the hub. QoS 1 is acknowledged when the
+ * record is durable, in the order in which the packets came (MQTT-4.6.0-2): a ring keeps that order, whatever
+ * lane answers first. */
+#include "gateway/mqtt/conn_private.h"
+
+#include "core/utf8.h"
+#include "gateway/content.h"
+
+#include <stdlib.h>
+
+enum { OPEN_CAP_FIRST = 8 };
+
+/* --- acknowledging ------------------------------------------------------------------------------ */
+
+static struct mqtt_open_publish *open_slot(const struct mqtt_conn *c, uint64_t sequence)
+{
+    return &c->open[sequence & (c->open_cap - 1)];
+}
+
+static enum status open_grow(struct mqtt_conn *c)
+{
+    uint32_t cap = c->open_cap ? c->open_cap * 2 : OPEN_CAP_FIRST;
+    struct mqtt_open_publish *ring = calloc(cap, sizeof *ring);
+    if (!ring)
+        return ST_NO_MEMORY;
+    for (uint64_t i = c->open_head; i < c->open_tail; i++)
+        ring[i & (cap - 1)] = *open_slot(c, i);
+    free(c->open);
+    c->open = ring;
+    c->open_cap = cap;
+    return ST_OK;
+}
+
+/* A place in the order of acknowledgements. */
+static enum status open_push(struct mqtt_conn *c, uint16_t packet_id, uint64_t *sequence)
+{
+    if (c->open_tail - c->open_head == c->open_cap && open_grow(c) != ST_OK)
+        return ST_NO_MEMORY;
+    *sequence = c->open_tail++;
+    *open_slot(c, *sequence) = (struct mqtt_open_publish){.packet_id = packet_id};
+    return ST_OK;
+}
+
+static void send_puback(struct mqtt_conn *c, uint16_t packet_id, uint8_t reason)
+{
+    /* 5.0 leaves out reason 0x00 and properties (3.4.2.1), so success is the same four bytes in every
+     * version. */
+    uint8_t bytes[] = {0x40, 0x02, (uint8_t)(packet_id >> 8), (uint8_t)packet_id, reason};
+    if (reason != MQTT_RC_SUCCESS)
+        bytes[1] = 0x03;
+    mqtt_conn_send_bytes(c, slice_of(bytes, reason == MQTT_RC_SUCCESS ? 4 : 5));
+}
+
+/* Before 5.0 a PUBACK can only say yes: no acknowledgement, and the connection ends (PROTOCOL.md 3). */
+static void open_acknowledge(struct mqtt_conn *c)
+{
+    while (c->open_head < c->open_tail && mqtt_conn_active(c)) {
+        const struct mqtt_open_publish *slot = open_slot(c, c->open_head);
+        if (!slot->done)
+            break;
+        if (slot->reason >= 0x80 && c->version != MQTT_V5) {
+            mqtt_conn_close(c, M_DISCONNECT_LIMIT, false);
+            return;
+        }
+        send_puback(c, slot->packet_id, slot->reason);
+        c->open_head++;
+    }
+    if (c->publish_paused && c->open_tail - c->open_head <= c->door->edge->settings->limit_publish_open / 2) {
+        c->publish_paused = false;
+        c->last_in_ms = loop_now_ms(c->door->edge->loop); /* it could not be heard meanwhile */
+        mqtt_conn_continue(c);
+        if (c->state < MQTT_STATE_CLOSING) {
+            mqtt_conn_rewatch(c);
+            mqtt_conn_rearm(c);
+        }
+    }
+}
+
+static uint8_t reason_of(enum status status)
+{
+    switch ((int)status) {
+    case ST_OK:
+        return MQTT_RC_SUCCESS;
+    case ST_FULL:
+    case ST_NO_SPACE:
+        return MQTT_RC_QUOTA_EXCEEDED;
+    default:
+        return MQTT_RC_UNSPECIFIED_ERROR;
+    }
+}
+
+static void publish_answer(struct mqtt_conn *c, uint64_t sequence, uint8_t reason)
+{
+    struct mqtt_open_publish *slot = open_slot(c, sequence);
+    slot->done = 1;
+    slot->reason = reason;
+    if (sequence == c->open_head)
+        open_acknowledge(c);
+}
+
+static void on_published(struct publish *p)
+{
+    struct mqtt_conn *c = p->owner;
+    c->publish_letters--;
+    if (mqtt_conn_active(c))
+        publish_answer(c, p->tag, reason_of(p->status));
+    publish_free(p);
+    mqtt_conn_free_if_done(c);
+}
+
+/* --- checking ----------------------------------------------------------------------------------- */
+
+/* What is wrong with the packet as such: the connection ends. 0 = nothing. */
+static uint8_t publish_violation(const struct mqtt_publish *p, enum metric *why)
+{
+    *why = M_REFUSED_UNSUPPORTED;
+    if (p->retain)
+        return MQTT_RC_RETAIN_NOT_SUPPORTED;
+    if (p->qos == 2)
+        return MQTT_RC_QOS_NOT_SUPPORTED;
+    *why = M_REFUSED_INVALID;
+    if (p->props.present & MQTT_HAS_TOPIC_ALIAS)
+        return MQTT_RC_TOPIC_ALIAS_INVALID; /* Topic Alias Maximum is 0 */
+    return 0;
+}
+
+/* What is wrong with the message: the reason goes into PUBACK. 0 = nothing. */
+static uint8_t publish_objection(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
+{
+    const struct settings *s = c->door->edge->settings;
+    struct topic_limits limits = {(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
+    *why = M_REFUSED_FORBIDDEN;
+    if (topic_internal(p->topic))
+        return MQTT_RC_NOT_AUTHORIZED;
+    *why = M_REFUSED_LIMIT;
+    if (!topic_name_valid(p->topic, &limits))
+        return MQTT_RC_TOPIC_NAME_INVALID;
+    if (p->payload.len > s->limit_message_bytes)
+        return MQTT_RC_QUOTA_EXCEEDED;
+    *why = M_REFUSED_INVALID;
+    if ((p->props.present & MQTT_HAS_PAYLOAD_FORMAT) && p->props.payload_format == 1 &&
+        !utf8_valid(p->payload))
+        return MQTT_RC_PAYLOAD_FORMAT_INVALID;
+    return 0;
+}
+
+/* --- making the message ------------------------------------------------------------------------- */
+
+static uint8_t *prop_write(uint8_t *out, enum msg_prop type, struct slice first, struct slice second,
+                           bool two)
+{
+    size_t len = first.len + second.len + (two ? 2u : 0u);
+    *out++ = (uint8_t)type;
+    *out++ = (uint8_t)len;
+    *out++ = (uint8_t)(len >> 8);
+    if (two) {
+        *out++ = (uint8_t)first.len;
+        *out++ = (uint8_t)(first.len >> 8);
+    }
+    if (first.len > 0)
+        memcpy(out, first.data, first.len);
+    out += first.len;
+    if (second.len > 0)
+        memcpy(out, second.data, second.len);
+    return out + second.len;
+}
+
+/* Properties of the packet as properties of the message (msg.h). ST_TOO_LARGE; ST_UNSUPPORTED: a tg- property
+ * that this build does not have. */
+static enum status publish_props(const struct mqtt_publish *p, struct buf *out, struct slice *key)
+{
+    struct slice name, value, none = {0};
+    size_t place = 0;
+    /* Every property of the packet has at least its own length there, so this is room enough. */
+    uint8_t *w = buf_reserve(out, p->props.raw.len * 2 + 64);
+    uint8_t *start = w;
+    if (!w)
+        return ST_TOO_LARGE;
+    if (p->props.present & MQTT_HAS_CONTENT_TYPE)
+        w = prop_write(w, PROP_CONTENT_TYPE, p->props.content_type, none, false);
+    if (p->props.present & MQTT_HAS_RESPONSE_TOPIC)
+        w = prop_write(w, PROP_RESPONSE_TOPIC, p->props.response_topic, none, false);
+    if (p->props.present & MQTT_HAS_CORRELATION)
+        w = prop_write(w, PROP_CORRELATION, p->props.correlation, none, false);
+    while (mqtt_user_property_next(p->props.raw, &place, &name, &value)) {
+        if (slice_equal_cstr(name, "tg-key"))
+            *key = value;
+        else if (slice_equal_cstr(name, "tg-producer") || slice_equal_cstr(name, "tg-seq") ||
+                 slice_equal_cstr(name, "tg-deliver-at"))
+            return ST_UNSUPPORTED;
+        else if (name.len + value.len + 2 > 65535)
+            return ST_TOO_LARGE;
+        else
+            w = prop_write(w, PROP_USER, name, value, true);
+    }
+    buf_advance(out, (size_t)(w - start));
+    return out->len > MSG_PROPS_BYTES_MAX ? ST_TOO_LARGE : ST_OK;
+}
+
+/* ST_OK, or *reason. */
+static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg **out,
+                                   uint8_t *reason)
+{
+    struct edge *e = c->door->edge;
+    struct buf *props = &c->door->scratch;
+    struct slice key = {0}, type = {0};
+    enum content_class content;
+    buf_clear(props);
+    if (p->props.present) {
+        enum status st = publish_props(p, props, &key);
+        if (st != ST_OK) {
+            *reason = st == ST_UNSUPPORTED ? MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR : MQTT_RC_QUOTA_EXCEEDED;
+            return st;
+        }
+    }
+    if (p->props.present & MQTT_HAS_CONTENT_TYPE)
+        type = p->props.content_type;
+    if (content_classify(type, p->payload, &content) != ST_OK) {
+        *reason = MQTT_RC_PAYLOAD_FORMAT_INVALID;
+        return ST_INVALID;
+    }
+    struct msg *m;
+    enum status st = msg_create(p->topic, key, buf_slice(props), p->payload, &m);
+    if (st != ST_OK) {
+        *reason = MQTT_RC_QUOTA_EXCEEDED;
+        return st;
+    }
+    m->content = (uint8_t)content;
+    m->qos = p->qos;
+    m->flags =
+        (uint8_t)(((p->props.present & MQTT_HAS_PAYLOAD_FORMAT) && p->props.payload_format ? MSG_PFI_UTF8
+                                                                                           : 0) |
+                  (type.len > 0 ? MSG_TYPE_GIVEN : 0));
+    if (p->props.present & MQTT_HAS_MESSAGE_EXPIRY)
+        m->expires_ms = loop_wall_ms(e->loop) + (uint64_t)p->props.message_expiry_s * 1000;
+    m->origin = session_id(c->session);
+    m->accepted_ns = loop_now_ms(e->loop) * 1000000;
+    *out = m;
+    return ST_OK;
+}
+
+/* --- PUBLISH ------------------------------------------------------------------------------------ */
+
+/* QoS 0 has no answer: refused and counted. Before 5.0 a refusal of QoS 1 is the end of the connection. */
+static void publish_refuse(struct mqtt_conn *c, const struct mqtt_publish *p, uint8_t reason, enum metric why)
+{
+    uint64_t sequence;
+    metric_add(c->door->edge->metrics, why, 1);
+    if (c->version != MQTT_V5 && (p->qos > 0 || reason == MQTT_RC_NOT_AUTHORIZED)) {
+        mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
+        return;
+    }
+    if (p->qos == 0)
+        return;
+    if (open_push(c, p->packet_id, &sequence) != ST_OK)
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+    else
+        publish_answer(c, sequence, reason);
+}
+
+static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg *m)
+{
+    const struct settings *s = c->door->edge->settings;
+    struct publish *letter;
+    if (c->version == MQTT_V5 && c->open_tail - c->open_head >= s->limit_publish_open) {
+        msg_unref(m);
+        metric_add(c->door->edge->metrics, M_REFUSED_LIMIT, 1);
+        mqtt_conn_refuse(c, MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED, M_DISCONNECT_LIMIT);
+        return;
+    }
+    if (publish_create(m, &letter) != ST_OK) {
+        msg_unref(m);
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+        return;
+    }
+    if (open_push(c, p->packet_id, &letter->tag) != ST_OK) {
+        publish_free(letter);
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+        return;
+    }
+    letter->wait = true;
+    letter->owner = c;
+    letter->on_published = on_published;
+    c->publish_letters++;
+    hub_publish(c->door->edge->hub, letter);
+    if (c->version != MQTT_V5 && c->open_tail - c->open_head >= s->limit_publish_open) {
+        c->publish_paused = true; /* older clients are slowed by their socket */
+        mqtt_conn_rewatch(c);
+    }
+}
+
+void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
+{
+    struct msg *m;
+    enum metric why;
+    metric_add(c->door->edge->metrics, M_RECEIVED_MQTT, 1);
+    uint8_t reason = publish_violation(p, &why);
+    if (reason) {
+        metric_add(c->door->edge->metrics, why, 1);
+        mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
+        return;
+    }
+    reason = publish_objection(c, p, &why);
+    if (!reason && publish_message(c, p, &m, &reason) != ST_OK)
+        why = reason == MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR ? M_REFUSED_UNSUPPORTED
+              : reason == MQTT_RC_QUOTA_EXCEEDED              ? M_REFUSED_LIMIT
+                                                              : M_REFUSED_INVALID;
+    if (reason) {
+        publish_refuse(c, p, reason, why);
+        return;
+    }
+    if (p->qos == 0) {
+        enum status st = hub_publish_lazy(c->door->edge->hub, m);
+        (void)st; /* counted there; QoS 0 has no answer */
+        return;
+    }
+    publish_durable(c, p, m);
+}

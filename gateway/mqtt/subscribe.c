@@ -1,0 +1,198 @@
+/* SUBSCRIBE and UNSUBSCRIBE. SUBACK waits until every filter of the packet is in place in all its lanes
+ * (ARCHITECTURE.md 4), so that what is published after SUBACK is delivered. */
+#include "gateway/mqtt/conn_private.h"
+
+#include <stdlib.h>
+
+/* A SUBACK that waits. Subscriptions point to it (their `door`) until they are in place. */
+struct pending_suback {
+    struct mqtt_conn *conn; /* NULL: the client has gone */
+    uint32_t waiting; /* filters not in place yet, and 1 while the packet is being read */
+    uint16_t packet_id;
+    uint32_t count;
+    uint8_t reasons[];
+};
+
+static void suback_done(struct pending_suback *pending)
+{
+    if (--pending->waiting > 0)
+        return;
+    struct mqtt_conn *c = pending->conn;
+    if (c && mqtt_conn_active(c)) {
+        struct mqtt_packet p = {.type = MQTT_SUBACK,
+                                .suback = {.packet_id = pending->packet_id,
+                                           .reasons = slice_of(pending->reasons, pending->count)}};
+        mqtt_conn_send(c, &p);
+    }
+    free(pending);
+}
+
+void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay)
+{
+    struct pending_suback *pending = subscription_options_of(sub)->door;
+    (void)conn;
+    (void)at;
+    (void)replay;
+    subscription_set_door(sub, NULL);
+    if (pending)
+        suback_done(pending);
+}
+
+/* A subscription that goes before it was in place (replaced, or unsubscribed at once): its SUBACK need not
+ * wait. */
+static void suback_let_go(struct subscription *sub)
+{
+    struct pending_suback *pending = subscription_options_of(sub)->door;
+    subscription_set_door(sub, NULL);
+    if (pending)
+        suback_done(pending);
+}
+
+static void suback_forget(void *ctx, struct subscription *sub)
+{
+    struct pending_suback *pending = subscription_options_of(sub)->door;
+    (void)ctx;
+    subscription_set_door(sub, NULL);
+    if (!pending)
+        return;
+    pending->conn = NULL;
+    suback_done(pending);
+}
+
+void mqtt_subacks_forget(struct mqtt_conn *c)
+{
+    if (c->session)
+        session_each(c->session, suback_forget, NULL);
+}
+
+/* --- the user properties of SUBSCRIBE (PROTOCOL.md 3) ------------------------------------------- */
+
+/* False: something that this build does not have, or nonsense. */
+static bool subscribe_start(struct mqtt_conn *c, const struct mqtt_subscribe *p,
+                            struct subscription_options *o, struct place *place)
+{
+    struct slice name, value;
+    size_t at = 0;
+    place->lane_count = hub_lane_count(c->door->edge->hub);
+    while (mqtt_user_property_next(p->props.raw, &at, &name, &value)) {
+        if (slice_equal_cstr(name, "tg-mode") && !slice_equal_cstr(value, "all"))
+            return false;
+        if (!slice_equal_cstr(name, "tg-from"))
+            continue;
+        if (slice_equal_cstr(value, "live")) {
+            o->start = START_LIVE;
+        } else if (slice_equal_cstr(value, "earliest")) {
+            o->start = START_EARLIEST;
+        } else {
+            if (place_fold(place, hub_epoch(c->door->edge->hub), value) != ST_OK)
+                return false;
+            o->start = START_AFTER;
+            o->after = place;
+        }
+    }
+    return true;
+}
+
+static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter)
+{
+    const struct settings *s = c->door->edge->settings;
+    struct topic_limits limits = {(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
+    if (slice_starts_with(filter, slice_cstr("$share/")))
+        return MQTT_RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+    if (!topic_filter_valid(filter, &limits))
+        return MQTT_RC_TOPIC_FILTER_INVALID;
+    if (slice_starts_with(filter, slice_cstr("$user/")))
+        return MQTT_RC_NOT_AUTHORIZED; /* anonymous clients have no inbox */
+    if (topic_internal(filter))
+        return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR; /* $SYS is not in this build */
+    return 0;
+}
+
+static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_request *r,
+                             struct subscription_options *o)
+{
+    struct subscription *sub;
+    struct pending_suback *pending = o->door;
+    uint8_t reason = filter_objection(c, r->filter);
+    if (reason)
+        return reason;
+    o->qos = r->qos > 1 ? 1 : r->qos;
+    o->no_local = r->no_local;
+    o->retain_as_published = r->retain_as_published;
+    struct subscription *old = session_find(c->session, r->filter);
+    if (old)
+        suback_let_go(old);
+    pending->waiting++;
+    switch ((int)session_subscribe(c->session, r->filter, o, &sub)) {
+    case ST_OK:
+        return o->qos;
+    case ST_FULL:
+        reason = MQTT_RC_QUOTA_EXCEEDED;
+        break;
+    case ST_INVALID:
+        reason = MQTT_RC_TOPIC_FILTER_INVALID;
+        break;
+    default:
+        reason = MQTT_RC_UNSPECIFIED_ERROR;
+    }
+    pending->waiting--;
+    return reason;
+}
+
+void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
+{
+    struct mqtt_topic_request request;
+    struct subscription_options options = {0};
+    struct place place = {0};
+    size_t at = 0;
+    if (p->props.present & MQTT_HAS_SUBSCRIPTION_ID) {
+        mqtt_conn_refuse(c, MQTT_RC_SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, M_DISCONNECT_PROTOCOL);
+        return;
+    }
+    struct pending_suback *pending = calloc(1, sizeof *pending + p->count);
+    if (!pending) {
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+        return;
+    }
+    *pending = (struct pending_suback){.conn = c, .waiting = 1, .packet_id = p->packet_id};
+    bool known = subscribe_start(c, p, &options, &place);
+    options.door = pending;
+    bool refused = false;
+    while (mqtt_topic_next(p, c->version, false, &at, &request)) {
+        uint8_t reason = known ? subscribe_one(c, &request, &options) : MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
+        refused = refused || reason >= 0x80;
+        /* MQTT 3.1.1, 3.9.3: one failure code. */
+        pending->reasons[pending->count++] = reason >= 0x80 && c->version != MQTT_V5 ? 0x80 : reason;
+    }
+    if (refused && c->version == MQTT_V31) { /* 3.1 has no failure code at all */
+        pending->conn = NULL;
+        suback_done(pending);
+        mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
+        return;
+    }
+    suback_done(pending);
+}
+
+void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
+{
+    struct mqtt_topic_request request;
+    size_t at = 0;
+    uint32_t count = 0;
+    uint8_t *reasons = calloc(1, p->count + 1);
+    if (!reasons) {
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+        return;
+    }
+    while (mqtt_topic_next(p, c->version, true, &at, &request)) {
+        struct subscription *sub = session_find(c->session, request.filter);
+        if (sub)
+            suback_let_go(sub);
+        reasons[count++] = sub && session_unsubscribe(c->session, request.filter) == ST_OK
+                               ? MQTT_RC_SUCCESS
+                               : MQTT_RC_NO_SUBSCRIPTION_EXISTED;
+    }
+    struct mqtt_packet packet = {.type = MQTT_UNSUBACK,
+                                 .suback = {.packet_id = p->packet_id, .reasons = slice_of(reasons, count)}};
+    mqtt_conn_send(c, &packet);
+    free(reasons);
+}
