@@ -237,3 +237,17 @@ struct filter_matches filter_table_match(struct filter_table *t, struct slice to
         result_add(t, &count, hits.sets[i]);
     return (struct filter_matches){t->result, count};
 }
+
+struct filter_entry *filter_table_find(struct filter_table *t, struct slice filter)
+{
+    if (topic_filter_literal(filter)) {
+        struct literal *l = literal_find(t, filter, hash64(filter));
+        return l ? filter_set_entries(&l->set)[0] : NULL;
+    }
+    struct filter_set *set;
+    if (filter_trie_take(t->trie, filter, &set) != ST_OK)
+        return NULL;
+    struct filter_entry *e = set->count > 0 ? filter_set_entries(set)[0] : NULL;
+    filter_trie_give(t->trie, set); /* drops it again if it was made by this look */
+    return e;
+}
