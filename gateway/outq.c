@@ -172,7 +172,7 @@ enum status outq_flush_fd(struct outq *q, int fd, size_t *sent)
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            if (errno != EAGAIN && errno != EWOULDBLOCK)
+            if (errno != EAGAIN)
                 return ST_CLOSED;
             return outq_own(q) == ST_OK ? ST_AGAIN : ST_CLOSED;
         }
