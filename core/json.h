@@ -30,7 +30,9 @@ bool json_valid(struct slice text);
 enum status json_read(struct slice text, struct json_value *out, size_t *used) MUST_CHECK;
 
 /* Members of an object, in order: `place` starts at 0. ST_OK, ST_NOT_FOUND at the end, ST_INVALID.
- * The key is raw text between its quotes (compare by json_key_is, which knows escapes). */
+ * The key is raw text between its quotes (compare by json_key_is, which knows escapes).
+ * What is passed over is checked: a text need not be checked before, and a walk that ends with
+ * ST_NOT_FOUND has proved all of it valid. (A walk that stops early has said nothing about the rest.) */
 enum status json_member(struct slice object, size_t *place, struct slice *key,
                         struct json_value *value) MUST_CHECK;
 enum status json_element(struct slice array, size_t *place, struct json_value *value) MUST_CHECK;

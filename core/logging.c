@@ -116,7 +116,7 @@ void log_line(enum log_level level, const char *format, ...)
     size_t len = wanted < 0 ? 0 : (size_t)wanted;
     if (len >= sizeof message) {
         len = sizeof message - 1;
-        memcpy(message + len - 3, "...", 3);
+        memset(message + len - 3, '.', 3); /* says that it was cut */
     }
     make_printable(message, len);
 
