@@ -262,9 +262,7 @@ static bool join_items(struct slice text, char separator, uint8_t *joined, size_
         *joined_len += item.len;
         if (!stop)
             return true;
-        p = stop;
-        if (p + 1 == end)
-            return false; /* ends with a separator */
+        p = stop; /* behind a separator that ends the text there is an empty item, refused above */
     }
 }
 

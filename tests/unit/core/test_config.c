@@ -162,6 +162,7 @@ static const struct {
     {"node:\n  id: \"a\\0b\"\n", "must be text without control characters"},
     {"node:\n  id: \"a\\u2028b\"\n", "must be text without control characters"},
     {"log: {kafka: {brokers: [a, \"\"]}}\n", ":1: an item of a list must be one line of text"},
+    {"log: {kafka: {brokers: [a, \"b\\nc\"]}}\n", ":1: an item of a list must be one line of text"},
     {"log: {kafka: {brokers: [a, ~]}}\n", ":1: an item of a list must be one line of text"},
     {"log: {kafka: {brokers: [a, [b]]}}\n", ":1: an item of a list must be plain text"},
     {"log: {kafka: {brokers: \"a,,b\"}}\n", "must be a list"},
@@ -242,6 +243,22 @@ Test(config, refuses_files_that_are_too_large)
     cr_assert_eq(l.status, ST_OK, "%s", l.error);
     end(&l);
     free(text);
+}
+
+Test(config, counts_swapped_letters_as_one_mistake)
+{
+    static const struct config_option two[] = {
+        {"a.cd", CONFIG_UINT, PLACE(http_port), "1", NULL, 0, 0, ""}, /* 2 from "a.ab" */
+        {"a.ba", CONFIG_UINT, PLACE(stall_ms), "1", NULL, 0, 0, ""},
+    };
+    struct settings settings = {0};
+    struct buf error;
+    buf_init(&error, 2000);
+    cr_assert_eq(config_set(&(struct config_table){two, 2}, &settings, "a.ab=1", "--set", &error),
+                 ST_INVALID);
+    cr_assert_eq(buf_put_byte(&error, 0), ST_OK);
+    cr_assert(strstr((const char *)error.data, "did you mean \"a.ba\"?"), "%s", (const char *)error.data);
+    buf_deinit(&error);
 }
 
 static void load_env(struct loaded *l, char *const *environment)
