@@ -18,6 +18,8 @@
 #include "core/msg.h"
 
 struct store;
+struct reader;
+struct store_files;
 
 enum {
     STORE_LANES_MAX = 64,
@@ -37,6 +39,7 @@ struct store_options {
     uint64_t recent_bytes; /* written frames kept in memory a lane, for store_recent (1 MiB) */
     enum store_sync sync;
     const struct clock *clock;
+    const struct store_files *files; /* NULL: the kernel's. Tests pass a faulty one (core/store/files.h) */
 };
 
 /* Opens, recovers (verifies, cuts a torn tail, syncs what it read, rolls, writes START) and starts
@@ -64,7 +67,8 @@ void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct 
 /* Gives `m` the next offset and its time, and adds it to the lane's open frame. Takes no reference:
  * the bytes are copied. `wait` says that somebody will be told when it is durable: the frame is then
  * synced as soon as it is flushed. Owning loop.
- * ST_FULL: too much is not yet synced (the log is slower than its publishers); nothing happened. */
+ * ST_FULL: too much is not yet synced (the log is slower than its publishers); ST_TOO_LARGE: over
+ * 512 MiB; ST_NO_MEMORY. Nothing happened then. */
 enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait) MUST_CHECK;
 
 /* End of the loop's turn: a frame that somebody waits for goes to the writer and the reader now, any
@@ -98,6 +102,11 @@ struct store_read {
     uint64_t end; /* the effective `to` */
     uint64_t found;
     struct msg **msgs; /* `found` messages, each a reference of the caller's; array by malloc */
+    /* the store's own, while it travels */
+    struct reader *reader;
+    struct store_read *queue_next;
+    uint64_t bytes;
+    uint32_t msgs_cap;
 };
 
 enum { STORE_READ_COUNT_MAX = 4096 };

@@ -1,0 +1,138 @@
+/* The kernel behind the port, and the three sequences that are easy to get wrong: a write that may be
+ * short, a folder that must be synced after a name in it has changed, a file that is replaced whole. */
+#include "core/store/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static int system_open(void *ctx, const char *path, int flags, mode_t mode)
+{
+    (void)ctx;
+    return open(path, flags | O_CLOEXEC, mode);
+}
+
+static ssize_t system_pwritev(void *ctx, int fd, const struct iovec *iov, int count, off_t position)
+{
+    (void)ctx;
+    return pwritev(fd, iov, count, position);
+}
+
+static int system_datasync(void *ctx, int fd)
+{
+    (void)ctx;
+    return fdatasync(fd);
+}
+
+static int system_sync(void *ctx, int fd)
+{
+    (void)ctx;
+    return fsync(fd);
+}
+
+static int system_truncate(void *ctx, int fd, off_t length)
+{
+    (void)ctx;
+    return ftruncate(fd, length);
+}
+
+static int system_allocate(void *ctx, int fd, off_t length)
+{
+    (void)ctx;
+    errno = posix_fallocate(fd, 0, length);
+    return errno ? -1 : 0;
+}
+
+static int system_rename(void *ctx, const char *from, const char *to)
+{
+    (void)ctx;
+    return rename(from, to);
+}
+
+static int system_unlink(void *ctx, const char *path)
+{
+    (void)ctx;
+    return unlink(path);
+}
+
+const struct store_files *store_files_system(void)
+{
+    static const struct store_files files = {
+        .open = system_open,
+        .pwritev = system_pwritev,
+        .datasync = system_datasync,
+        .sync = system_sync,
+        .truncate = system_truncate,
+        .allocate = system_allocate,
+        .rename = system_rename,
+        .unlink = system_unlink,
+    };
+    return &files;
+}
+
+int files_write_all(const struct store_files *files, int fd, struct iovec *iov, int count, off_t position)
+{
+    while (count > 0) {
+        if (iov->iov_len == 0) {
+            iov++;
+            count--;
+            continue;
+        }
+        ssize_t n = files->pwritev(files->ctx, fd, iov, count < IOV_MAX ? count : IOV_MAX, position);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno; /* a write of nothing would be tried for ever */
+            return -1;
+        }
+        position += n;
+        for (size_t left = (size_t)n; left > 0 && count > 0;) {
+            size_t part = left < iov->iov_len ? left : iov->iov_len;
+            iov->iov_base = (char *)iov->iov_base + part;
+            iov->iov_len -= part;
+            left -= part;
+            if (iov->iov_len == 0) {
+                iov++;
+                count--;
+            }
+        }
+    }
+    return 0;
+}
+
+int files_sync_folder(const struct store_files *files, const char *path)
+{
+    int fd = files->open(files->ctx, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return -1;
+    int rc = files->sync(files->ctx, fd), error = errno;
+    close(fd);
+    errno = error;
+    return rc;
+}
+
+int files_replace(const struct store_files *files, const char *folder, const char *path, const void *bytes,
+                  size_t len)
+{
+    char beside[PATH_MAX];
+    if (snprintf(beside, sizeof beside, "%s.tmp", path) >= (int)sizeof beside) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    int fd = files->open(files->ctx, beside, O_WRONLY | O_CREAT | O_TRUNC, 0640);
+    if (fd < 0)
+        return -1;
+    /* pwritev takes a non-const base and does not write through it. */
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = len};
+    int rc = files_write_all(files, fd, &iov, 1, 0);
+    if (rc == 0)
+        rc = files->sync(files->ctx, fd);
+    int error = errno;
+    close(fd);
+    errno = error;
+    if (rc == 0)
+        rc = files->rename(files->ctx, beside, path);
+    return rc == 0 ? files_sync_folder(files, folder) : -1;
+}

@@ -1,0 +1,34 @@
+/* The store's port to the file system: what changes the disk goes through here, so that a test can
+ * make the n-th call fail or write short. Each returns as the system call does: -1 and errno. */
+#ifndef TG_CORE_STORE_FILES_H
+#define TG_CORE_STORE_FILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct store_files {
+    int (*open)(void *ctx, const char *path, int flags, mode_t mode);
+    ssize_t (*pwritev)(void *ctx, int fd, const struct iovec *iov, int count, off_t position);
+    int (*datasync)(void *ctx, int fd); /* fdatasync */
+    int (*sync)(void *ctx, int fd); /* fsync, of files and folders */
+    int (*truncate)(void *ctx, int fd, off_t length);
+    int (*allocate)(void *ctx, int fd, off_t length); /* posix_fallocate from 0 */
+    int (*rename)(void *ctx, const char *from, const char *to);
+    int (*unlink)(void *ctx, const char *path);
+    void *ctx;
+};
+
+/* The kernel's. Any thread; static storage. */
+const struct store_files *store_files_system(void);
+
+/* Writes all of iov, however often the system writes short. `iov` is used up. -1 and errno. */
+int files_write_all(const struct store_files *files, int fd, struct iovec *iov, int count, off_t position);
+/* Opens a folder, fsyncs it and closes it: makes names durable. -1 and errno. */
+int files_sync_folder(const struct store_files *files, const char *path);
+/* Replaces `path` by `bytes`: writes a file beside it, syncs, renames, syncs the folder. -1 and errno. */
+int files_replace(const struct store_files *files, const char *folder, const char *path, const void *bytes,
+                  size_t len);
+
+#endif

@@ -1,0 +1,454 @@
+/* The append path, and what a lane remembers of it.
+ *
+ *   append: record behind the others in the open frame       (offset = next++)
+ *   flush:  header, then -> writer (now), -> reader (when it is needed), -> ring of frames in memory
+ *   told:   durable moves; frames beyond recent_bytes leave the ring
+ *
+ * File positions are known when a frame is opened, because a lane is the only one that appends to its
+ * segment: so a record's CRC can be seeded by its place, a frame that no longer fits begins the next segment,
+ * and the writer has nothing to decide.
+ *
+ * The reader gets frames late on purpose: it needs them only when something is read, and waking it for each
+ * flush would cost as much CPU as all the rest (16 us a wake). They are in the ring meanwhile. */
+#include "core/store/lane.h"
+
+#include "core/store/reader.h"
+#include "core/store/record.h"
+#include "core/store/segment.h"
+#include "core/store/writer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    FRAME_TARGET_BYTES = 256 << 10, /* a frame is closed when the next record would pass it */
+    FRAME_FIRST_BYTES = 4 << 10,
+    READER_BATCH_BYTES = 512 << 10,
+    MARK_AFTER_MS = 1000,
+    RECORDS_UNSYNCED_MAX = STORE_OFFSET_JUMP / 2, /* half: the writer may have as many in sync mode "never" */
+};
+
+static void on_lazy_timer(struct timer *t);
+static void on_mark_timer(struct timer *t);
+
+void lane_init(struct lane *l, struct lane_env *env, unsigned index)
+{
+    memset(l, 0, sizeof *l);
+    l->env = env;
+    l->index = index;
+    l->frame_bytes_guess = FRAME_FIRST_BYTES;
+    timer_init(&l->lazy_timer, on_lazy_timer);
+    timer_init(&l->mark_timer, on_mark_timer);
+}
+
+void lane_deinit(struct lane *l)
+{
+    if (l->open)
+        frame_unref(l->open);
+    for (struct mail *mail = l->reader_first, *next; mail; mail = next) {
+        next = mail->next;
+        frame_unref(LIST_OF(mail, struct frame, to_reader));
+    }
+    for (uint32_t i = 0; i < l->frames_count; i++)
+        frame_unref(l->frames[(l->frames_first + i) & (l->frames_cap - 1)]);
+    free(l->frames);
+    segment_unref(l->segment);
+    memset(l, 0, sizeof *l);
+}
+
+/* --- frames --- */
+
+static enum status roll(struct lane *l, uint64_t base_time_ms, uint64_t previous_next, uint64_t frame_bytes)
+{
+    uint64_t file_bytes = l->env->options->segment_bytes;
+    if (file_bytes < sizeof(struct segment_header) + frame_bytes)
+        file_bytes = sizeof(struct segment_header) + frame_bytes;
+    struct segment_header h = {.lane = l->index,
+                               .base_offset = l->next,
+                               .base_time_ms = base_time_ms,
+                               .log_epoch = l->env->log_epoch,
+                               .previous_next = previous_next};
+    struct segment *s;
+    enum status st = segment_create(&h, file_bytes, &s);
+    if (st != ST_OK)
+        return st;
+    segment_unref(l->segment);
+    l->segment = s;
+    l->position = sizeof h;
+    return ST_OK;
+}
+
+static enum status ring_reserve(struct lane *l)
+{
+    if (l->frames_count < l->frames_cap)
+        return ST_OK;
+    uint32_t cap = l->frames_cap ? l->frames_cap * 2 : 64;
+    struct frame **frames = malloc(cap * sizeof *frames);
+    if (!frames)
+        return ST_NO_MEMORY;
+    for (uint32_t i = 0; i < l->frames_count; i++)
+        frames[i] = l->frames[(l->frames_first + i) & (l->frames_cap - 1)];
+    free(l->frames);
+    l->frames = frames;
+    l->frames_cap = cap;
+    l->frames_first = 0;
+    return ST_OK;
+}
+
+static struct frame *ring_at(const struct lane *l, uint32_t i)
+{
+    return l->frames[(l->frames_first + i) & (l->frames_cap - 1)];
+}
+
+/* Bytes that a frame may have at this place. */
+static uint64_t frame_limit(const struct lane *l)
+{
+    uint64_t room = l->segment->file_bytes - l->position;
+    return room < FRAME_TARGET_BYTES ? room : FRAME_TARGET_BYTES;
+}
+
+/* A frame whose first record has `bytes`. */
+static enum status open_frame(struct lane *l, uint64_t time_ms, uint64_t bytes)
+{
+    enum status st = ring_reserve(l);
+    if (st != ST_OK)
+        return st;
+    uint64_t least = sizeof(struct frame_header) + bytes;
+    if (least > l->segment->file_bytes - l->position) {
+        st = roll(l, time_ms, l->next, least);
+        if (st != ST_OK)
+            return st;
+    }
+    uint64_t limit = frame_limit(l), cap = l->frame_bytes_guess < limit ? l->frame_bytes_guess : limit;
+    struct frame *f;
+    st = frame_create(&l->env->pool, l, l->segment, cap > least ? cap : least, &f);
+    if (st != ST_OK)
+        return st;
+    f->position = l->position;
+    f->base_offset = l->next;
+    f->base_time_ms = time_ms;
+    f->opened_ms = l->loop ? loop_now_ms(l->loop) : 0;
+    f->limit = limit > least ? limit : least;
+    f->seed = record_seed(l->segment->header.segment_epoch, f->base_offset);
+    l->open = f;
+    l->unsynced_bytes += f->len;
+    return ST_OK;
+}
+
+static void give_to_reader(struct lane *l)
+{
+    if (!l->reader_first)
+        return;
+    reader_post_frames(l->env->reader, l->reader_first, l->reader_last);
+    l->reader_first = l->reader_last = NULL;
+    l->reader_bytes = 0;
+}
+
+static void queue_for_reader(struct lane *l, struct frame *f)
+{
+    frame_ref(f);
+    f->to_reader = (struct mail){.on_arrival = reader_frame_arrival};
+    if (l->reader_last)
+        l->reader_last->next = &f->to_reader;
+    else
+        l->reader_first = &f->to_reader;
+    l->reader_last = &f->to_reader;
+    l->reader_bytes += f->cap;
+    if (l->reader_bytes >= READER_BATCH_BYTES)
+        give_to_reader(l);
+}
+
+/* What may be said to be synced: in mode "never" durable means only written. */
+static uint64_t synced_below(const struct lane *l)
+{
+    return l->env->options->sync == STORE_SYNC_ALWAYS ? l->durable : l->start_offset;
+}
+
+static void close_frame(struct lane *l)
+{
+    struct frame *f = l->open;
+    l->open = NULL;
+    l->marked = synced_below(l);
+    frame_close(f, l->segment->header.segment_epoch, l->marked);
+    l->position += f->len;
+    if (f->len > sizeof(struct frame_header))
+        l->frame_bytes_guess = f->len;
+    assert(l->frames_count < l->frames_cap); /* open_frame has reserved it */
+    l->frames[(l->frames_first + l->frames_count++) & (l->frames_cap - 1)] = f;
+    queue_for_reader(l, f);
+    frame_ref(f);
+    writer_post(l->env->writer, f);
+    if (l->metrics) {
+        metric_add(l->metrics, M_LOG_RECORDS, f->record_count);
+        metric_add(l->metrics, M_LOG_BYTES, f->len);
+        metric_add(l->metrics, M_LOG_FRAMES, 1);
+    }
+}
+
+/* --- append --- */
+
+/* The open frame has no room, or there is none: makes it larger, or begins another. */
+static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes)
+{
+    struct frame *f = l->open;
+    if (f && f->len + bytes <= f->limit) {
+        uint64_t cap = f->cap * 2 < f->limit ? f->cap * 2 : f->limit;
+        return frame_grow(&l->open, cap > f->len + bytes ? cap : f->len + bytes);
+    }
+    if (f)
+        close_frame(l);
+    return open_frame(l, time_ms, bytes);
+}
+
+enum status lane_append(struct lane *l, struct msg *m, bool wait)
+{
+    uint64_t bytes = record_stored_bytes(m);
+    if (bytes > RECORD_BYTES_MAX)
+        return ST_TOO_LARGE;
+    /* One record however large may be on its way: else it could never be stored. */
+    if ((l->unsynced_bytes > 0 && l->unsynced_bytes + bytes > l->env->options->unsynced_bytes_max) ||
+        l->next - l->durable >= RECORDS_UNSYNCED_MAX) {
+        metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
+        return ST_FULL;
+    }
+    uint64_t time_ms = loop_wall_ms(l->loop);
+    time_ms = time_ms > l->last_time_ms ? time_ms : l->last_time_ms;
+    struct frame *f = l->open;
+    if (!f || f->len + bytes > f->limit || f->len + bytes > f->cap) {
+        enum status st = make_room(l, time_ms, bytes);
+        if (st != ST_OK)
+            return st;
+        f = l->open;
+    }
+    m->offset = l->next++;
+    m->ts_ms = l->last_time_ms = time_ms;
+    record_encode(m, f->record_count++, f->seed, f->bytes + f->len);
+    f->len += bytes;
+    f->wait |= wait;
+    l->unsynced_bytes += bytes;
+    return ST_OK;
+}
+
+void lane_flush(struct lane *l)
+{
+    struct frame *f = l->open;
+    if (!f)
+        return;
+    const struct store_options *o = l->env->options;
+    if (f->wait || f->len >= o->lazy_bytes || loop_now_ms(l->loop) - f->opened_ms >= o->lazy_ms)
+        close_frame(l);
+    else if (!timer_armed(&l->lazy_timer))
+        timer_arm(loop_timers(l->loop), &l->lazy_timer, f->opened_ms + o->lazy_ms);
+}
+
+static void on_lazy_timer(struct timer *t)
+{
+    struct lane *l = LIST_OF(t, struct lane, lazy_timer);
+    lane_flush(l); /* closes what is old enough, else comes again */
+}
+
+/* The last flight before a quiet moment has no later frame that says it was synced; recovery could
+ * take its rot for a torn tail (FORMAT.md 9). */
+static void on_mark_timer(struct timer *t)
+{
+    struct lane *l = LIST_OF(t, struct lane, mark_timer);
+    if (l->open || l->durable != l->next || l->marked >= synced_below(l))
+        return;
+    if (open_frame(l, l->last_time_ms, 0) != ST_OK)
+        return; /* no memory: the window stays open, nothing else */
+    l->open->control = true;
+    l->unsynced_bytes -= l->open->len; /* nobody waits for it to leave */
+    close_frame(l);
+}
+
+void lane_hand_over(struct lane *l)
+{
+    if (l->open)
+        close_frame(l);
+    give_to_reader(l);
+}
+
+/* --- durable --- */
+
+static void forget_old(struct lane *l)
+{
+    while (l->frames_durable > 0 && l->durable_bytes > l->env->options->recent_bytes) {
+        struct frame *f = ring_at(l, 0);
+        l->durable_bytes -= f->cap;
+        l->frames_first = (l->frames_first + 1) & (l->frames_cap - 1);
+        l->frames_count--;
+        l->frames_durable--;
+        frame_unref(f);
+    }
+}
+
+/* False: nothing has moved. */
+static bool take_durable(struct lane *l)
+{
+    /* Acquire: the writer's release store after its sync. */
+    uint64_t durable = atomic_load_explicit(&l->durable_next, memory_order_acquire);
+    if (durable == l->durable)
+        return false;
+    uint64_t freed = 0;
+    while (l->frames_durable < l->frames_count) {
+        struct frame *f = ring_at(l, l->frames_durable);
+        if (frame_next_offset(f) > durable)
+            break;
+        freed += f->record_count ? f->len : 0; /* a mark was never counted */
+        l->durable_bytes += f->cap;
+        l->frames_durable++;
+    }
+    l->unsynced_bytes -= freed;
+    l->durable = durable;
+    forget_old(l);
+    return true;
+}
+
+void lane_settle(struct lane *l)
+{
+    take_durable(l);
+}
+
+void lane_on_durable(struct lane *l)
+{
+    if (!take_durable(l))
+        return;
+    if (l->durable == l->next)
+        timer_arm(loop_timers(l->loop), &l->mark_timer, loop_now_ms(l->loop) + MARK_AFTER_MS);
+    l->events->on_durable(l->events_ctx, l->index, l->durable);
+}
+
+/* --- start and stop --- */
+
+enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bool after_clean_stop)
+{
+    uint64_t time_ms = clock_wall_ms(l->env->options->clock);
+    struct start_payload start = {.kind = START_KIND,
+                                  .flags = after_clean_stop ? START_AFTER_CLEAN_STOP : 0,
+                                  .incarnation = l->env->incarnation,
+                                  .previous_next = previous_next};
+    struct slice payload = slice_of(&start, sizeof start);
+    uint32_t bytes = record_internal_bytes(payload);
+    l->next = l->durable = l->start_offset = next;
+    l->last_time_ms = time_ms;
+    atomic_init(&l->durable_next, next);
+    atomic_init(&l->written_next, next);
+    atomic_init(&l->sealed_next, previous_next);
+    enum status st = roll(l, time_ms, previous_next, sizeof(struct frame_header) + bytes);
+    if (st == ST_OK)
+        st = open_frame(l, time_ms, bytes);
+    if (st != ST_OK)
+        return st;
+    struct frame *f = l->open;
+    record_encode_internal(payload, time_ms, f->record_count++, f->seed, f->bytes + f->len);
+    f->len += bytes;
+    f->control = true;
+    f->wait = true;
+    l->unsynced_bytes += bytes;
+    l->next++;
+    close_frame(l);
+    return ST_OK;
+}
+
+void lane_bind(struct lane *l, struct loop *loop, const struct store_events *events, void *ctx,
+               struct metrics *metrics)
+{
+    assert(!l->loop);
+    l->loop = loop;
+    l->events = events;
+    l->events_ctx = ctx;
+    l->metrics = metrics;
+}
+
+void lane_finish(struct lane *l)
+{
+    if (l->loop) {
+        timer_cancel(loop_timers(l->loop), &l->lazy_timer);
+        timer_cancel(loop_timers(l->loop), &l->mark_timer);
+    }
+    lane_hand_over(l);
+}
+
+/* --- reading what is in memory --- */
+
+/* The number of the frame in the ring that holds `offset`, or of the next; frames_count: none. */
+static uint32_t ring_find(const struct lane *l, uint64_t offset)
+{
+    uint32_t low = 0, high = l->frames_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (frame_next_offset(ring_at(l, middle)) <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct recent {
+    struct slice topic;
+    bool (*wants)(void *ctx, struct slice topic);
+    void *wants_ctx;
+    uint32_t count_max, found;
+    struct msg **msgs;
+    uint64_t next; /* behind the last record that was looked at */
+};
+
+static bool recent_wants(const struct recent *q, struct slice topic)
+{
+    if (q->topic.data)
+        return slice_equal(q->topic, topic);
+    return !q->wants || q->wants(q->wants_ctx, topic);
+}
+
+/* False: enough, or no memory. */
+static bool recent_frame(struct lane *l, const struct frame *f, struct recent *q)
+{
+    uint64_t at = sizeof(struct frame_header);
+    for (uint32_t i = 0; i < f->record_count; i++) {
+        struct record_header h;
+        memcpy(&h, f->bytes + at, sizeof h);
+        uint32_t bytes = (uint32_t)align8(h.record_bytes);
+        uint64_t offset = f->base_offset + h.offset_delta;
+        struct slice topic =
+            slice_of(f->bytes + at + sizeof h + (h.flags & RECORD_EXPIRES ? 8 : 0), h.topic_bytes);
+        if (offset >= q->next && !f->control && recent_wants(q, topic)) {
+            struct record r;
+            if (q->found == q->count_max)
+                return false;
+            /* Its own bytes a moment ago: this is memory, it cannot be corrupt. */
+            enum status st = record_decode(slice_of(f->bytes + at, bytes), f->seed, f->base_offset, &r);
+            assert(st == ST_OK);
+            if (record_to_msg(&r, l->index, &q->msgs[q->found]) != ST_OK)
+                return false;
+            q->found++;
+        }
+        if (offset >= q->next)
+            q->next = offset + 1;
+        at += bytes;
+    }
+    return true;
+}
+
+enum status lane_recent(struct lane *l, uint64_t from, struct slice topic,
+                        bool (*wants)(void *ctx, struct slice topic), void *wants_ctx, uint32_t count_max,
+                        struct msg **msgs, uint32_t *found, uint64_t *next)
+{
+    uint64_t oldest = l->frames_count ? ring_at(l, 0)->base_offset : l->open ? l->open->base_offset : l->next;
+    if (from < oldest)
+        return ST_NOT_FOUND;
+    struct recent q = {.topic = topic,
+                       .wants = wants,
+                       .wants_ctx = wants_ctx,
+                       .count_max = count_max,
+                       .msgs = msgs,
+                       .next = from};
+    bool more = true;
+    for (uint32_t i = ring_find(l, from); more && i < l->frames_count; i++)
+        more = recent_frame(l, ring_at(l, i), &q);
+    if (more && l->open)
+        recent_frame(l, l->open, &q);
+    *found = q.found;
+    *next = q.next;
+    return ST_OK;
+}

@@ -1,0 +1,87 @@
+/* A lane: gives records their offsets and their places in a file, and builds frames. Everything here is
+ * arithmetic and copying on the owning loop; the writer and the reader threads get finished frames.
+ *
+ * Three threads meet in a lane by four numbers, each written by one of them. */
+#ifndef TG_CORE_STORE_LANE_H
+#define TG_CORE_STORE_LANE_H
+
+#include "core/store/frame.h"
+#include "core/store/store.h"
+
+struct binding;
+struct reader;
+struct writer;
+
+/* What all lanes of a store share. */
+struct lane_env {
+    const struct store_options *options;
+    uint32_t log_epoch;
+    uint64_t incarnation;
+    struct frame_pool pool;
+    struct writer *writer;
+    struct reader *reader;
+};
+
+struct lane {
+    struct lane_env *env;
+    unsigned index;
+
+    /* owning loop */
+    struct loop *loop;
+    struct metrics *metrics;
+    const struct store_events *events;
+    void *events_ctx;
+    struct frame *open; /* the frame being filled; NULL: none */
+    struct segment *segment; /* where the next frame goes */
+    uint64_t position; /* in its file */
+    uint64_t next;
+    uint64_t durable; /* as told by the writer */
+    uint64_t marked; /* the highest synced_below that was written */
+    uint64_t start_offset; /* of this run's START */
+    uint64_t last_time_ms;
+    uint64_t unsynced_bytes; /* of frames and the open frame that are not durable */
+    uint64_t frame_bytes_guess; /* as large as the last frame was */
+    struct timer lazy_timer, mark_timer;
+
+    /* Frames in memory, oldest first: those not durable, and the last recent_bytes of durable ones. A ring.
+     */
+    struct frame **frames;
+    uint32_t frames_cap, frames_first, frames_count, frames_durable;
+    uint64_t durable_bytes; /* memory of the durable ones */
+
+    /* Frames that the reader has not been given: it needs them when something is read, or many. */
+    struct mail *reader_first, *reader_last;
+    uint64_t reader_bytes;
+
+    struct binding *binding;
+
+    _Alignas(64) _Atomic uint64_t first; /* lowest offset kept; reader writes, any thread reads */
+    _Atomic uint64_t durable_next; /* writer writes (release), loop and reader read (acquire) */
+    _Atomic uint64_t written_next; /* writer writes (release): below it the file can be read */
+    _Atomic uint64_t sealed_next; /* writer writes (release): below it are sealed and synced segments */
+};
+
+void lane_init(struct lane *l, struct lane_env *env, unsigned index);
+void lane_deinit(struct lane *l);
+
+/* Begins a segment at `next` with START. Start-up, before lane_bind. ST_NO_MEMORY, ST_IO. */
+enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next,
+                       bool after_clean_stop) MUST_CHECK;
+/* Takes note that all is durable, without telling anybody. Start-up. */
+void lane_settle(struct lane *l);
+void lane_bind(struct lane *l, struct loop *loop, const struct store_events *events, void *ctx,
+               struct metrics *metrics);
+/* Shutdown: everything to writer and reader. No loop any more. */
+void lane_finish(struct lane *l);
+
+enum status lane_append(struct lane *l, struct msg *m, bool wait) MUST_CHECK;
+void lane_flush(struct lane *l);
+/* Closes the open frame and gives all frames to the reader: before a read. */
+void lane_hand_over(struct lane *l);
+/* The writer has moved durable_next. Tells the owner. */
+void lane_on_durable(struct lane *l);
+enum status lane_recent(struct lane *l, uint64_t from, struct slice topic,
+                        bool (*wants)(void *ctx, struct slice topic), void *wants_ctx, uint32_t count_max,
+                        struct msg **msgs, uint32_t *found, uint64_t *next) MUST_CHECK;
+
+#endif

@@ -1,0 +1,316 @@
+/* A read goes through its range in spans: a span lies within one volume and holds no damage that is known.
+ * So damage is met only at a span's end, whichever way the span is read:
+ *
+ *     |--- span ---|xxx bad xxx|------ span ------| next volume ...
+ *                  ^ the read ends here; the next one begins here, answers ST_CORRUPT and says where to go on
+ *
+ * Damage that is newer than the index (a record that does not verify now) is met by the walk itself and
+ * handled the same way. */
+#include "core/store/query.h"
+
+#include "core/hash.h"
+#include "core/store/scan.h"
+#include "core/store/segment.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SCAN_STEP_BYTES_MAX = 4 << 20,
+    NEAR_BYTES = 32 << 10, /* the next record is so near that one window should hold both */
+    FAR_AHEAD_BYTES = 2 << 10,
+    NEAR_AHEAD_BYTES = 64 << 10,
+};
+
+enum go { GO_ON, GO_STOP };
+
+struct step {
+    struct query_tools *tools;
+    struct shelf *shelf;
+    struct store_read *read;
+    struct volume *volume;
+    uint64_t topic_id;
+    bool out_of_budget;
+};
+
+void query_tools_init(struct query_tools *t)
+{
+    memset(t, 0, sizeof *t);
+    source_init(&t->source);
+}
+
+void query_tools_deinit(struct query_tools *t)
+{
+    source_deinit(&t->source);
+}
+
+void query_begin(struct store_read *r, uint64_t first)
+{
+    r->status = r->from < first ? ST_GONE : ST_OK;
+    r->first = first;
+    r->next = r->from < first ? first : r->from;
+    r->found = 0;
+    r->msgs = NULL;
+    r->msgs_cap = 0;
+    r->bytes = 0;
+}
+
+/* --- collecting --- */
+
+/* [from, to) cannot be read. What has been found is the answer; with nothing found the damage is. */
+static enum go damaged(struct step *s, uint64_t from, uint64_t to)
+{
+    struct store_read *r = s->read;
+    if (r->count_only) {
+        r->next = to;
+        return GO_ON;
+    }
+    if (r->found > 0) {
+        r->next = from;
+        return GO_STOP;
+    }
+    r->status = ST_CORRUPT;
+    r->next = to;
+    return GO_STOP;
+}
+
+static bool msgs_reserve(struct store_read *r)
+{
+    if (r->found < r->msgs_cap)
+        return true;
+    uint32_t cap = r->msgs_cap ? r->msgs_cap * 2 : 16;
+    struct msg **msgs = realloc(r->msgs, cap * sizeof(struct msg *));
+    if (!msgs)
+        return false;
+    r->msgs = msgs;
+    r->msgs_cap = cap;
+    return true;
+}
+
+/* A record that is wanted. Moves `next` behind it when it was taken. */
+static enum go collect(struct step *s, const struct record *record)
+{
+    struct store_read *r = s->read;
+    if (r->count_only) {
+        r->found++;
+        r->next = record->offset + 1;
+        return GO_ON;
+    }
+    uint64_t bytes = record->topic.len + record->payload.len;
+    if (r->found > 0 && r->bytes + bytes > r->bytes_max) {
+        r->next = record->offset;
+        return GO_STOP;
+    }
+    if (!msgs_reserve(r) || record_to_msg(record, r->lane, &r->msgs[r->found]) != ST_OK) {
+        r->next = record->offset;
+        r->status = r->found > 0 ? ST_OK : ST_NO_MEMORY;
+        return GO_STOP;
+    }
+    r->found++;
+    r->bytes += bytes;
+    r->next = record->offset + 1;
+    return r->found == r->count_max ? GO_STOP : GO_ON;
+}
+
+/* --- by topic --- */
+
+static uint32_t lower_bound(struct index_places p, uint64_t delta)
+{
+    uint32_t low = 0, high = p.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (p.places[middle].delta < delta)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The record that an index entry names. ST_CORRUPT: it is not there. */
+static enum status fetch(struct step *s, struct index_place place, struct record *out)
+{
+    struct source *source = &s->tools->source;
+    uint64_t position = place.place * 8ull, offset = s->volume->base_offset + place.delta;
+    bool failed = false;
+    struct record_header h;
+    const uint8_t *bytes = source_get(source, position, sizeof h, &failed);
+    if (!bytes)
+        return ST_CORRUPT;
+    memcpy(&h, bytes, sizeof h);
+    uint32_t claimed = record_claimed_bytes(bytes, source->end - position);
+    if (claimed == 0 || h.offset_delta > offset)
+        return ST_CORRUPT;
+    bytes = source_get(source, position, claimed, &failed);
+    if (!bytes)
+        return ST_CORRUPT;
+    uint64_t frame_base = offset - h.offset_delta;
+    return record_decode(slice_of(bytes, claimed), record_seed(s->volume->segment_epoch, frame_base),
+                         frame_base, out);
+}
+
+static enum go topic_span(struct step *s, uint64_t stop)
+{
+    struct store_read *r = s->read;
+    struct index_places p = volume_find(s->volume, s->topic_id);
+    uint32_t i = lower_bound(p, r->next - s->volume->base_offset);
+    uint32_t end = lower_bound(p, stop - s->volume->base_offset);
+    if (r->count_only) { /* by the index alone: a name whose topic_id collides would be counted too */
+        r->found += end - i;
+        i = end;
+    }
+    for (; i < end; i++) {
+        bool near = i + 1 < end && (p.places[i + 1].place - p.places[i].place) * 8ull < NEAR_BYTES;
+        s->tools->source.ahead = near ? NEAR_AHEAD_BYTES : FAR_AHEAD_BYTES;
+        uint64_t offset = s->volume->base_offset + p.places[i].delta;
+        struct record record;
+        if (fetch(s, p.places[i], &record) != ST_OK)
+            return damaged(s, offset, offset + 1);
+        if (slice_equal(record.topic, r->topic) && collect(s, &record) == GO_STOP)
+            return GO_STOP;
+    }
+    r->next = stop;
+    return GO_ON;
+}
+
+/* --- in order --- */
+
+static bool wanted(struct step *s, const struct record *record)
+{
+    const struct store_read *r = s->read;
+    struct slice topic = record->topic;
+    if (!r->wants)
+        return true;
+    if (topic.len > MEMO_TOPIC_BYTES)
+        return r->wants(r->wants_ctx, topic);
+    struct memo_slot *slot = &s->tools->memo[record->topic_id % MEMO_SLOTS];
+    if (slot->step != s->tools->step || !slice_equal(slice_of(slot->topic, slot->len), topic)) {
+        slot->step = s->tools->step;
+        slot->len = (uint8_t)topic.len;
+        if (topic.len > 0)
+            memcpy(slot->topic, topic.data, topic.len);
+        slot->wanted = r->wants(r->wants_ctx, topic);
+    }
+    return slot->wanted;
+}
+
+static void advance(struct store_read *r, uint64_t to, uint64_t stop)
+{
+    to = to < stop ? to : stop;
+    r->next = to > r->next ? to : r->next;
+}
+
+static enum go on_frame(struct step *s, struct scan *scan, uint64_t begun, uint64_t stop)
+{
+    struct store_read *r = s->read;
+    const struct frame_header *f = &scan->frame;
+    uint64_t end = f->base_offset + f->record_count;
+    if (f->base_offset > r->next)
+        advance(r, f->base_offset, stop);
+    if (f->flags & FRAME_CONTROL)
+        advance(r, end, stop);
+    if (end <= r->next)
+        scan_skip_frame(scan);
+    else if (scan->frame_position - begun > SCAN_STEP_BYTES_MAX) {
+        s->out_of_budget = true;
+        return GO_STOP;
+    }
+    return GO_ON;
+}
+
+static enum go on_record(struct step *s, const struct record *record)
+{
+    struct store_read *r = s->read;
+    if (record->offset < r->next)
+        return GO_ON;
+    if (!record->internal && wanted(s, record))
+        return collect(s, record);
+    r->next = record->offset + 1;
+    return GO_ON;
+}
+
+static enum go scan_span(struct step *s, uint64_t stop)
+{
+    struct store_read *r = s->read;
+    uint64_t position, frame_offset;
+    struct scan scan;
+    volume_frame_before(s->volume, r->next, &position, &frame_offset);
+    scan_init(&scan, &s->tools->source, s->volume->segment_epoch, s->volume->base_offset, position,
+              frame_offset);
+    enum go go = GO_ON;
+    while (r->next < stop && go == GO_ON) {
+        switch (scan_next(&scan)) {
+        case SCAN_FRAME:
+            go = on_frame(s, &scan, position, stop);
+            break;
+        case SCAN_RECORD:
+            go = on_record(s, &scan.record);
+            break;
+        case SCAN_BAD: /* newer than the index */
+            if (scan.bad_to > r->next)
+                go = damaged(s, scan.bad_from > r->next ? scan.bad_from : r->next, scan.bad_to);
+            break;
+        case SCAN_END:
+            go = damaged(s, r->next, stop);
+            break;
+        }
+    }
+    return go;
+}
+
+/* --- spans --- */
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The frames in memory that belong to the volume. */
+static void open_source(struct step *s)
+{
+    const struct frame *first = s->shelf->memory_first, *end;
+    while (first && first->segment->header.segment_epoch != s->volume->segment_epoch)
+        first = first->reader_next;
+    for (end = first; end && end->segment == first->segment;)
+        end = end->reader_next;
+    source_open(&s->tools->source, s->volume->fd, s->volume->data_end, first, end);
+}
+
+static enum go next_span(struct step *s)
+{
+    struct store_read *r = s->read;
+    uint32_t i = shelf_find(s->shelf, r->next);
+    if (i == s->shelf->count) { /* offsets that a start has jumped over */
+        r->next = r->end;
+        return GO_ON;
+    }
+    struct volume *v = s->shelf->volumes[i];
+    s->volume = v;
+    if (r->next < v->base_offset) {
+        r->next = least(v->base_offset, r->end);
+        return GO_ON;
+    }
+    uint64_t stop = least(r->end, v->next_offset), bad_from, bad_to;
+    if (volume_use(&s->tools->cache, s->shelf, v) != ST_OK)
+        return damaged(s, r->next, stop);
+    if (volume_bad_from(v, r->next, &bad_from, &bad_to)) {
+        if (bad_from <= r->next)
+            return damaged(s, r->next, least(bad_to, r->end));
+        stop = least(stop, bad_from);
+    }
+    open_source(s);
+    return r->topic.data ? topic_span(s, stop) : scan_span(s, stop);
+}
+
+bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r)
+{
+    struct step s = {.tools = t, .shelf = shelf, .read = r};
+    if (r->status != ST_OK)
+        return true;
+    if (r->topic.data)
+        s.topic_id = hash64_stable(r->topic);
+    t->step++;
+    while (r->next < r->end && next_span(&s) == GO_ON)
+        ;
+    return !(s.out_of_budget && r->count_only);
+}

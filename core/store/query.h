@@ -1,0 +1,35 @@
+/* One step of one read: by topic through the index, or in order by a walk over frames. Reader thread. */
+#ifndef TG_CORE_STORE_QUERY_H
+#define TG_CORE_STORE_QUERY_H
+
+#include "core/store/source.h"
+#include "core/store/store.h"
+#include "core/store/volume.h"
+
+enum { MEMO_SLOTS = 1024, MEMO_TOPIC_BYTES = 55 };
+
+/* What wants() said about a topic, during one step. The name is compared: topic_id has a public key. */
+struct memo_slot {
+    uint32_t step; /* of which it is */
+    uint8_t len;
+    bool wanted;
+    uint8_t topic[MEMO_TOPIC_BYTES];
+};
+
+/* What reads share; one at a time uses it. */
+struct query_tools {
+    struct source source;
+    struct volume_cache cache;
+    uint32_t step;
+    struct memo_slot memo[MEMO_SLOTS];
+};
+
+void query_tools_init(struct query_tools *t);
+void query_tools_deinit(struct query_tools *t);
+
+/* Readies the answer's fields. `first`: the lowest offset kept. */
+void query_begin(struct store_read *r, uint64_t first);
+/* True: the answer is complete. False: a bounded amount of work is done and more is left. */
+bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r);
+
+#endif

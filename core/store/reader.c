@@ -1,0 +1,298 @@
+/* A thread that owns the index: what it reads and what it writes nobody else touches, so there is nothing to
+ * lock. Frames and reads of a lane come by one mailbox in the order in which its loop posted them; a read
+ * therefore sees everything that was appended before it.
+ *
+ * Reads take turns, a bounded step each. Between them indexes of sealed segments are written: a tenth of a
+ * second for 256 MiB, in which reads wait and appends do not. */
+#include "core/store/reader.h"
+
+#include "core/logging.h"
+#include "core/pool.h"
+#include "core/store/query.h"
+#include "core/store/segment.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EXIT_RETRY = 75, TURNS_AN_INDEX = 256 };
+
+struct reader {
+    const struct store_options *options;
+    struct lane *lanes;
+    struct shelf *shelves;
+    unsigned lane_count;
+    struct mailbox box;
+    struct mail stop;
+    pthread_t thread;
+    struct metrics *metrics;
+    struct store_read *queue_first, *queue_last;
+    bool stopping;
+    uint32_t turns;
+    struct query_tools tools;
+};
+
+/* --- frames --- */
+
+static enum status index_records(struct volume *v, const struct frame *f)
+{
+    uint64_t at = sizeof(struct frame_header);
+    for (uint32_t i = 0; i < f->record_count; i++) {
+        struct record_header h;
+        memcpy(&h, f->bytes + at, sizeof h);
+        struct index_place place = {(uint32_t)(f->base_offset + h.offset_delta - v->base_offset),
+                                    (uint32_t)((f->position + at) / 8)};
+        enum status st = topic_index_add(v->index, h.topic_id, place);
+        if (st != ST_OK)
+            return st;
+        v->last_time_ms = h.time_ms;
+        at += align8(h.record_bytes);
+    }
+    return ST_OK;
+}
+
+static enum status index_frame(struct shelf *shelf, const struct frame *f)
+{
+    const struct segment_header *h = &f->segment->header;
+    struct volume *v = shelf->count ? shelf->volumes[shelf->count - 1] : NULL;
+    enum status st = ST_OK;
+    if (!v || v->segment_epoch != h->segment_epoch) {
+        st = shelf_add(shelf, h->base_offset, h->segment_epoch, &v);
+        if (st == ST_OK)
+            st = topic_index_create(&v->index);
+        if (st != ST_OK)
+            return st;
+    }
+    st = topic_index_add_frame(v->index, (struct index_place){(uint32_t)(f->base_offset - v->base_offset),
+                                                              (uint32_t)(f->position / 8)});
+    if (st == ST_OK && !f->control)
+        st = index_records(v, f);
+    v->next_offset = frame_next_offset(f);
+    v->data_end = f->position + f->len;
+    return st;
+}
+
+void reader_frame_arrival(struct mail *mail)
+{
+    struct frame *f = LIST_OF(mail, struct frame, to_reader);
+    struct reader *r = f->lane->env->reader;
+    struct shelf *shelf = &r->shelves[f->lane->index];
+    if (index_frame(shelf, f) != ST_OK) {
+        /* An index with holes would lose records in silence; the next start makes it from the files. */
+        log_error("no memory for the log's index lane=%u; give the process more, then start again",
+                  shelf->lane);
+        _exit(EXIT_RETRY);
+    }
+    f->reader_next = NULL;
+    if (shelf->memory_last)
+        shelf->memory_last->reader_next = f;
+    else
+        shelf->memory_first = f;
+    shelf->memory_last = f;
+}
+
+/* Drops frames that can be read from the file. A mark has no offset of its own, so it goes with the next
+ * frame that has. */
+static void drop_written(struct reader *r, unsigned lane)
+{
+    struct shelf *shelf = &r->shelves[lane];
+    /* Acquire: the writer's release after its write. */
+    uint64_t written = atomic_load_explicit(&r->lanes[lane].written_next, memory_order_acquire);
+    struct frame *keep = shelf->memory_first;
+    for (struct frame *f = keep; f && frame_next_offset(f) <= written; f = f->reader_next) {
+        if (f->record_count > 0)
+            keep = f->reader_next;
+    }
+    while (shelf->memory_first != keep) {
+        struct frame *f = shelf->memory_first;
+        shelf->memory_first = f->reader_next;
+        frame_unref(f);
+    }
+    if (!shelf->memory_first)
+        shelf->memory_last = NULL;
+}
+
+/* Writes one index that is due. False: none was. */
+static bool write_index(struct reader *r)
+{
+    for (unsigned lane = 0; lane < r->lane_count; lane++) {
+        struct shelf *shelf = &r->shelves[lane];
+        /* Acquire: the writer's release after it has synced the sealed file. */
+        uint64_t sealed = atomic_load_explicit(&r->lanes[lane].sealed_next, memory_order_acquire);
+        for (uint32_t i = shelf->count; i-- > 0 && shelf->volumes[i]->index;) {
+            struct volume *v = shelf->volumes[i];
+            if (v->next_offset > sealed || v->write_refused)
+                continue;
+            enum status st = volume_write_index(shelf, v);
+            assert(st == ST_OK || v->write_refused); /* logged there; the index stays in memory */
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- reads --- */
+
+static void on_home(struct mail *mail)
+{
+    struct store_read *read = (struct store_read *)mail; /* its first member */
+    read->on_done(read);
+}
+
+static void on_read(struct mail *mail)
+{
+    struct store_read *read = (struct store_read *)mail;
+    struct reader *r = read->reader;
+    /* Acquire: only for the number itself; files are removed by this thread. */
+    query_begin(read, atomic_load_explicit(&r->lanes[read->lane].first, memory_order_acquire));
+    read->queue_next = NULL;
+    if (r->queue_last)
+        r->queue_last->queue_next = read;
+    else
+        r->queue_first = read;
+    r->queue_last = read;
+}
+
+static struct store_read *queue_pop(struct reader *r)
+{
+    struct store_read *read = r->queue_first;
+    r->queue_first = read->queue_next;
+    if (!r->queue_first)
+        r->queue_last = NULL;
+    return read;
+}
+
+static void serve_one(struct reader *r)
+{
+    struct store_read *read = queue_pop(r);
+    drop_written(r, read->lane);
+    if (!query_step(&r->tools, &r->shelves[read->lane], read)) {
+        read->queue_next = NULL;
+        if (r->queue_last)
+            r->queue_last->queue_next = read;
+        else
+            r->queue_first = read;
+        r->queue_last = read;
+        return;
+    }
+    metric_add(r->metrics, M_LOG_READS, 1);
+    metric_add(r->metrics, M_LOG_READ_RECORDS, read->count_only ? 0 : read->found);
+    read->mail.on_arrival = on_home;
+    loop_post(read->home, &read->mail);
+}
+
+/* --- the thread --- */
+
+static void take_letters(struct reader *r)
+{
+    for (struct mail *mail = mailbox_take(&r->box), *next; mail; mail = next) {
+        next = mail->next;
+        if (mail == &r->stop)
+            r->stopping = true;
+        else
+            mail->on_arrival(mail);
+    }
+}
+
+static void wait_for_letters(struct reader *r)
+{
+    if (!mailbox_sleep(&r->box))
+        return;
+    struct pollfd pfd = {.fd = r->box.wake_fd, .events = POLLIN};
+    poll(&pfd, 1, -1);
+    mailbox_awake(&r->box);
+}
+
+static void *reader_main(void *arg)
+{
+    struct reader *r = arg;
+    for (;;) {
+        take_letters(r);
+        for (unsigned i = 0; i < r->lane_count; i++)
+            drop_written(r, i);
+        /* Now and then an index even if reads never end: it holds memory. */
+        if (++r->turns % TURNS_AN_INDEX == 0)
+            write_index(r);
+        if (r->queue_first)
+            serve_one(r);
+        else if (!write_index(r)) {
+            if (r->stopping)
+                break;
+            wait_for_letters(r);
+        }
+    }
+    pool_drain();
+    return NULL;
+}
+
+enum status reader_start(struct reader *r)
+{
+    return pthread_create(&r->thread, NULL, reader_main, r) == 0 ? ST_OK : ST_NO_MEMORY;
+}
+
+void reader_stop(struct reader *r)
+{
+    mailbox_post(&r->box, &r->stop);
+    pthread_join(r->thread, NULL);
+}
+
+void reader_post_frames(struct reader *r, struct mail *first, struct mail *last)
+{
+    mailbox_post_chain(&r->box, first, last);
+}
+
+void reader_post_read(struct reader *r, struct store_read *read)
+{
+    read->reader = r;
+    read->mail.on_arrival = on_read;
+    mailbox_post(&r->box, &read->mail);
+}
+
+/* --- life --- */
+
+enum status reader_create(const struct store_options *options, struct lane *lanes, struct shelf *shelves,
+                          struct reader **out)
+{
+    struct reader *r = calloc(1, sizeof *r);
+    if (!r)
+        return ST_NO_MEMORY;
+    r->options = options;
+    r->lanes = lanes;
+    r->shelves = shelves;
+    r->lane_count = options->lane_count;
+    enum status st = mailbox_open(&r->box);
+    if (st != ST_OK) {
+        free(r);
+        return st;
+    }
+    r->metrics = metrics_register();
+    query_tools_init(&r->tools);
+    *out = r;
+    return ST_OK;
+}
+
+static void drop_memory(struct shelf *shelf)
+{
+    for (struct frame *f = shelf->memory_first, *next; f; f = next) {
+        next = f->reader_next;
+        frame_unref(f);
+    }
+    shelf->memory_first = shelf->memory_last = NULL;
+}
+
+void reader_destroy(struct reader *r)
+{
+    if (!r)
+        return;
+    /* Only after a start that failed half way. */
+    for (struct mail *mail = mailbox_take(&r->box), *next; mail; mail = next) {
+        next = mail->next;
+        frame_unref(LIST_OF(mail, struct frame, to_reader));
+    }
+    for (unsigned i = 0; i < r->lane_count; i++)
+        drop_memory(&r->shelves[i]);
+    query_tools_deinit(&r->tools);
+    mailbox_close(&r->box);
+    free(r);
+}

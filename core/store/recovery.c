@@ -1,0 +1,451 @@
+/* Which damage is a torn tail and which is rot decides between losing nothing and losing acknowledged
+ * records, so there is one rule and it needs a witness: `synced_below`, from any later frame, any index, or
+ * the MANIFEST. Below the highest witness nothing may be missing: damage is rot and stays. At or above it
+ * nothing was acknowledged: the first damage is where the log ends.
+ *
+ *     segment 0 (indexed)   segment 1            segment 2
+ *     |###############|     |####x####|          |###?......|
+ *                                ^ rot: below S   ^ S   ^ torn: the file is cut here
+ */
+#include "core/store/recovery.h"
+
+#include "core/logging.h"
+#include "core/store/scan.h"
+#include "core/store/segment.h"
+#include "core/store/survey.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* One segment file. */
+struct item {
+    uint64_t base_offset;
+    uint64_t previous_next; /* what its header says of the segment before; base_offset when it says nothing */
+    uint64_t file_bytes;
+    uint64_t segment_epoch; /* 0: not known, nothing can be read */
+    bool blank; /* its first bytes are zero: made, never written */
+    bool indexed;
+    struct index_header index;
+    struct survey survey; /* when not indexed */
+    int fd; /* while not indexed */
+};
+
+struct run {
+    struct shelf *shelf;
+    struct recovery *r;
+    struct buf *error;
+    struct item *items;
+    uint32_t count, cap;
+    uint64_t synced_below;
+    struct source source;
+};
+
+static enum status refuse(struct run *run, enum status st, const struct item *item, const char *what)
+{
+    char path[PATH_MAX] = "";
+    if (item && shelf_path(run->shelf, item->base_offset, "seg", path, sizeof path) != ST_OK)
+        path[0] = '\0';
+    /* Only a line for people: what does not fit is left out. */
+    if (buf_printf(run->error, "%s: %s", item ? path : run->shelf->folder, what) != ST_OK)
+        buf_clear(run->error);
+    return st;
+}
+
+static enum status refuse_errno(struct run *run, const struct item *item, const char *what)
+{
+    char line[256];
+    enum status st = errno == ENOSPC || errno == EDQUOT ? ST_NO_SPACE : ST_IO;
+    snprintf(line, sizeof line, "cannot %s: %s", what, strerror(errno));
+    return refuse(run, st, item, line);
+}
+
+/* --- the folder --- */
+
+static int compare_items(const void *a, const void *b)
+{
+    const struct item *x = a, *y = b;
+    return x->base_offset < y->base_offset ? -1 : x->base_offset > y->base_offset;
+}
+
+static enum status add_item(struct run *run, uint64_t base_offset)
+{
+    if (run->count == run->cap) {
+        uint32_t cap = run->cap ? run->cap * 2 : 64;
+        struct item *items = realloc(run->items, cap * sizeof *items);
+        if (!items)
+            return refuse(run, ST_NO_MEMORY, NULL, "no memory");
+        run->items = items;
+        run->cap = cap;
+    }
+    run->items[run->count++] =
+        (struct item){.base_offset = base_offset, .previous_next = base_offset, .fd = -1};
+    return ST_OK;
+}
+
+static enum status list_items(struct run *run)
+{
+    enum status st = ST_OK;
+    DIR *dir = opendir(run->shelf->folder);
+    if (!dir)
+        return refuse_errno(run, NULL, "read the folder");
+    for (struct dirent *entry; st == ST_OK && (entry = readdir(dir));) {
+        uint64_t base_offset;
+        size_t len = strlen(entry->d_name);
+        if (segment_name_parse(entry->d_name, "seg", &base_offset))
+            st = add_item(run, base_offset);
+        else if (len > 4 && strcmp(entry->d_name + len - 4, ".tmp") == 0)
+            unlinkat(dirfd(dir), entry->d_name, 0); /* an index that was not finished */
+    }
+    closedir(dir);
+    if (run->count > 0)
+        qsort(run->items, run->count, sizeof *run->items, compare_items);
+    return st;
+}
+
+static enum status remove_file(struct run *run, uint64_t base_offset, const char *suffix)
+{
+    char path[PATH_MAX];
+    const struct store_files *files = run->shelf->files;
+    enum status st = shelf_path(run->shelf, base_offset, suffix, path, sizeof path);
+    if (st != ST_OK)
+        return refuse(run, st, NULL, "the path is too long");
+    if (files->unlink(files->ctx, path) < 0 && errno != ENOENT)
+        return refuse_errno(run, NULL, "remove a file");
+    return ST_OK;
+}
+
+/* --- looking at a segment --- */
+
+static enum status read_header(struct run *run, struct item *item)
+{
+    uint8_t bytes[sizeof(struct segment_header) + sizeof(struct frame_header)] = {0};
+    static const uint8_t zero[sizeof bytes];
+    ssize_t n = pread(item->fd, bytes, sizeof bytes, 0);
+    if (n < 0)
+        return refuse_errno(run, item, "read it");
+    item->blank = memcmp(bytes, zero, sizeof bytes) == 0;
+    struct segment_header h;
+    enum status st = segment_header_decode(bytes, &h);
+    if (st == ST_UNSUPPORTED)
+        return refuse(run, st, item, "a newer version wrote it; start that version");
+    if (st == ST_OK) {
+        if (h.lane != run->shelf->lane || h.base_offset != item->base_offset ||
+            h.log_epoch != run->r->log_epoch)
+            return refuse(run, ST_CORRUPT, item,
+                          "belongs to another log or place; put the folder back as it was");
+        item->segment_epoch = h.segment_epoch;
+        item->previous_next = h.previous_next;
+        return ST_OK;
+    }
+    /* The header is damaged; the first frame knows the epoch too. */
+    struct frame_header frame;
+    uint64_t room = item->file_bytes < sizeof h ? 0 : item->file_bytes - sizeof h;
+    if (n == (ssize_t)sizeof bytes && frame_header_decode_any(bytes + sizeof h, room, &frame) == ST_OK &&
+        frame.base_offset == item->base_offset)
+        item->segment_epoch = frame.segment_epoch;
+    if (!item->blank)
+        log_warn("log segment header is damaged lane=%u segment=%" PRIu64 " readable=%d", run->shelf->lane,
+                 item->base_offset, item->segment_epoch != 0);
+    return ST_OK;
+}
+
+static bool has_index(const struct run *run, struct item *item)
+{
+    char path[PATH_MAX];
+    if (shelf_path(run->shelf, item->base_offset, "idx", path, sizeof path) != ST_OK ||
+        index_file_peek(path, &item->index) != ST_OK)
+        return false;
+    const struct index_header *h = &item->index;
+    if (h->lane != run->shelf->lane || h->base_offset != item->base_offset ||
+        h->segment_bytes != item->file_bytes ||
+        (item->segment_epoch != 0 && h->segment_epoch != item->segment_epoch))
+        return false;
+    item->segment_epoch = h->segment_epoch;
+    return true;
+}
+
+/* Where the last bytes are that were ever written: a preallocated file is mostly hole. */
+static uint64_t written_bytes(const struct item *item)
+{
+    off_t end = 0;
+    for (;;) {
+        off_t data = lseek(item->fd, end, SEEK_DATA);
+        if (data < 0)
+            return errno == ENXIO ? (uint64_t)end : item->file_bytes;
+        off_t hole = lseek(item->fd, data, SEEK_HOLE);
+        if (hole <= data)
+            return item->file_bytes;
+        end = hole;
+    }
+}
+
+static enum status survey_item(struct run *run, struct item *item)
+{
+    topic_index_destroy(item->survey.index);
+    survey_deinit(&item->survey);
+    uint64_t end = item->segment_epoch ? written_bytes(item) : sizeof(struct segment_header);
+    source_open(&run->source, item->fd, end, NULL, NULL);
+    if (survey_run(&run->source, item->segment_epoch, item->base_offset, &item->survey) != ST_OK)
+        return refuse(run, ST_NO_MEMORY, item, "no memory for its index");
+    if (item->survey.io_failed) {
+        errno = EIO;
+        return refuse_errno(run, item, "read it");
+    }
+    return ST_OK;
+}
+
+static enum status examine(struct run *run, struct item *item)
+{
+    char path[PATH_MAX];
+    struct stat stat;
+    enum status st = shelf_path(run->shelf, item->base_offset, "seg", path, sizeof path);
+    if (st != ST_OK)
+        return refuse(run, st, NULL, "the path is too long");
+    item->fd = open(path, O_RDWR | O_CLOEXEC);
+    if (item->fd < 0 || fstat(item->fd, &stat) < 0)
+        return refuse_errno(run, item, "open it");
+    item->file_bytes = (uint64_t)stat.st_size;
+    st = read_header(run, item);
+    if (st != ST_OK)
+        return st;
+    item->indexed = has_index(run, item);
+    if (item->indexed) {
+        close(item->fd);
+        item->fd = -1;
+        return ST_OK;
+    }
+    /* After a failed sync the cache may show what the disk does not have. Dirty pages stay. */
+    posix_fadvise(item->fd, 0, 0, POSIX_FADV_DONTNEED);
+    return survey_item(run, item);
+}
+
+/* --- judging --- */
+
+static uint64_t item_end(const struct item *item)
+{
+    return item->indexed ? item->index.next_offset : item->survey.next_offset;
+}
+
+static uint64_t highest_witness(const struct run *run)
+{
+    uint64_t synced = run->r->synced_below;
+    for (uint32_t i = 0; i < run->count; i++) {
+        const struct item *item = &run->items[i];
+        uint64_t says = item->indexed ? item->index.next_offset : item->survey.synced_below;
+        synced = says > synced ? says : synced;
+    }
+    return synced;
+}
+
+/* Where item `i` should end, from what follows it. */
+static uint64_t expected_end(const struct run *run, uint32_t i)
+{
+    return i + 1 < run->count ? run->items[i + 1].previous_next : run->synced_below;
+}
+
+/* The first torn place of item `i`. False: it has none. */
+static bool find_tear(const struct run *run, uint32_t i, uint64_t *position)
+{
+    const struct item *item = &run->items[i];
+    for (uint32_t k = 0; k < item->survey.spot_count; k++) {
+        if (item->survey.spots[k].frame_offset >= run->synced_below) {
+            *position = item->survey.spots[k].position;
+            return true;
+        }
+    }
+    bool short_of_next = i + 1 < run->count && item->survey.next_offset < expected_end(run, i);
+    *position = item->survey.data_end;
+    return short_of_next && item->survey.next_offset >= run->synced_below;
+}
+
+/* --- mending --- */
+
+static enum status sync_item(struct run *run, const struct item *item)
+{
+    const struct store_files *files = run->shelf->files;
+    return files->sync(files->ctx, item->fd) == 0 ? ST_OK : refuse_errno(run, item, "sync it");
+}
+
+static enum status cut_file(struct run *run, struct item *item, uint64_t position)
+{
+    const struct store_files *files = run->shelf->files;
+    if (files->truncate(files->ctx, item->fd, (off_t)position) < 0)
+        return refuse_errno(run, item, "cut its torn end");
+    item->file_bytes = position;
+    return ST_OK;
+}
+
+static void item_deinit(struct item *item)
+{
+    if (item->fd >= 0)
+        close(item->fd);
+    item->fd = -1;
+    topic_index_destroy(item->survey.index);
+    survey_deinit(&item->survey);
+}
+
+/* Removes the items from `from` on: nothing in them was acknowledged. */
+static enum status remove_items(struct run *run, uint32_t from)
+{
+    enum status st = ST_OK;
+    while (run->count > from && st == ST_OK) {
+        struct item *item = &run->items[run->count - 1];
+        run->r->torn_bytes += item->survey.data_end;
+        st = remove_file(run, item->base_offset, "idx");
+        if (st == ST_OK)
+            st = remove_file(run, item->base_offset, "seg");
+        item_deinit(item);
+        run->count--;
+    }
+    return st;
+}
+
+/* The newest file holds nothing. One that was never written goes; what we do not understand is kept aside. */
+static enum status drop_empty_last(struct run *run)
+{
+    struct item *item = &run->items[run->count - 1];
+    const struct store_files *files = run->shelf->files;
+    char path[PATH_MAX], aside[PATH_MAX];
+    if (item->blank || item->segment_epoch != 0)
+        return remove_items(run, run->count - 1);
+    if (shelf_path(run->shelf, item->base_offset, "seg", path, sizeof path) != ST_OK ||
+        shelf_path(run->shelf, item->base_offset, "bad", aside, sizeof aside) != ST_OK)
+        return refuse(run, ST_TOO_LARGE, NULL, "the path is too long");
+    if (files->rename(files->ctx, path, aside) < 0)
+        return refuse_errno(run, item, "set it aside");
+    log_warn("log segment holds nothing that verifies, set aside path=%s", aside);
+    item_deinit(item);
+    run->count--;
+    return ST_OK;
+}
+
+static enum status cut_tear(struct run *run, uint32_t i, uint64_t position)
+{
+    struct item *item = &run->items[i];
+    uint64_t written = written_bytes(item);
+    run->r->torn_bytes += written > position ? written - position : 0;
+    enum status st = remove_items(run, i + 1);
+    if (st == ST_OK)
+        st = cut_file(run, item, position);
+    return st == ST_OK ? survey_item(run, item) : st;
+}
+
+/* What should be there and is not, behind the last valid frame: rot at the end. */
+static enum status note_missing_end(struct run *run, uint32_t i)
+{
+    struct item *item = &run->items[i];
+    struct survey *s = &item->survey;
+    uint64_t end = expected_end(run, i);
+    if (end > item->base_offset + UINT32_MAX)
+        end = item->base_offset + UINT32_MAX;
+    struct index_range range = {(uint32_t)(s->next_offset - item->base_offset),
+                                (uint32_t)(end - item->base_offset)};
+    if (topic_index_add_bad(s->index, range) != ST_OK)
+        return refuse(run, ST_NO_MEMORY, item, "no memory for its index");
+    s->next_offset = end;
+    s->data_end = item->file_bytes; /* the bytes stay, someone may want to look at them */
+    return ST_OK;
+}
+
+static enum status judge(struct run *run, uint32_t i)
+{
+    struct item *item = &run->items[i];
+    uint64_t position;
+    enum status st = ST_OK;
+    if (find_tear(run, i, &position))
+        st = cut_tear(run, i, position);
+    if (st != ST_OK)
+        return st;
+    if (item_end(item) < expected_end(run, i))
+        st = note_missing_end(run, i);
+    else if (item->survey.data_end < item->file_bytes) {
+        /* Preallocated and not used, or a torn end behind the last frame. */
+        uint64_t written = written_bytes(item);
+        run->r->torn_bytes += written > item->survey.data_end ? written - item->survey.data_end : 0;
+        st = cut_file(run, item, item->survey.data_end);
+    }
+    return st == ST_OK ? sync_item(run, item) : st;
+}
+
+static void tell_rot(struct run *run, const struct item *item)
+{
+    uint32_t count;
+    const struct index_range *bad = topic_index_bad(item->survey.index, &count);
+    for (uint32_t k = 0; k < count; k++) {
+        run->r->bad_records += bad[k].to - bad[k].from;
+        log_error("log records do not verify and will be answered as damaged lane=%u from=%" PRIu64
+                  " to=%" PRIu64 "; restore the segment from a backup to get them back",
+                  run->shelf->lane, item->base_offset + bad[k].from, item->base_offset + bad[k].to);
+    }
+}
+
+static enum status shelve(struct run *run, struct item *item)
+{
+    struct volume *v;
+    enum status st = shelf_add(run->shelf, item->base_offset, item->segment_epoch, &v);
+    if (st != ST_OK)
+        return refuse(run, st, item, "no memory");
+    v->next_offset = item_end(item);
+    if (item->indexed) {
+        v->data_end = item->index.segment_bytes;
+        v->last_time_ms = item->index.last_time_ms;
+        return ST_OK;
+    }
+    tell_rot(run, item);
+    v->data_end = item->survey.data_end;
+    v->last_time_ms = item->survey.last_time_ms;
+    v->index = item->survey.index;
+    item->survey.index = NULL;
+    st = volume_write_index(run->shelf, v);
+    if (st == ST_OK || v->write_refused)
+        return ST_OK; /* a full disk is found out by the next write that cannot be done without */
+    return refuse(run, st, item, "cannot write its index");
+}
+
+static enum status judge_all(struct run *run)
+{
+    enum status st = ST_OK;
+    run->synced_below = highest_witness(run);
+    for (uint32_t i = 0; i < run->count && st == ST_OK; i++) {
+        if (i > 0 && run->items[i].base_offset < item_end(&run->items[i - 1]))
+            return refuse(run, ST_CORRUPT, &run->items[i],
+                          "overlaps the segment before it; put the folder back as it was");
+        if (!run->items[i].indexed)
+            st = judge(run, i);
+    }
+    while (st == ST_OK && run->count > 0 && !run->items[run->count - 1].indexed &&
+           item_end(&run->items[run->count - 1]) == run->items[run->count - 1].base_offset)
+        st = drop_empty_last(run);
+    return st;
+}
+
+enum status recovery_run(struct shelf *shelf, struct recovery *r, struct buf *error)
+{
+    struct run run = {.shelf = shelf, .r = r, .error = error};
+    source_init(&run.source);
+    enum status st = list_items(&run);
+    for (uint32_t i = 0; i < run.count && st == ST_OK; i++)
+        st = examine(&run, &run.items[i]);
+    if (st == ST_OK)
+        st = judge_all(&run);
+    /* What was removed stays removed, before anything new gets its name. */
+    if (st == ST_OK && files_sync_folder(shelf->files, shelf->folder) < 0)
+        st = refuse_errno(&run, NULL, "sync the folder");
+    r->end = r->synced_below;
+    for (uint32_t i = 0; i < run.count && st == ST_OK; i++) {
+        st = shelve(&run, &run.items[i]);
+        r->end = item_end(&run.items[i]) > r->end ? item_end(&run.items[i]) : r->end;
+    }
+    for (uint32_t i = 0; i < run.count; i++)
+        item_deinit(&run.items[i]);
+    free(run.items);
+    source_deinit(&run.source);
+    return st;
+}

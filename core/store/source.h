@@ -1,0 +1,32 @@
+/* Where bytes of a segment come from when they are read: its file through a window, and, for what has
+ * been appended but not yet written, the frames in memory. One reader thread. */
+#ifndef TG_CORE_STORE_SOURCE_H
+#define TG_CORE_STORE_SOURCE_H
+
+#include "core/store/frame.h"
+
+#include <stdint.h>
+
+enum { SOURCE_AHEAD_BYTES = 256 << 10 };
+
+struct source {
+    int fd; /* -1: nothing on file */
+    uint64_t end; /* bytes that belong to the log; nothing is read behind */
+    const struct frame *memory, *memory_end; /* this segment's frames in memory, by reader_next; NULL: none */
+    const struct frame *memory_hint; /* where the last look into memory ended */
+    uint8_t *window;
+    uint64_t window_cap, window_at, window_len;
+    uint32_t ahead; /* bytes to read at least; source_open sets SOURCE_AHEAD_BYTES */
+};
+
+void source_init(struct source *s); /* nothing to read yet */
+void source_deinit(struct source *s); /* does not close fd */
+/* Turns to other bytes; keeps the window's memory. memory_end is not part of it. */
+void source_open(struct source *s, int fd, uint64_t end, const struct frame *memory,
+                 const struct frame *memory_end);
+
+/* `len` bytes at `position`, valid until the next call. NULL: not there, or the disk cannot read them
+ * (then *failed is set), or no memory for so many (likewise). */
+const uint8_t *source_get(struct source *s, uint64_t position, uint64_t len, bool *failed);
+
+#endif

@@ -1,0 +1,372 @@
+/* Opening and closing; all work is done by the parts:
+ *
+ *     lane.c (loops) --frames--> writer.c (thread) --durable--> lane.c
+ *            \-------frames, reads--> reader.c (thread) --answers--> loops
+ *     recovery.c, manifest.c: before the threads exist */
+#include "core/store/store.h"
+
+#include "core/logging.h"
+#include "core/store/manifest.h"
+#include "core/store/reader.h"
+#include "core/store/recovery.h"
+#include "core/store/writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    FRAME_POOL_BYTES = 16 << 20,
+    SEGMENT_BYTES_MIN = 64 << 10,
+};
+#define SEGMENT_BYTES_MAX ((uint64_t)4 << 30)
+
+struct store {
+    struct store_options options; /* dir is ours */
+    const struct store_files *files;
+    int lock_fd;
+    struct manifest manifest;
+    struct lane_env env;
+    struct lane *lanes;
+    struct shelf shelves[STORE_LANES_MAX];
+    char *folders[STORE_LANES_MAX];
+};
+
+static enum status refuse(struct buf *error, enum status st, const char *where, const char *what)
+{
+    if (buf_printf(error, "%s: %s", where, what) != ST_OK)
+        buf_clear(error);
+    return st;
+}
+
+static enum status refuse_errno(struct buf *error, const char *where, const char *what)
+{
+    enum status st = errno == ENOSPC || errno == EDQUOT ? ST_NO_SPACE : ST_IO;
+    if (buf_printf(error, "%s: cannot %s: %s", where, what, strerror(errno)) != ST_OK)
+        buf_clear(error);
+    return st;
+}
+
+/* --- opening: folder, lock, manifest --- */
+
+static enum status check_options(const struct store_options *o, struct buf *error)
+{
+    if (o->lane_count < 1 || o->lane_count > STORE_LANES_MAX)
+        return refuse(error, ST_INVALID, o->dir, "the number of lanes must be 1 to 64");
+    if (o->segment_bytes < SEGMENT_BYTES_MIN || o->segment_bytes > SEGMENT_BYTES_MAX)
+        return refuse(error, ST_INVALID, o->dir, "a segment must have 64 KiB to 4 GiB");
+    if (strlen(o->dir) > PATH_MAX - 64)
+        return refuse(error, ST_INVALID, o->dir, "the path is too long");
+    return ST_OK;
+}
+
+static enum status make_folder(const struct store *s, const char *path, const char *parent, struct buf *error)
+{
+    if (mkdir(path, 0750) == 0)
+        return files_sync_folder(s->files, parent) == 0 ? ST_OK : refuse_errno(error, parent, "sync it");
+    return errno == EEXIST ? ST_OK : refuse_errno(error, path, "make this folder");
+}
+
+static enum status make_top_folder(const struct store *s, struct buf *error)
+{
+    char parent[PATH_MAX];
+    snprintf(parent, sizeof parent, "%s/..", s->options.dir);
+    return make_folder(s, s->options.dir, parent, error);
+}
+
+static enum status take_lock(struct store *s, struct buf *error)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/LOCK", s->options.dir);
+    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (s->lock_fd < 0)
+        return refuse_errno(error, path, "open it");
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return ST_OK;
+    if (errno == EWOULDBLOCK)
+        return refuse(error, ST_EXISTS, s->options.dir,
+                      "another process uses this log; stop it, or give this one another log.dir");
+    return refuse_errno(error, path, "lock it");
+}
+
+static enum status load_manifest(struct store *s, struct buf *error)
+{
+    struct manifest *m = &s->manifest;
+    enum status st = manifest_read(s->options.dir, m);
+    if (st == ST_NOT_FOUND) {
+        *m = (struct manifest){.lane_count = s->options.lane_count, .stopped = true};
+        while (m->epoch == 0) {
+            if (getrandom(&m->epoch, sizeof m->epoch, 0) != (ssize_t)sizeof m->epoch)
+                return refuse_errno(error, s->options.dir, "get random numbers");
+        }
+        return ST_OK;
+    }
+    if (st == ST_CORRUPT)
+        return refuse(error, st, s->options.dir, "MANIFEST is damaged; restore it from a backup");
+    if (st == ST_UNSUPPORTED)
+        return refuse(error, st, s->options.dir, "a newer version wrote this log; start that version");
+    if (st != ST_OK)
+        return refuse_errno(error, s->options.dir, "read MANIFEST");
+    if (m->lane_count != s->options.lane_count) {
+        char what[128];
+        snprintf(what, sizeof what,
+                 "this log has %u lanes and the configuration says %u; set log.lanes to %u", m->lane_count,
+                 s->options.lane_count, m->lane_count);
+        return refuse(error, ST_INVALID, s->options.dir, what);
+    }
+    return ST_OK;
+}
+
+/* --- opening: lanes --- */
+
+static enum status recover_lane(struct store *s, unsigned i, struct buf *error)
+{
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s/%u", s->options.dir, i);
+    s->folders[i] = strdup(folder);
+    if (!s->folders[i])
+        return refuse(error, ST_NO_MEMORY, folder, "no memory");
+    enum status st = make_folder(s, folder, s->options.dir, error);
+    if (st != ST_OK)
+        return st;
+    s->shelves[i] = (struct shelf){.lane = i, .folder = s->folders[i], .files = s->files};
+    struct recovery r = {.log_epoch = s->manifest.epoch, .synced_below = s->manifest.lanes[i].end};
+    st = recovery_run(&s->shelves[i], &r, error);
+    if (st != ST_OK)
+        return st;
+    if (r.torn_bytes > 0)
+        log_warn("cut a torn end off the log lane=%u bytes=%llu next=%llu", i,
+                 (unsigned long long)r.torn_bytes, (unsigned long long)r.end);
+    uint64_t next = r.end;
+    if (!s->manifest.stopped) {
+        next = s->manifest.lanes[i].next > next ? s->manifest.lanes[i].next : next;
+        next += STORE_OFFSET_JUMP;
+    }
+    s->manifest.lanes[i].end = r.end;
+    s->manifest.lanes[i].next = next;
+    s->manifest.lanes[i].first = s->shelves[i].count ? s->shelves[i].volumes[0]->base_offset : next;
+    return ST_OK;
+}
+
+/* START in every lane, durable. */
+static enum status begin_lanes(struct store *s, bool after_clean_stop, struct buf *error)
+{
+    for (unsigned i = 0; i < s->options.lane_count; i++) {
+        lane_init(&s->lanes[i], &s->env, i);
+        atomic_init(&s->lanes[i].first, s->manifest.lanes[i].first);
+    }
+    for (unsigned i = 0; i < s->options.lane_count; i++) {
+        if (lane_begin(&s->lanes[i], s->manifest.lanes[i].next, s->manifest.lanes[i].end, after_clean_stop) !=
+            ST_OK)
+            return refuse(error, ST_NO_MEMORY, s->options.dir, "no memory");
+    }
+    enum status st = writer_turn(s->env.writer);
+    if (st != ST_OK)
+        return refuse(error, st, s->options.dir, writer_failure(s->env.writer));
+    for (unsigned i = 0; i < s->options.lane_count; i++) {
+        lane_settle(&s->lanes[i]);
+        lane_hand_over(&s->lanes[i]);
+    }
+    return ST_OK;
+}
+
+static enum status start_threads(struct store *s, struct buf *error)
+{
+    if (reader_start(s->env.reader) != ST_OK)
+        return refuse(error, ST_NO_MEMORY, s->options.dir, "cannot start a thread");
+    if (writer_start(s->env.writer) != ST_OK) {
+        reader_stop(s->env.reader);
+        return refuse(error, ST_NO_MEMORY, s->options.dir, "cannot start a thread");
+    }
+    return ST_OK;
+}
+
+static void free_store(struct store *s)
+{
+    writer_destroy(s->env.writer);
+    reader_destroy(s->env.reader);
+    for (unsigned i = 0; i < s->options.lane_count; i++) {
+        shelf_deinit(&s->shelves[i]);
+        free(s->folders[i]);
+        if (s->lanes && s->lanes[i].env)
+            lane_deinit(&s->lanes[i]);
+    }
+    free(s->lanes);
+    frame_pool_deinit(&s->env.pool);
+    if (s->lock_fd >= 0)
+        close(s->lock_fd); /* also unlocks */
+    free((char *)(uintptr_t)s->options.dir);
+    free(s);
+}
+
+static enum status open_parts(struct store *s, struct buf *error)
+{
+    size_t lanes_bytes = s->options.lane_count * sizeof *s->lanes;
+    s->lanes = aligned_alloc(_Alignof(struct lane), lanes_bytes);
+    if (!s->lanes)
+        return refuse(error, ST_NO_MEMORY, s->options.dir, "no memory");
+    memset(s->lanes, 0, lanes_bytes);
+    enum status st = writer_create(&s->options, s->files, s->lanes, &s->env.writer);
+    if (st == ST_OK)
+        st = reader_create(&s->options, s->lanes, s->shelves, &s->env.reader);
+    return st == ST_OK ? ST_OK : refuse(error, st, s->options.dir, "no memory or no descriptor left");
+}
+
+static enum status open_log(struct store *s, struct buf *error)
+{
+    char ahead[PATH_MAX];
+    enum status st = make_top_folder(s, error);
+    if (st == ST_OK)
+        st = take_lock(s, error);
+    if (st == ST_OK)
+        st = load_manifest(s, error);
+    if (st != ST_OK)
+        return st;
+    snprintf(ahead, sizeof ahead, "%s/ahead.seg", s->options.dir);
+    s->files->unlink(s->files->ctx, ahead);
+    for (unsigned i = 0; i < s->options.lane_count && st == ST_OK; i++)
+        st = recover_lane(s, i, error);
+    if (st != ST_OK)
+        return st;
+    bool after_clean_stop = s->manifest.stopped;
+    s->manifest.stopped = false;
+    s->env.log_epoch = s->manifest.epoch;
+    s->env.incarnation = ++s->manifest.incarnation;
+    /* Removes the clean-stop mark, before anything is appended. */
+    if (manifest_write(s->files, s->options.dir, &s->manifest) < 0)
+        return refuse_errno(error, s->options.dir, "write MANIFEST");
+    st = open_parts(s, error);
+    if (st == ST_OK)
+        st = begin_lanes(s, after_clean_stop, error);
+    return st == ST_OK ? start_threads(s, error) : st;
+}
+
+enum status store_open(const struct store_options *o, struct store **out, struct buf *error)
+{
+    enum status st = check_options(o, error);
+    if (st != ST_OK)
+        return st;
+    struct store *s = calloc(1, sizeof *s);
+    if (!s)
+        return ST_NO_MEMORY;
+    s->options = *o;
+    s->options.dir = strdup(o->dir);
+    s->files = o->files ? o->files : store_files_system();
+    s->lock_fd = -1;
+    s->env.options = &s->options;
+    frame_pool_init(&s->env.pool, FRAME_POOL_BYTES);
+    st = s->options.dir ? open_log(s, error) : ST_NO_MEMORY;
+    if (st != ST_OK) {
+        free_store(s);
+        return st;
+    }
+    *out = s;
+    return ST_OK;
+}
+
+void store_close(struct store *s)
+{
+    if (!s)
+        return;
+    for (unsigned i = 0; i < s->options.lane_count; i++)
+        lane_finish(&s->lanes[i]);
+    writer_stop(s->env.writer);
+    reader_stop(s->env.reader);
+    s->manifest.stopped = true;
+    for (unsigned i = 0; i < s->options.lane_count; i++)
+        s->manifest.lanes[i].end = s->manifest.lanes[i].next = s->lanes[i].next;
+    if (manifest_write(s->files, s->options.dir, &s->manifest) < 0)
+        log_error("cannot write the clean-stop mark path=%s/MANIFEST error=\"%s\"; the next start will "
+                  "check the log as after a crash",
+                  s->options.dir, strerror(errno));
+    free_store(s);
+}
+
+/* --- the rest is the lanes' --- */
+
+uint32_t store_epoch(const struct store *s)
+{
+    return s->manifest.epoch;
+}
+
+uint64_t store_incarnation(const struct store *s)
+{
+    return s->env.incarnation;
+}
+
+unsigned store_lane_count(const struct store *s)
+{
+    return s->options.lane_count;
+}
+
+static struct lane *lane_of(const struct store *s, unsigned lane)
+{
+    assert(lane < s->options.lane_count);
+    return &s->lanes[lane];
+}
+
+static struct lane *own_lane(const struct store *s, unsigned lane)
+{
+    struct lane *l = lane_of(s, lane);
+    assert(l->loop && loop_is_current(l->loop));
+    return l;
+}
+
+void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct store_events *events,
+                void *ctx, struct metrics *metrics)
+{
+    struct lane *l = lane_of(s, lane);
+    lane_bind(l, loop, events, ctx, metrics);
+    writer_bind(s->env.writer, l, loop);
+}
+
+enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait)
+{
+    return lane_append(own_lane(s, lane), m, wait);
+}
+
+void store_flush(struct store *s, unsigned lane)
+{
+    lane_flush(own_lane(s, lane));
+}
+
+uint64_t store_first(const struct store *s, unsigned lane)
+{
+    /* Acquire: pairs with the reader's release when retention moves it. */
+    return atomic_load_explicit(&lane_of(s, lane)->first, memory_order_acquire);
+}
+
+uint64_t store_next(const struct store *s, unsigned lane)
+{
+    return lane_of(s, lane)->next;
+}
+
+uint64_t store_durable(const struct store *s, unsigned lane)
+{
+    return lane_of(s, lane)->durable;
+}
+
+void store_read_start(struct store *s, struct store_read *r)
+{
+    struct lane *l = own_lane(s, r->lane);
+    lane_hand_over(l);
+    assert(r->count_only || (r->count_max >= 1 && r->count_max <= STORE_READ_COUNT_MAX));
+    r->end = r->to < l->next ? r->to : l->next;
+    if (r->end < r->from)
+        r->end = r->from;
+    reader_post_read(s->env.reader, r);
+}
+
+enum status store_recent(struct store *s, unsigned lane, uint64_t from, struct slice topic,
+                         bool (*wants)(void *ctx, struct slice topic), void *wants_ctx, uint32_t count_max,
+                         struct msg **msgs, uint32_t *found, uint64_t *next)
+{
+    return lane_recent(own_lane(s, lane), from, topic, wants, wants_ctx, count_max, msgs, found, next);
+}

@@ -1,0 +1,39 @@
+/* A segment's index in memory: topic_id -> where its records are, ascending; where frames begin; what is
+ * damaged. Of the active segment, and of a sealed one until its file is written. Reader thread (or
+ * start-up). What it returns is valid until the next add. */
+#ifndef TG_CORE_STORE_TOPIC_INDEX_H
+#define TG_CORE_STORE_TOPIC_INDEX_H
+
+#include "core/status.h"
+#include "core/store/format.h"
+
+#include <stdbool.h>
+
+struct topic_index;
+
+struct index_places {
+    const struct index_place *places;
+    uint32_t count;
+};
+
+enum { INDEX_FRAME_DISTANCE = 64 << 10 }; /* bytes between two sparse entries, about */
+
+enum status topic_index_create(struct topic_index **out) MUST_CHECK; /* ST_NO_MEMORY, as all below */
+void topic_index_destroy(struct topic_index *x); /* NULL is allowed */
+
+enum status topic_index_add(struct topic_index *x, uint64_t topic_id, struct index_place place) MUST_CHECK;
+/* A frame begins there. Notes it when it is far enough behind the one noted before. */
+enum status topic_index_add_frame(struct topic_index *x, struct index_place place) MUST_CHECK;
+enum status topic_index_add_bad(struct topic_index *x, struct index_range range) MUST_CHECK;
+
+struct index_places topic_index_find(const struct topic_index *x, uint64_t topic_id);
+struct index_places topic_index_frames(const struct topic_index *x);
+const struct index_range *topic_index_bad(const struct topic_index *x, uint32_t *count);
+
+uint32_t topic_index_topic_count(const struct topic_index *x);
+uint32_t topic_index_posting_count(const struct topic_index *x);
+/* Fills arrays of those counts as FORMAT.md 6 wants them. */
+void topic_index_export(const struct topic_index *x, struct index_topic *topics,
+                        struct index_place *postings);
+
+#endif

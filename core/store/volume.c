@@ -1,0 +1,256 @@
+/* Descriptors and mappings are opened when a read needs them and given back when too many are open
+ * (reader.c counts). An index that was lost or does not verify is made anew from its segment, on the thread
+ * that needs it: a quarter of a second for 256 MiB, once. */
+#include "core/store/volume.h"
+
+#include "core/logging.h"
+#include "core/store/segment.h"
+#include "core/store/survey.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Gives back descriptor and mapping. */
+static void volume_rest(struct volume *v)
+{
+    if (v->fd >= 0)
+        close(v->fd);
+    v->fd = -1;
+    index_file_unmap(&v->file);
+}
+
+static void volume_free(struct volume *v)
+{
+    volume_rest(v);
+    topic_index_destroy(v->index);
+    free(v);
+}
+
+void shelf_deinit(struct shelf *s)
+{
+    for (uint32_t i = 0; i < s->count; i++)
+        volume_free(s->volumes[i]);
+    free(s->volumes);
+    memset(s, 0, sizeof *s);
+}
+
+enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t segment_epoch, struct volume **out)
+{
+    if (s->count == s->cap) {
+        uint32_t cap = s->cap ? s->cap * 2 : 16;
+        struct volume **volumes = realloc(s->volumes, cap * sizeof *volumes);
+        if (!volumes)
+            return ST_NO_MEMORY;
+        s->volumes = volumes;
+        s->cap = cap;
+    }
+    struct volume *v = malloc(sizeof *v);
+    if (!v)
+        return ST_NO_MEMORY;
+    *v = (struct volume){.base_offset = base_offset,
+                         .next_offset = base_offset,
+                         .segment_epoch = segment_epoch,
+                         .data_end = sizeof(struct segment_header),
+                         .fd = -1};
+    s->volumes[s->count++] = v;
+    *out = v;
+    return ST_OK;
+}
+
+void shelf_remove_last(struct shelf *s)
+{
+    volume_free(s->volumes[--s->count]);
+}
+
+uint32_t shelf_find(const struct shelf *s, uint64_t offset)
+{
+    uint32_t low = 0, high = s->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (s->volumes[middle]->next_offset <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+enum status shelf_path(const struct shelf *s, uint64_t base_offset, const char *suffix, char *out,
+                       size_t size)
+{
+    char name[SEGMENT_NAME_BYTES];
+    segment_name(base_offset, suffix, name);
+    return snprintf(out, size, "%s/%s", s->folder, name) < (int)size ? ST_OK : ST_TOO_LARGE;
+}
+
+/* ST_IO: errno. */
+static enum status volume_open(const struct shelf *s, struct volume *v)
+{
+    char path[PATH_MAX];
+    if (v->fd >= 0)
+        return ST_OK;
+    enum status st = shelf_path(s, v->base_offset, "seg", path, sizeof path);
+    if (st != ST_OK)
+        return st;
+    v->fd = open(path, O_RDONLY | O_CLOEXEC);
+    return v->fd >= 0 ? ST_OK : ST_IO;
+}
+
+static enum status map_index(const struct shelf *s, struct volume *v)
+{
+    char path[PATH_MAX];
+    enum status st = shelf_path(s, v->base_offset, "idx", path, sizeof path);
+    if (st == ST_OK)
+        st = index_file_map(path, !v->file_verified, &v->file);
+    if (st != ST_OK)
+        return st;
+    const struct index_header *h = &v->file.header;
+    if (h->segment_epoch != v->segment_epoch || h->base_offset != v->base_offset ||
+        h->next_offset != v->next_offset || h->segment_bytes != v->data_end) {
+        index_file_unmap(&v->file);
+        return ST_CORRUPT;
+    }
+    v->file_verified = true;
+    return ST_OK;
+}
+
+static enum status remake_index(const struct shelf *s, struct volume *v)
+{
+    struct source source;
+    struct survey survey;
+    enum status st = volume_open(s, v);
+    if (st != ST_OK)
+        return st;
+    source_init(&source);
+    source_open(&source, v->fd, v->data_end, NULL, NULL);
+    st = survey_run(&source, v->segment_epoch, v->base_offset, &survey);
+    source_deinit(&source);
+    if (st != ST_OK)
+        return st;
+    if (survey.next_offset < v->next_offset)
+        st = topic_index_add_bad(survey.index,
+                                 (struct index_range){(uint32_t)(survey.next_offset - v->base_offset),
+                                                      (uint32_t)(v->next_offset - v->base_offset)});
+    v->index = survey.index;
+    survey_deinit(&survey);
+    return st;
+}
+
+/* The index in memory, or its file mapped, or made anew. */
+static enum status volume_load(const struct shelf *s, struct volume *v)
+{
+    if (v->index || v->file.bytes)
+        return ST_OK;
+    if (v->lost)
+        return ST_CORRUPT;
+    enum status st = map_index(s, v);
+    if (st == ST_OK)
+        return ST_OK;
+    log_warn("log index not usable, made anew lane=%u segment=%llu why=%s", s->lane,
+             (unsigned long long)v->base_offset, status_name(st));
+    st = remake_index(s, v);
+    if (st == ST_OK) {
+        if (volume_write_index(s, v) == ST_OK)
+            st = map_index(s, v);
+        /* Not written (a full disk): it stays in memory. */
+        return v->index ? ST_OK : st;
+    }
+    log_error("log segment cannot be read lane=%u segment=%llu why=%s error=\"%s\"", s->lane,
+              (unsigned long long)v->base_offset, status_name(st), strerror(errno));
+    v->lost = true;
+    return ST_CORRUPT;
+}
+
+static void cache_add(struct volume_cache *cache, struct volume *v)
+{
+    if (cache->count < VOLUMES_OPEN_MAX) {
+        cache->open[cache->count++] = v;
+        return;
+    }
+    uint32_t oldest = 0;
+    for (uint32_t i = 1; i < cache->count; i++) {
+        if (cache->open[i]->used < cache->open[oldest]->used)
+            oldest = i;
+    }
+    volume_rest(cache->open[oldest]);
+    cache->open[oldest]->used = 0;
+    cache->open[oldest] = v;
+}
+
+enum status volume_use(struct volume_cache *cache, const struct shelf *s, struct volume *v)
+{
+    if (v->used == 0)
+        cache_add(cache, v);
+    v->used = ++cache->uses;
+    enum status st = volume_load(s, v);
+    if (st != ST_OK)
+        return st;
+    st = volume_open(s, v);
+    /* The writer makes an active segment's file; until then all of it is in memory. */
+    return st == ST_IO && errno == ENOENT && v->index ? ST_OK : st;
+}
+
+enum status volume_write_index(const struct shelf *s, struct volume *v)
+{
+    char path[PATH_MAX];
+    enum status st = shelf_path(s, v->base_offset, "idx", path, sizeof path);
+    if (st != ST_OK)
+        return st;
+    struct index_header h = {.lane = s->lane,
+                             .base_offset = v->base_offset,
+                             .segment_epoch = v->segment_epoch,
+                             .next_offset = v->next_offset,
+                             .segment_bytes = v->data_end,
+                             .last_time_ms = v->last_time_ms};
+    st = index_file_write(s->files, s->folder, path, &h, v->index);
+    if (st != ST_OK) {
+        v->write_refused = true;
+        log_warn("cannot write a log index, kept in memory path=%s error=\"%s\"", path, strerror(errno));
+        return st;
+    }
+    topic_index_destroy(v->index);
+    v->index = NULL;
+    v->file_verified = true; /* these are the bytes that were just written */
+    return ST_OK;
+}
+
+struct index_places volume_find(const struct volume *v, uint64_t topic_id)
+{
+    return v->index ? topic_index_find(v->index, topic_id) : index_file_find(&v->file, topic_id);
+}
+
+void volume_frame_before(const struct volume *v, uint64_t offset, uint64_t *position, uint64_t *frame_offset)
+{
+    struct index_places frames = v->index ? topic_index_frames(v->index) : index_file_frames(&v->file);
+    uint64_t delta = offset - v->base_offset;
+    uint32_t low = 0, high = frames.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (frames.places[middle].delta <= delta)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *position = low ? frames.places[low - 1].place * 8ull : sizeof(struct segment_header);
+    *frame_offset = v->base_offset + (low ? frames.places[low - 1].delta : 0);
+}
+
+bool volume_bad_from(const struct volume *v, uint64_t offset, uint64_t *from, uint64_t *to)
+{
+    uint32_t count;
+    const struct index_range *bad =
+        v->index ? topic_index_bad(v->index, &count) : index_file_bad(&v->file, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (v->base_offset + bad[i].to > offset) {
+            *from = v->base_offset + bad[i].from;
+            *to = v->base_offset + bad[i].to;
+            return true;
+        }
+    }
+    return false;
+}

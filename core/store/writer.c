@@ -1,0 +1,512 @@
+/* Group commit. There is no timer in the way of a waiting frame: the sync that is running is the window
+ * in which the next batch gathers.
+ *
+ *   take all letters -> for each lane: pwritev its run -> fdatasync each file that has waiters
+ *                    -> move durable_next of those lanes -> one letter a loop -> drop the frames
+ *
+ * A lane without waiters is synced when a quarter of what may be unsynced has gathered, or after a second.
+ * When a frame begins a new segment the old file is cut to its length and synced at once, so at most one
+ * file of a lane is ever unsynced, and everything in older ones is durable.
+ *
+ * Any error is final: after a failed sync the kernel may have marked the pages clean, and a second sync
+ * would succeed without having written them. The process ends and recovery reads what is really there. */
+#include "core/store/writer.h"
+
+#include "core/logging.h"
+#include "core/pool.h"
+#include "core/store/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    RUN_IOVECS = 512,
+    SYNC_AFTER_MS = 1000, /* of what nobody waits for */
+    EXIT_RETRY = 75, /* sysexits' EX_TEMPFAIL: the supervisor starts us again */
+    RECORDS_UNSYNCED_SYNC = STORE_OFFSET_JUMP / 4,
+};
+
+struct writer_lane {
+    struct lane *lane;
+    char folder[PATH_MAX];
+    int fd; /* of `segment`; -1: none yet */
+    struct segment *segment; /* a reference */
+    uint64_t end; /* of what has been written to it */
+    uint64_t written_next;
+    bool dirty; /* written since the last sync */
+    uint64_t dirty_bytes, dirty_records, dirty_since_ms;
+    /* this turn */
+    struct frame *first, *last;
+    bool wait, start;
+    struct writer_lane *touched_next;
+};
+
+struct binding {
+    struct mail mail; /* in the loop's box while `posted` */
+    atomic_bool posted;
+    bool closed; /* the store is gone: do nothing */
+    struct loop *loop;
+    struct lane *lanes[STORE_LANES_MAX];
+    unsigned lane_count;
+    struct binding *next;
+};
+
+struct writer {
+    const struct store_options *options;
+    const struct store_files *files;
+    struct mailbox box;
+    struct mail stop;
+    pthread_t thread;
+    struct metrics *metrics;
+    struct writer_lane *lanes;
+    unsigned lane_count;
+    struct binding *bindings;
+    char ahead[PATH_MAX]; /* path of the file made ahead */
+    bool ahead_ready, ahead_refused;
+    bool stopping;
+    bool quiet; /* nothing came for SYNC_AFTER_MS */
+    struct writer_lane *touched;
+    char failure[PATH_MAX + 256];
+};
+
+/* Bindings whose letter was still in a loop's box when their store was closed: the loop will look at them,
+ * if it ever runs again. Kept for ever, at most one a loop and store. */
+static struct binding *orphans;
+
+/* --- failure --- */
+
+static enum status fail(struct writer *w, const char *what, const char *path)
+{
+    bool full = errno == ENOSPC || errno == EDQUOT;
+    snprintf(w->failure, sizeof w->failure, "cannot %s: path=%s error=\"%s\"; %s", what, path,
+             strerror(errno),
+             full ? "make room on this disk or move log.dir, then start again"
+                  : "nothing not yet acknowledged is lost; check the disk, then start again");
+    return full ? ST_NO_SPACE : ST_IO;
+}
+
+const char *writer_failure(const struct writer *w)
+{
+    return w->failure;
+}
+
+static const char *file_path(const struct writer_lane *wl, const struct segment *s, char out[PATH_MAX])
+{
+    char name[SEGMENT_NAME_BYTES];
+    segment_name(s->header.base_offset, "seg", name);
+    /* writer_create has refused folders that leave no room for it. */
+    int len = snprintf(out, PATH_MAX, "%s/%s", wl->folder, name);
+    assert(len < PATH_MAX);
+    return out;
+}
+
+/* --- segments --- */
+
+static void publish_durable(struct writer_lane *wl)
+{
+    /* Release: the sync (or the write, in mode "never") comes before it. */
+    atomic_store_explicit(&wl->lane->durable_next, wl->written_next, memory_order_release);
+}
+
+static enum status sync_lane(struct writer *w, struct writer_lane *wl)
+{
+    char path[PATH_MAX];
+    uint64_t begun = clock_mono_ns(w->options->clock);
+    if (w->files->datasync(w->files->ctx, wl->fd) < 0)
+        return fail(w, "sync the log", file_path(wl, wl->segment, path));
+    histogram_record(w->metrics, H_SYNC_SECONDS, clock_mono_ns(w->options->clock) - begun);
+    histogram_record(w->metrics, H_BATCH_RECORDS, wl->dirty_records);
+    metric_add(w->metrics, M_LOG_SYNCS, 1);
+    wl->dirty = false;
+    wl->dirty_bytes = wl->dirty_records = 0;
+    publish_durable(wl);
+    return ST_OK;
+}
+
+/* The file is complete: it ends where the log ends, and all of it is on disk. */
+static enum status seal(struct writer *w, struct writer_lane *wl)
+{
+    char path[PATH_MAX];
+    if (wl->fd < 0)
+        return ST_OK;
+    if (w->files->truncate(w->files->ctx, wl->fd, (off_t)wl->end) < 0)
+        return fail(w, "cut a log segment to its length", file_path(wl, wl->segment, path));
+    enum status st = sync_lane(w, wl);
+    if (st != ST_OK)
+        return st;
+    close(wl->fd);
+    wl->fd = -1;
+    segment_unref(wl->segment);
+    wl->segment = NULL;
+    /* Release; the reader's acquire: it may now write the index. */
+    atomic_store_explicit(&wl->lane->sealed_next, wl->written_next, memory_order_release);
+    return ST_OK;
+}
+
+static int make_file(struct writer *w, const char *path, uint64_t bytes)
+{
+    int fd = w->files->open(w->files->ctx, path, O_WRONLY | O_CREAT | O_EXCL, 0640);
+    if (fd < 0)
+        return -1;
+    if (w->files->allocate(w->files->ctx, fd, (off_t)bytes) < 0) {
+        int error = errno;
+        close(fd);
+        w->files->unlink(w->files->ctx, path);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+static enum status begin_segment(struct writer *w, struct writer_lane *wl, struct segment *s)
+{
+    enum status st = seal(w, wl);
+    char path[PATH_MAX];
+    if (st != ST_OK)
+        return st;
+    file_path(wl, s, path);
+    if (w->ahead_ready && s->file_bytes == w->options->segment_bytes) {
+        w->ahead_ready = false;
+        if (w->files->rename(w->files->ctx, w->ahead, path) < 0)
+            return fail(w, "name a log segment", path);
+        wl->fd = w->files->open(w->files->ctx, path, O_WRONLY, 0);
+    } else {
+        wl->fd = make_file(w, path, s->file_bytes);
+    }
+    if (wl->fd < 0)
+        return fail(w, "make a log segment", path);
+    w->ahead_refused = false; /* one more try for the next one */
+    wl->segment = segment_ref(s);
+    wl->end = 0;
+    /* The name must be durable before anything in the file is acknowledged. */
+    if (files_sync_folder(w->files, wl->folder) < 0)
+        return fail(w, "sync a log folder", wl->folder);
+    return ST_OK;
+}
+
+/* A file made in a quiet moment: no allocation in the way of the frame that needs it. */
+static void make_ahead(struct writer *w)
+{
+    bool wanted = false;
+    for (unsigned i = 0; i < w->lane_count && !wanted; i++)
+        wanted = w->lanes[i].fd >= 0 && w->lanes[i].end > w->lanes[i].segment->file_bytes / 2;
+    if (!wanted || w->ahead_ready || w->ahead_refused)
+        return;
+    int fd = make_file(w, w->ahead, w->options->segment_bytes);
+    if (fd >= 0 && w->files->sync(w->files->ctx, fd) == 0) {
+        w->ahead_ready = true;
+    } else {
+        /* Not an error yet: the segment that is being written has its blocks. */
+        log_warn("cannot make the next log segment ahead path=%s error=\"%s\"", w->ahead, strerror(errno));
+        w->ahead_refused = true;
+        if (fd >= 0)
+            w->files->unlink(w->files->ctx, w->ahead);
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* --- writing --- */
+
+/* Writes frames of one segment from `f` on; returns the first that it did not, by *rest. */
+static enum status write_run(struct writer *w, struct writer_lane *wl, struct frame *f, struct frame **rest)
+{
+    struct iovec iov[RUN_IOVECS + 1];
+    char path[PATH_MAX];
+    int count = 0;
+    uint64_t at = wl->end, bytes = 0, records = 0;
+    if (at == 0) { /* the header goes with the first frame */
+        iov[count++] = (struct iovec){&wl->segment->header, sizeof wl->segment->header};
+        bytes = sizeof wl->segment->header;
+    }
+    uint64_t next = wl->written_next;
+    for (; f && f->segment == wl->segment && count <= RUN_IOVECS; f = f->next) {
+        assert(f->position == at + bytes); /* the lane computed it, FIFO kept it */
+        iov[count++] = (struct iovec){f->bytes, f->len};
+        bytes += f->len;
+        records += f->record_count;
+        wl->wait |= f->wait;
+        wl->start |= f->control && f->wait;
+        next = frame_next_offset(f);
+    }
+    *rest = f;
+    if (files_write_all(w->files, wl->fd, iov, count, (off_t)at) < 0)
+        return fail(w, "write the log", file_path(wl, wl->segment, path));
+    wl->end = at + bytes;
+    wl->written_next = next;
+    if (!wl->dirty)
+        wl->dirty_since_ms = clock_mono_ms(w->options->clock);
+    wl->dirty = true;
+    wl->dirty_bytes += bytes;
+    wl->dirty_records += records;
+    return ST_OK;
+}
+
+static enum status write_lane(struct writer *w, struct writer_lane *wl)
+{
+    enum status st = ST_OK;
+    for (struct frame *f = wl->first; f && st == ST_OK;) {
+        if (f->segment != wl->segment)
+            st = begin_segment(w, wl, f->segment);
+        if (st == ST_OK)
+            st = write_run(w, wl, f, &f);
+    }
+    /* Release; the reader's acquire: these frames can be read from the file. */
+    atomic_store_explicit(&wl->lane->written_next, wl->written_next, memory_order_release);
+    return st;
+}
+
+static bool needs_sync(const struct writer *w, const struct writer_lane *wl)
+{
+    if (!wl->dirty)
+        return false;
+    if (w->stopping || wl->start || wl->dirty_records >= RECORDS_UNSYNCED_SYNC)
+        return true;
+    if (w->options->sync == STORE_SYNC_NEVER)
+        return false;
+    return wl->wait || w->quiet || wl->dirty_bytes >= w->options->unsynced_bytes_max / 4 ||
+           clock_mono_ms(w->options->clock) - wl->dirty_since_ms >= SYNC_AFTER_MS;
+}
+
+/* --- telling the loops --- */
+
+static void on_binding(struct mail *mail)
+{
+    struct binding *b = (struct binding *)mail; /* its first member */
+    if (b->closed)
+        return;
+    /* Before the numbers are read: a move behind this point posts again. Pairs with tell_loops. */
+    atomic_exchange_explicit(&b->posted, false, memory_order_acq_rel);
+    for (unsigned i = 0; i < b->lane_count; i++)
+        lane_on_durable(b->lanes[i]);
+}
+
+/* One letter a loop, however many of its lanes moved; none when the last one is still unread. */
+static void tell_loops(struct writer *w)
+{
+    for (struct writer_lane *wl = w->touched; wl; wl = wl->touched_next) {
+        struct binding *b = wl->lane->binding;
+        if (b && !atomic_exchange_explicit(&b->posted, true, memory_order_acq_rel)) {
+            b->mail.on_arrival = on_binding;
+            loop_post(b->loop, &b->mail);
+        }
+    }
+}
+
+/* --- a turn --- */
+
+static void touch(struct writer *w, struct writer_lane *wl)
+{
+    wl->touched_next = w->touched;
+    w->touched = wl;
+}
+
+/* Sorts letters by lane, keeping each lane's order. */
+static void take_letters(struct writer *w)
+{
+    w->touched = NULL;
+    for (struct mail *mail = mailbox_take(&w->box), *next; mail; mail = next) {
+        next = mail->next;
+        if (mail == &w->stop) {
+            w->stopping = true;
+            continue;
+        }
+        struct frame *f = LIST_OF(mail, struct frame, to_writer);
+        struct writer_lane *wl = &w->lanes[f->lane->index];
+        f->next = NULL;
+        if (wl->first)
+            wl->last->next = f;
+        else
+            wl->first = f;
+        wl->last = f;
+        if (wl->first == f)
+            touch(w, wl);
+    }
+}
+
+static void drop_frames(struct writer_lane *wl)
+{
+    for (struct frame *f = wl->first, *next; f; f = next) {
+        next = f->next;
+        frame_unref(f);
+    }
+    wl->first = wl->last = NULL;
+    wl->wait = wl->start = false;
+}
+
+enum status writer_turn(struct writer *w)
+{
+    enum status st = ST_OK;
+    take_letters(w);
+    for (struct writer_lane *wl = w->touched; wl && st == ST_OK; wl = wl->touched_next)
+        st = write_lane(w, wl);
+    for (unsigned i = 0; i < w->lane_count && st == ST_OK; i++) {
+        struct writer_lane *wl = &w->lanes[i];
+        if (!needs_sync(w, wl))
+            continue;
+        if (!wl->first)
+            touch(w, wl);
+        st = sync_lane(w, wl);
+    }
+    bool never = w->options->sync == STORE_SYNC_NEVER;
+    for (struct writer_lane *wl = w->touched; wl && st == ST_OK && never; wl = wl->touched_next)
+        publish_durable(wl);
+    if (st == ST_OK)
+        tell_loops(w);
+    for (struct writer_lane *wl = w->touched; wl; wl = wl->touched_next)
+        drop_frames(wl);
+    w->quiet = false;
+    if (st == ST_OK && !w->stopping)
+        make_ahead(w);
+    return st;
+}
+
+/* --- the thread --- */
+
+static int wait_ms(const struct writer *w)
+{
+    for (unsigned i = 0; i < w->lane_count; i++) {
+        if (w->lanes[i].dirty && w->options->sync == STORE_SYNC_ALWAYS)
+            return SYNC_AFTER_MS;
+    }
+    return -1;
+}
+
+static void wait_for_letters(struct writer *w)
+{
+    if (!mailbox_sleep(&w->box))
+        return;
+    struct pollfd pfd = {.fd = w->box.wake_fd, .events = POLLIN};
+    w->quiet = poll(&pfd, 1, wait_ms(w)) == 0;
+    mailbox_awake(&w->box);
+}
+
+static void *writer_main(void *arg)
+{
+    struct writer *w = arg;
+    enum status st = ST_OK;
+    while (st == ST_OK && !w->stopping) {
+        wait_for_letters(w);
+        st = writer_turn(w);
+    }
+    for (unsigned i = 0; i < w->lane_count && st == ST_OK; i++)
+        st = seal(w, &w->lanes[i]);
+    if (st != ST_OK) {
+        log_error("%s", w->failure);
+        _exit(EXIT_RETRY);
+    }
+    pool_drain();
+    return NULL;
+}
+
+enum status writer_start(struct writer *w)
+{
+    return pthread_create(&w->thread, NULL, writer_main, w) == 0 ? ST_OK : ST_NO_MEMORY;
+}
+
+void writer_stop(struct writer *w)
+{
+    mailbox_post(&w->box, &w->stop);
+    pthread_join(w->thread, NULL);
+}
+
+void writer_post(struct writer *w, struct frame *f)
+{
+    mailbox_post(&w->box, &f->to_writer);
+}
+
+/* --- life --- */
+
+enum status writer_create(const struct store_options *options, const struct store_files *files,
+                          struct lane *lanes, struct writer **out)
+{
+    struct writer *w = calloc(1, sizeof *w);
+    if (!w)
+        return ST_NO_MEMORY;
+    enum status st = ST_NO_MEMORY;
+    w->options = options;
+    w->files = files;
+    w->lane_count = options->lane_count;
+    w->lanes = calloc(w->lane_count, sizeof *w->lanes);
+    if (!w->lanes)
+        goto fail_writer;
+    for (unsigned i = 0; i < w->lane_count; i++) {
+        struct writer_lane *wl = &w->lanes[i];
+        wl->lane = &lanes[i];
+        wl->fd = -1;
+        int len = snprintf(wl->folder, sizeof wl->folder, "%s/%u", options->dir, i);
+        st = ST_TOO_LARGE;
+        if (len + SEGMENT_NAME_BYTES + 1 >= PATH_MAX)
+            goto fail_lanes;
+    }
+    snprintf(w->ahead, sizeof w->ahead, "%s/ahead.seg", options->dir);
+    w->metrics = metrics_register();
+    st = mailbox_open(&w->box);
+    if (st != ST_OK)
+        goto fail_lanes;
+    *out = w;
+    return ST_OK;
+
+fail_lanes:
+    free(w->lanes);
+fail_writer:
+    free(w);
+    return st;
+}
+
+static void binding_release(struct binding *b)
+{
+    b->closed = true;
+    if (!atomic_load(&b->posted)) {
+        free(b);
+        return;
+    }
+    b->next = orphans;
+    orphans = b;
+}
+
+void writer_destroy(struct writer *w)
+{
+    if (!w)
+        return;
+    for (struct binding *b = w->bindings, *next; b; b = next) {
+        next = b->next;
+        binding_release(b);
+    }
+    for (unsigned i = 0; i < w->lane_count; i++) {
+        if (w->lanes[i].fd >= 0)
+            close(w->lanes[i].fd);
+        segment_unref(w->lanes[i].segment);
+    }
+    free(w->lanes);
+    /* Only after a start that failed half way. */
+    for (struct mail *mail = mailbox_take(&w->box), *next; mail; mail = next) {
+        next = mail->next;
+        frame_unref(LIST_OF(mail, struct frame, to_writer));
+    }
+    mailbox_close(&w->box);
+    free(w);
+}
+
+void writer_bind(struct writer *w, struct lane *l, struct loop *loop)
+{
+    struct binding *b = w->bindings;
+    while (b && b->loop != loop)
+        b = b->next;
+    if (!b) {
+        b = calloc(1, sizeof *b);
+        if (!b)
+            abort();
+        b->loop = loop;
+        b->next = w->bindings;
+        w->bindings = b;
+    }
+    b->lanes[b->lane_count++] = l;
+    l->binding = b;
+}

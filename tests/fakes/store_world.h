@@ -1,0 +1,214 @@
+/* A store in a folder of its own with a loop that the test's thread runs. */
+#ifndef TG_TESTS_FAKES_STORE_WORLD_H
+#define TG_TESTS_FAKES_STORE_WORLD_H
+
+#include "core/store/store.h"
+
+#include <dirent.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { WORLD_DEADLINE_MS = 20000 };
+
+struct world {
+    char dir[256];
+    struct store_options options;
+    struct store *store;
+    struct loop *loop;
+    struct metrics *metrics;
+    struct buf error;
+    uint64_t durable[STORE_LANES_MAX]; /* as told by on_durable */
+    unsigned durable_calls;
+};
+
+static inline void world_on_durable(void *ctx, unsigned lane, uint64_t next)
+{
+    struct world *w = ctx;
+    w->durable[lane] = next;
+    w->durable_calls++;
+}
+
+static const struct store_events world_events = {.on_durable = world_on_durable};
+
+static inline void world_die(const char *what)
+{
+    fprintf(stderr, "world: %s\n", what);
+    abort();
+}
+
+/* Makes the folder and the loop, opens nothing. */
+static inline void world_init(struct world *w, unsigned lanes)
+{
+    const char *tmp = getenv("TMPDIR");
+    *w = (struct world){0};
+    snprintf(w->dir, sizeof w->dir, "%s/tg-store-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(w->dir))
+        world_die("no folder");
+    w->options = (struct store_options){.dir = w->dir,
+                                        .lane_count = lanes,
+                                        .segment_bytes = 1 << 20,
+                                        .unsynced_bytes_max = 16 << 20,
+                                        .lazy_ms = 20,
+                                        .lazy_bytes = 256 << 10,
+                                        .recent_bytes = 1 << 20,
+                                        .sync = STORE_SYNC_ALWAYS,
+                                        .clock = clock_system()};
+    w->metrics = metrics_register();
+    buf_init(&w->error, 4096);
+    if (loop_create(clock_system(), 0, &w->loop) != ST_OK)
+        world_die("no loop");
+}
+
+static inline enum status world_try_open(struct world *w)
+{
+    buf_clear(&w->error);
+    enum status st = store_open(&w->options, &w->store, &w->error);
+    if (st != ST_OK)
+        return st;
+    for (unsigned i = 0; i < w->options.lane_count; i++)
+        store_bind(w->store, i, w->loop, &world_events, w, w->metrics);
+    return ST_OK;
+}
+
+static inline void world_open(struct world *w)
+{
+    enum status st = world_try_open(w);
+    if (st != ST_OK) {
+        fprintf(stderr, "store_open: %s: %.*s\n", status_name(st), (int)w->error.len, w->error.data);
+        abort();
+    }
+}
+
+static inline void world_close(struct world *w)
+{
+    store_close(w->store);
+    w->store = NULL;
+}
+
+static inline void world_remove(const char *path)
+{
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        char inner[1024];
+        struct stat st;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        snprintf(inner, sizeof inner, "%s/%s", path, e->d_name);
+        if (lstat(inner, &st) == 0 && S_ISDIR(st.st_mode))
+            world_remove(inner);
+        else
+            unlink(inner);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+static inline void world_deinit(struct world *w)
+{
+    world_close(w);
+    loop_dispatch(w->loop);
+    loop_destroy(w->loop);
+    buf_deinit(&w->error);
+    world_remove(w->dir);
+}
+
+/* One turn of the loop; waits for something to happen, 50 ms at most. */
+static inline void world_turn(struct world *w)
+{
+    uint64_t wait_ms = loop_prepare(w->loop);
+    struct pollfd pfd = {.fd = loop_poll_fd(w->loop), .events = POLLIN};
+    poll(&pfd, 1, wait_ms < 50 ? (int)wait_ms : 50);
+    loop_dispatch(w->loop);
+}
+
+static inline uint64_t world_now_ms(void)
+{
+    return clock_mono_ms(clock_system());
+}
+
+static inline void world_wait_durable(struct world *w, unsigned lane, uint64_t next)
+{
+    uint64_t deadline = world_now_ms() + WORLD_DEADLINE_MS;
+    while (store_durable(w->store, lane) < next) {
+        if (world_now_ms() > deadline)
+            world_die("not durable in time");
+        world_turn(w);
+    }
+}
+
+/* Appends; the message is dropped at once. */
+static inline enum status world_append(struct world *w, unsigned lane, const char *topic,
+                                       struct slice payload, bool wait, uint64_t *offset)
+{
+    struct msg *m;
+    if (msg_create(slice_cstr(topic), (struct slice){0}, (struct slice){0}, payload, &m) != ST_OK)
+        world_die("no memory");
+    m->partition = lane;
+    loop_update_time(w->loop);
+    enum status st = store_append(w->store, lane, m, wait);
+    if (offset)
+        *offset = m->offset;
+    msg_unref(m);
+    return st;
+}
+
+static inline uint64_t world_put(struct world *w, unsigned lane, const char *topic, const char *text)
+{
+    uint64_t offset = 0;
+    if (world_append(w, lane, topic, slice_cstr(text), true, &offset) != ST_OK)
+        world_die("append refused");
+    return offset;
+}
+
+/* --- reads --- */
+
+struct world_read {
+    struct store_read read;
+    bool done;
+};
+
+static inline void world_on_read(struct store_read *r)
+{
+    ((struct world_read *)(void *)r)->done = true;
+}
+
+static inline void world_read_init(struct world_read *r, unsigned lane, uint64_t from)
+{
+    *r = (struct world_read){.read = {.lane = lane,
+                                      .from = from,
+                                      .to = UINT64_MAX,
+                                      .count_max = STORE_READ_COUNT_MAX,
+                                      .bytes_max = 64 << 20,
+                                      .on_done = world_on_read}};
+}
+
+static inline void world_read_run(struct world *w, struct world_read *r)
+{
+    uint64_t deadline = world_now_ms() + WORLD_DEADLINE_MS;
+    r->read.home = w->loop;
+    r->done = false;
+    loop_update_time(w->loop);
+    store_read_start(w->store, &r->read);
+    while (!r->done) {
+        if (world_now_ms() > deadline)
+            world_die("read not answered in time");
+        world_turn(w);
+    }
+}
+
+static inline void world_read_free(struct world_read *r)
+{
+    for (uint64_t i = 0; !r->read.count_only && i < r->read.found; i++)
+        msg_unref(r->read.msgs[i]);
+    free(r->read.msgs);
+    r->read.msgs = NULL;
+    r->read.found = 0;
+}
+
+#endif
