@@ -194,6 +194,18 @@ void filter_table_unlink(struct filter_table *t, struct filter_entry *e)
     set_give(t, set);
 }
 
+struct filter_entry *filter_table_find(struct filter_table *t, struct slice filter)
+{
+    struct filter_set *set;
+    if (topic_filter_literal(filter)) {
+        struct literal *l = literal_find(t, filter, hash64(filter));
+        set = l ? &l->set : NULL;
+    } else {
+        set = filter_trie_find(t->trie, filter);
+    }
+    return set ? filter_set_entries(set)[0] : NULL;
+}
+
 size_t filter_table_count(const struct filter_table *t)
 {
     return t->entry_count;
@@ -236,18 +248,4 @@ struct filter_matches filter_table_match(struct filter_table *t, struct slice to
     for (size_t i = 0; i < hits.count; i++)
         result_add(t, &count, hits.sets[i]);
     return (struct filter_matches){t->result, count};
-}
-
-struct filter_entry *filter_table_find(struct filter_table *t, struct slice filter)
-{
-    if (topic_filter_literal(filter)) {
-        struct literal *l = literal_find(t, filter, hash64(filter));
-        return l ? filter_set_entries(&l->set)[0] : NULL;
-    }
-    struct filter_set *set;
-    if (filter_trie_take(t->trie, filter, &set) != ST_OK)
-        return NULL;
-    struct filter_entry *e = set->count > 0 ? filter_set_entries(set)[0] : NULL;
-    filter_trie_give(t->trie, set); /* drops it again if it was made by this look */
-    return e;
 }

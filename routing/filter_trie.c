@@ -324,6 +324,20 @@ void filter_trie_give(struct filter_trie *t, struct filter_set *set)
     prune(t, set_node(set));
 }
 
+struct filter_set *filter_trie_find(struct filter_trie *t, struct slice filter)
+{
+    struct trie_node *n = &t->root;
+    struct slice level;
+    bool below = false;
+    while (topic_level_next(&filter, &level) && !(below = level_is(level, '#'))) {
+        n = child_find(t, n, level, hash64(level));
+        if (!n)
+            return NULL;
+    }
+    struct filter_set *set = below ? &n->below : &n->here;
+    return set->count > 0 ? set : NULL;
+}
+
 size_t filter_trie_bytes(const struct filter_trie *t)
 {
     size_t walk = t->levels ? (t->depth_max + 1U) * sizeof(*t->levels) : 0;

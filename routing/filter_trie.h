@@ -16,6 +16,7 @@ void filter_trie_destroy(struct filter_trie *t); /* NULL is allowed; entries are
  * of match: give drops it when it is empty and does nothing otherwise. ST_NO_MEMORY. */
 enum status filter_trie_take(struct filter_trie *t, struct slice filter, struct filter_set **out) MUST_CHECK;
 void filter_trie_give(struct filter_trie *t, struct filter_set *set);
+struct filter_set *filter_trie_find(struct filter_trie *t, struct slice filter); /* NULL: no entries */
 
 size_t filter_trie_hits_max(const struct filter_trie *t); /* no topic matches more sets */
 size_t filter_trie_bytes(const struct filter_trie *t); /* without the sets' arrays */

@@ -127,6 +127,27 @@ Test(filter_table, sees_a_filter_that_appears_after_the_topic_was_matched)
     filter_table_destroy(t);
 }
 
+Test(filter_table, finds_an_entry_of_exactly_this_filter)
+{
+    struct filter_table *t = table_create();
+    struct filter_entry literal = {0}, plus = {0}, all = {0}, deep = {0};
+    static const char *const absent[] = {"a", "a/c", "+", "+/b", "a/b/#", "x/+/#", "a/+/#", "a/b/+", "#"};
+    link_to(t, "a/b", &literal);
+    link_to(t, "a/+", &plus);
+    link_to(t, "a/#", &all);
+    link_to(t, "x/+/z", &deep);
+    cr_expect_eq(filter_table_find(t, slice_cstr("a/b")), &literal);
+    cr_expect_eq(filter_table_find(t, slice_cstr("a/+")), &plus);
+    cr_expect_eq(filter_table_find(t, slice_cstr("a/#")), &all);
+    cr_expect_eq(filter_table_find(t, slice_cstr("x/+/z")), &deep);
+    size_t bytes = filter_table_bytes(t);
+    for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++)
+        cr_expect_null(filter_table_find(t, slice_cstr(absent[i])), "%s", absent[i]);
+    cr_expect_null(filter_table_find(t, slice_cstr("x/+")), "on the way to x/+/z, but no filter");
+    cr_expect_eq(filter_table_bytes(t), bytes);
+    filter_table_destroy(t);
+}
+
 Test(filter_table, keeps_the_order_between_changes)
 {
     struct filter_table *t = table_create();
