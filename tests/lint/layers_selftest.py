@@ -12,6 +12,7 @@ FINE = {
     "session/hub.c": '#include "session/hub.h"\n#include "routing/topic.h"\n#include "core/buf.h"\n',
     "session/hub.h": "",
     "routing/topic.h": "",
+    "gateway/ws/frame_private.h": "#include <libwebsockets.h>\n",
     "gateway/http/server.c": '#include <microhttpd.h>\n#include "session/hub.h"\n',
 }
 WRONG = {
@@ -21,6 +22,12 @@ WRONG = {
     "session/outside.c": ('#include "tests/fakes/fake.h"\n', "not a file of this tree"),
     "session/json.c": ("#include <jansson.h>\n", "allowed only in gateway/"),
     "gateway/edge.h": ("#  include <libwebsockets.h>\n", "must not be in a header"),
+    "gateway/http/server.h": ("#include <microhttpd.h>\n", "must not be in a header"),
+    "core/hiredis.c": ("#include <hiredis/hiredis.h>\n", "allowed only in routing/topic_log_redis.c"),
+    "routing/shard.c": ("#include <librdkafka/rdkafka.h>\n", "allowed only in routing/topic_log_kafka.c"),
+    "core/log.c": ("\n#include <yaml.h>\n", "allowed only in core/"),
+    "session/angle.c": ("#include <core/buf.h>\n", "no header of libc"),
+    "core/macro.c": ("#include HEADER\n", "hides its header in a macro"),
     "core/glib.c": ("#include <glib.h>\n", "no library that this program uses"),
 }
 
