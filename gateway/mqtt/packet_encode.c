@@ -213,9 +213,12 @@ enum status mqtt_encode(const struct mqtt_packet *p, uint8_t version, struct buf
         return ST_TOO_LARGE;
     uint32_t remaining = (uint32_t)count.bytes;
     size_t total = 1 + mqtt_varint_bytes(remaining) + remaining;
-    struct writer w = {.at = buf_reserve(out, total)};
+    struct writer w = count;
+    w.at = buf_reserve(out, total);
     if (w.at == NULL)
         return total > out->limit - out->len ? ST_FULL : ST_NO_MEMORY;
+    w.bytes = 0;
+    w.list_count = 0;
     writer_put_u8(&w, first_byte(p));
     writer_put_varint(&w, remaining);
     emit_body(&w, version, p);

@@ -12,9 +12,7 @@ enum {
     MQTT_STRING_BYTES_MAX = 65535,
     MQTT_WILL = 0, /* owner of the will properties of a CONNECT; no packet has type 0 */
     MQTT_TYPE_COUNT = 16,
-    MQTT_NEVER = 255, /* a version that no connection has */
-    MQTT_UNSUBSCRIBE_TOPIC_BYTES_MIN = 2,
-    MQTT_SUBSCRIBE_TOPIC_BYTES_MIN = 3
+    MQTT_NEVER = 255 /* a version that no connection has */
 };
 
 struct mqtt_type_rule {
@@ -102,11 +100,14 @@ static inline enum status reader_take_varint(struct reader *r, uint32_t *out)
 }
 
 /* Emits bytes, or only counts them while `at` is NULL: the layout of each packet is then written down
- * once and serves for its length too. */
+ * once and serves for its length too. A packet holds at most two lists of properties; the counting run
+ * notes their lengths for the run that writes. */
 struct writer {
     uint8_t *at;
     size_t bytes;
     bool too_large; /* a string over 65,535 bytes was met */
+    uint8_t list_count; /* of property lists, so far in this run */
+    uint32_t list_bytes[2];
 };
 
 static inline void writer_put_u8(struct writer *w, uint8_t value)

@@ -8,7 +8,8 @@
  *
  * Two properties may stand more than once: user properties, and the subscription identifiers of a PUBLISH
  * from the server. These are not kept one by one: `raw` holds the bytes as they came, checked, and is
- * walked when somebody wants them. Encoding walks it for the same two. */
+ * walked when somebody wants them. Encoding walks it for the same two. The first subscription identifier is
+ * written from its field, so the first one met in `raw` is passed over. */
 #include "gateway/mqtt/packet_internal.h"
 
 #include <assert.h>
@@ -181,6 +182,14 @@ uint8_t mqtt_props_decode(struct reader *r, uint8_t owner, struct mqtt_props *ou
     return MQTT_RC_SUCCESS;
 }
 
+/* As take_value, of bytes that were checked before: texts are not looked at again. */
+static bool take_checked_value(struct reader *r, enum prop_type type, struct prop_value *out)
+{
+    if (type < PROP_TEXT)
+        return take_value(r, type, out);
+    return reader_take_binary(r, &out->text) && (type != PROP_PAIR || reader_take_binary(r, &out->second));
+}
+
 /* The next property of `raw` at *place, its id and bytes whole; false at the end. `raw` was checked when it
  * was decoded, or is of our own making. */
 static bool raw_next(struct slice raw, size_t *place, uint8_t *id, struct slice *whole,
@@ -192,7 +201,7 @@ static bool raw_next(struct slice raw, size_t *place, uint8_t *id, struct slice 
     struct reader r = {rest.data + 1, rest.data + rest.len};
     *id = rest.data[0];
     const struct prop_rule *rule = &prop_rules[*id <= PROP_ID_MAX ? *id : 0];
-    if (rule->owners == 0 || !take_value(&r, rule->type, value))
+    if (rule->owners == 0 || !take_checked_value(&r, rule->type, value))
         return false;
     *whole = slice_of(rest.data, (size_t)(r.at - rest.data));
     *place += whole->len;
@@ -286,7 +295,7 @@ static void put_walked(struct writer *w, uint8_t owner, const struct mqtt_props 
 
 static void put_properties(struct writer *w, uint8_t owner, const struct mqtt_props *props)
 {
-    uint32_t left = props->present;
+    uint32_t left = props->present & ~(uint32_t)MQTT_HAS_USER_PROPERTY; /* any packet may have these */
     for (uint8_t id = 1; left != 0; id++) {
         assert(id <= PROP_ID_MAX);
         const struct prop_rule *rule = &prop_rules[id];
@@ -294,8 +303,6 @@ static void put_properties(struct writer *w, uint8_t owner, const struct mqtt_pr
             continue;
         left &= ~rule->bit;
         assert(rule->owners >> owner & 1);
-        if (id == PROP_USER)
-            continue;
         struct prop_value value = load_value(props, rule);
         assert(rule->type > PROP_VARINT || (value.number >= rule->min && value.number <= rule->max));
         writer_put_u8(w, id);
@@ -316,13 +323,16 @@ void mqtt_props_encode(struct writer *w, uint8_t owner, const struct mqtt_props 
         writer_put_u8(w, 0);
         return;
     }
-    struct writer count = {0};
-    put_properties(&count, owner, props);
-    if (count.bytes > MQTT_REMAINING_BYTES_MAX) {
-        w->too_large = true;
+    uint8_t list = w->list_count++;
+    if (w->at != NULL) {
+        writer_put_varint(w, w->list_bytes[list]);
+        put_properties(w, owner, props);
         return;
     }
-    w->too_large |= count.too_large;
-    writer_put_varint(w, (uint32_t)count.bytes);
+    size_t before = w->bytes;
     put_properties(w, owner, props);
+    size_t bytes = w->bytes - before;
+    w->too_large |= bytes > MQTT_REMAINING_BYTES_MAX;
+    w->list_bytes[list] = (uint32_t)bytes;
+    w->bytes += mqtt_varint_bytes(w->list_bytes[list]);
 }

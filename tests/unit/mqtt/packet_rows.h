@@ -267,6 +267,11 @@ static const struct packet_row publish_rows[] = {
     REFUSED(5, CLIENT, 0x81, "30 (<'t'> (1f <'r'>))", "2.2.2.2 reason string in PUBLISH"),
     REFUSED(5, CLIENT, 0x81, "30 (<'t'> (04 00))", "2.2.2.2 no such property"),
     REFUSED(5, CLIENT, 0x81, "30 (<'t'> (ff 00))", "2.2.2.2 no such property"),
+    REFUSED(5, CLIENT, 0x81, "30 (<'t'> (01) 01)", "2.2.2 byte beyond the length"),
+    REFUSED(5, CLIENT, 0x81, "30 (<'t'> (23 00) 01)", "2.2.2 two bytes beyond the length"),
+    REFUSED(5, CLIENT, 0x81, "30 (<'t'> (02 000000) 01)", "2.2.2 four bytes beyond the length"),
+    REFUSED(5, CLIENT, 0x81, "30 (<'t'> (09 0002 'a') 'b')", "2.2.2 binary beyond the length"),
+    REFUSED(5, CLIENT, 0x81, "30 (<'t'> (26 <'a'> 0002 'a') 'b')", "2.2.2 a pair beyond the length"),
 };
 
 static const struct packet_row ack_rows[] = {
