@@ -47,11 +47,13 @@ give_up() {
     local code=0
     wait "$supervisor" || code=$?
     supervisor=""
-    grep -v '^$' "$log" | tail -n "$([ "$code" = 69 ] && echo 3 || echo 20)" >&2
+    # What it says to a person begins so; without such a line the end of its log must do.
+    grep '^tidegate: ' "$log" >&2 || tail -n 20 "$log" >&2
     [ "$code" != 69 ] || cat >&2 <<TEXT
-Way out: stop that process, or choose other ports and start again, for example
-  TIDEGATE_MQTT__PORT=1884 TIDEGATE_HTTP__PORT=8090 TIDEGATE_API__PORT=8091 ./dev demo
+Way out: stop that process, or choose other ports and another folder and start again, for example
+  TIDEGATE_MQTT__PORT=1884 TIDEGATE_HTTP__PORT=8090 TIDEGATE_API__PORT=8091 TIDEGATE_DATA__DIR=data2 ./dev demo
 TEXT
+    say "The node has ended by itself (exit code $code; log: $log)." >&2
     [ "$code" != 0 ] || code=1
     exit "$code"
 }

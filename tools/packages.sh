@@ -116,7 +116,9 @@ install() {
     apt "$log" install -y --no-install-recommends $names ||
         { tail -n 25 "$log" >&2; die "apt-get install failed; see $log" 69; }
     for service in $fresh; do
-        ! command -v systemctl >/dev/null || systemctl disable "$service" >/dev/null 2>&1 || true
+        # systemd's links and the older ones; both helpers come with every Debian.
+        deb-systemd-helper disable "$service.service" >/dev/null 2>&1 || true
+        update-rc.d "$service" disable >/dev/null 2>&1 || true
     done
     echo "Packages installed."
 }
