@@ -27,13 +27,13 @@ enum prop_type { /* 1.5 */
 enum { PROP_SUBSCRIPTION_ID = 0x0b, PROP_USER = 0x26, PROP_ID_MAX = 0x2a };
 
 struct prop_rule {
-    enum prop_type type;
+    enum prop_type type : 8;
+    uint8_t out_of_range; /* the reason then */
     uint16_t owners; /* packets it may stand in, a bit for each type; 0: there is no such property */
     uint16_t repeats; /* packets it may stand in more than once */
-    uint32_t bit; /* enum mqtt_prop_bit */
     uint16_t field; /* where in struct mqtt_props */
+    uint32_t bit; /* enum mqtt_prop_bit */
     uint32_t min, max; /* of a number */
-    uint8_t out_of_range; /* the reason then */
 };
 
 #define IN(type)    (1u << MQTT_##type)
@@ -46,42 +46,42 @@ struct prop_rule {
 
 /* 5.0, table 2-4. Ids in order are bits in order, and that is the order in which we write. */
 static const struct prop_rule prop_rules[PROP_ID_MAX + 1] = {
-    [0x01] = {PROP_BYTE, MESSAGE, 0, MQTT_HAS_PAYLOAD_FORMAT, FIELD(payload_format), 0, 1, WRONG},
-    [0x02] = {PROP_U32, MESSAGE, 0, MQTT_HAS_MESSAGE_EXPIRY, FIELD(message_expiry_s), 0, UINT32_MAX, 0},
-    [0x03] = {PROP_TEXT, MESSAGE, 0, MQTT_HAS_CONTENT_TYPE, FIELD(content_type), 0, 0, 0},
-    [0x08] = {PROP_TOPIC, MESSAGE, 0, MQTT_HAS_RESPONSE_TOPIC, FIELD(response_topic), 0, 0, WRONG},
-    [0x09] = {PROP_BINARY, MESSAGE, 0, MQTT_HAS_CORRELATION, FIELD(correlation), 0, 0, 0},
-    [0x0b] = {PROP_VARINT, IN(PUBLISH) | IN(SUBSCRIBE), IN(PUBLISH), MQTT_HAS_SUBSCRIPTION_ID,
-              FIELD(subscription_id), 1, MQTT_REMAINING_BYTES_MAX, WRONG},
-    [0x11] = {PROP_U32, SETTING | IN(DISCONNECT), 0, MQTT_HAS_SESSION_EXPIRY, FIELD(session_expiry_s), 0,
-              UINT32_MAX, 0},
-    [0x12] = {PROP_TEXT, IN(CONNACK), 0, MQTT_HAS_ASSIGNED_CLIENT_ID, FIELD(assigned_client_id), 0, 0, 0},
-    [0x13] = {PROP_U16, IN(CONNACK), 0, MQTT_HAS_SERVER_KEEP_ALIVE, FIELD(server_keep_alive_s), 0, UINT16_MAX,
-              0},
-    [0x15] = {PROP_TEXT, SETTING | IN(AUTH), 0, MQTT_HAS_AUTH_METHOD, FIELD(auth_method), 0, 0, 0},
-    [0x16] = {PROP_BINARY, SETTING | IN(AUTH), 0, MQTT_HAS_AUTH_DATA, FIELD(auth_data), 0, 0, 0},
-    [0x17] = {PROP_BYTE, IN(CONNECT), 0, MQTT_HAS_REQUEST_PROBLEM, FIELD(request_problem), 0, 1, WRONG},
-    [0x18] = {PROP_U32, IN(WILL), 0, MQTT_HAS_WILL_DELAY, FIELD(will_delay_s), 0, UINT32_MAX, 0},
-    [0x19] = {PROP_BYTE, IN(CONNECT), 0, MQTT_HAS_REQUEST_RESPONSE, FIELD(request_response), 0, 1, WRONG},
-    [0x1a] = {PROP_TEXT, IN(CONNACK), 0, MQTT_HAS_RESPONSE_INFO, FIELD(response_info), 0, 0, 0},
-    [0x1c] = {PROP_TEXT, IN(CONNACK) | IN(DISCONNECT), 0, MQTT_HAS_SERVER_REFERENCE, FIELD(server_reference),
-              0, 0, 0},
-    [0x1f] = {PROP_TEXT, ACKS | IN(CONNACK) | IN(DISCONNECT) | IN(AUTH), 0, MQTT_HAS_REASON_STRING,
-              FIELD(reason_string), 0, 0, 0},
-    [0x21] = {PROP_U16, SETTING, 0, MQTT_HAS_RECEIVE_MAXIMUM, FIELD(receive_maximum), 1, UINT16_MAX, WRONG},
-    [0x22] = {PROP_U16, SETTING, 0, MQTT_HAS_TOPIC_ALIAS_MAXIMUM, FIELD(topic_alias_maximum), 0, UINT16_MAX,
-              0},
-    [0x23] = {PROP_U16, IN(PUBLISH), 0, MQTT_HAS_TOPIC_ALIAS, FIELD(topic_alias), 1, UINT16_MAX,
-              MQTT_RC_TOPIC_ALIAS_INVALID},
-    [0x24] = {PROP_BYTE, IN(CONNACK), 0, MQTT_HAS_MAXIMUM_QOS, FIELD(maximum_qos), 0, 1, WRONG},
-    [0x25] = {PROP_BYTE, IN(CONNACK), 0, MQTT_HAS_RETAIN_AVAILABLE, FIELD(retain_available), 0, 1, WRONG},
-    [0x26] = {PROP_PAIR, EVERYWHERE, EVERYWHERE, MQTT_HAS_USER_PROPERTY, 0, 0, 0, 0},
-    [0x27] = {PROP_U32, SETTING, 0, MQTT_HAS_MAXIMUM_PACKET_SIZE, FIELD(maximum_packet_bytes), 1, UINT32_MAX,
-              WRONG},
-    [0x28] = {PROP_BYTE, IN(CONNACK), 0, MQTT_HAS_WILDCARD_AVAILABLE, FIELD(wildcard_available), 0, 1, WRONG},
-    [0x29] = {PROP_BYTE, IN(CONNACK), 0, MQTT_HAS_SUBSCRIPTION_ID_AVAILABLE, FIELD(subscription_id_available),
-              0, 1, WRONG},
-    [0x2a] = {PROP_BYTE, IN(CONNACK), 0, MQTT_HAS_SHARED_AVAILABLE, FIELD(shared_available), 0, 1, WRONG},
+    [0x01] = {PROP_BYTE, WRONG, MESSAGE, 0, FIELD(payload_format), MQTT_HAS_PAYLOAD_FORMAT, 0, 1},
+    [0x02] = {PROP_U32, 0, MESSAGE, 0, FIELD(message_expiry_s), MQTT_HAS_MESSAGE_EXPIRY, 0, UINT32_MAX},
+    [0x03] = {PROP_TEXT, 0, MESSAGE, 0, FIELD(content_type), MQTT_HAS_CONTENT_TYPE, 0, 0},
+    [0x08] = {PROP_TOPIC, WRONG, MESSAGE, 0, FIELD(response_topic), MQTT_HAS_RESPONSE_TOPIC, 0, 0},
+    [0x09] = {PROP_BINARY, 0, MESSAGE, 0, FIELD(correlation), MQTT_HAS_CORRELATION, 0, 0},
+    [0x0b] = {PROP_VARINT, WRONG, IN(PUBLISH) | IN(SUBSCRIBE), IN(PUBLISH), FIELD(subscription_id),
+              MQTT_HAS_SUBSCRIPTION_ID, 1, MQTT_REMAINING_BYTES_MAX},
+    [0x11] = {PROP_U32, 0, SETTING | IN(DISCONNECT), 0, FIELD(session_expiry_s), MQTT_HAS_SESSION_EXPIRY, 0,
+              UINT32_MAX},
+    [0x12] = {PROP_TEXT, 0, IN(CONNACK), 0, FIELD(assigned_client_id), MQTT_HAS_ASSIGNED_CLIENT_ID, 0, 0},
+    [0x13] = {PROP_U16, 0, IN(CONNACK), 0, FIELD(server_keep_alive_s), MQTT_HAS_SERVER_KEEP_ALIVE, 0,
+              UINT16_MAX},
+    [0x15] = {PROP_TEXT, 0, SETTING | IN(AUTH), 0, FIELD(auth_method), MQTT_HAS_AUTH_METHOD, 0, 0},
+    [0x16] = {PROP_BINARY, 0, SETTING | IN(AUTH), 0, FIELD(auth_data), MQTT_HAS_AUTH_DATA, 0, 0},
+    [0x17] = {PROP_BYTE, WRONG, IN(CONNECT), 0, FIELD(request_problem), MQTT_HAS_REQUEST_PROBLEM, 0, 1},
+    [0x18] = {PROP_U32, 0, IN(WILL), 0, FIELD(will_delay_s), MQTT_HAS_WILL_DELAY, 0, UINT32_MAX},
+    [0x19] = {PROP_BYTE, WRONG, IN(CONNECT), 0, FIELD(request_response), MQTT_HAS_REQUEST_RESPONSE, 0, 1},
+    [0x1a] = {PROP_TEXT, 0, IN(CONNACK), 0, FIELD(response_info), MQTT_HAS_RESPONSE_INFO, 0, 0},
+    [0x1c] = {PROP_TEXT, 0, IN(CONNACK) | IN(DISCONNECT), 0, FIELD(server_reference),
+              MQTT_HAS_SERVER_REFERENCE, 0, 0},
+    [0x1f] = {PROP_TEXT, 0, ACKS | IN(CONNACK) | IN(DISCONNECT) | IN(AUTH), 0, FIELD(reason_string),
+              MQTT_HAS_REASON_STRING, 0, 0},
+    [0x21] = {PROP_U16, WRONG, SETTING, 0, FIELD(receive_maximum), MQTT_HAS_RECEIVE_MAXIMUM, 1, UINT16_MAX},
+    [0x22] = {PROP_U16, 0, SETTING, 0, FIELD(topic_alias_maximum), MQTT_HAS_TOPIC_ALIAS_MAXIMUM, 0,
+              UINT16_MAX},
+    [0x23] = {PROP_U16, MQTT_RC_TOPIC_ALIAS_INVALID, IN(PUBLISH), 0, FIELD(topic_alias), MQTT_HAS_TOPIC_ALIAS,
+              1, UINT16_MAX},
+    [0x24] = {PROP_BYTE, WRONG, IN(CONNACK), 0, FIELD(maximum_qos), MQTT_HAS_MAXIMUM_QOS, 0, 1},
+    [0x25] = {PROP_BYTE, WRONG, IN(CONNACK), 0, FIELD(retain_available), MQTT_HAS_RETAIN_AVAILABLE, 0, 1},
+    [0x26] = {PROP_PAIR, 0, EVERYWHERE, EVERYWHERE, 0, MQTT_HAS_USER_PROPERTY, 0, 0},
+    [0x27] = {PROP_U32, WRONG, SETTING, 0, FIELD(maximum_packet_bytes), MQTT_HAS_MAXIMUM_PACKET_SIZE, 1,
+              UINT32_MAX},
+    [0x28] = {PROP_BYTE, WRONG, IN(CONNACK), 0, FIELD(wildcard_available), MQTT_HAS_WILDCARD_AVAILABLE, 0, 1},
+    [0x29] = {PROP_BYTE, WRONG, IN(CONNACK), 0, FIELD(subscription_id_available),
+              MQTT_HAS_SUBSCRIPTION_ID_AVAILABLE, 0, 1},
+    [0x2a] = {PROP_BYTE, WRONG, IN(CONNACK), 0, FIELD(shared_available), MQTT_HAS_SHARED_AVAILABLE, 0, 1},
 };
 
 /* A value off the wire: a number, or one text, or two. */
