@@ -119,28 +119,44 @@ def test_order_is_the_publishers(node, send):
         assert [message["pos"] for message in history(node, "many/numbers", page=70)] == positions
 
 
+FILTERS = {"a/b": ["a/b"], "a/+": ["a/b", "a/c"], "a/#": ["a/b", "a/c", "a/b/d", "a"], "+": ["a", "x"],
+           "#": ["a/b", "a/c", "a/b/d", "a", "x"], "b/#": []}
+END = "end/of/test"
+
+
 def test_each_filter_gets_what_it_names_and_nothing_else(node):
-    filters = {"a/b": ["a/b"], "a/+": ["a/b", "a/c"], "a/#": ["a/b", "a/c", "a/b/d", "a"], "+": ["a", "x"],
-               "#": ["a/b", "a/c", "a/b/d", "a", "x"], "b/#": []}
-    topics = ["a/b", "a/c", "a/b/d", "a", "x"]
-    webs = {text: Web(node) for text in filters}
     # Everybody also asks for a last message, so that "nothing else" needs no waiting.
-    subs = {text: MosquittoSub(node, text, "-t", "end/of/test") for text in filters}
+    webs = {text: Web(node) for text in FILTERS}
+    subs = {text: MosquittoSub(node, text, "-t", END) for text in FILTERS}
     try:
         for text, web in webs.items():
             web.subscribe(text)
-            web.subscribe("end/of/test")
-        for topic in topics:
+            web.subscribe(END)
+        for topic in ["a/b", "a/c", "a/b/d", "a", "x", END]:
             publish(node, topic, topic.encode())
-        publish(node, "end/of/test", b"1")
-        for text, want in filters.items():
-            got = [webs[text].next()["topic"] for _ in range(len(want) + 1)]
-            assert sorted(got) == sorted(want + ["end/of/test"]), f"websocket {text}"
-            got = [subs[text].next()[0] for _ in range(len(want) + 1)]
-            assert sorted(got) == sorted(want + ["end/of/test"]), f"mosquitto_sub {text}"
+        for text, want in FILTERS.items():
+            # "#" names the last one too.
+            want = sorted(want + [END] * (2 if text == "#" else 1))
+            assert sorted(webs[text].next()["topic"] for _ in want) == want, f"websocket {text}"
+            got = [subs[text].next()[0] for _ in range(len(FILTERS[text]))]
+            assert sorted(got) == sorted(FILTERS[text]), f"mosquitto_sub {text}"
+            assert subs[text].next()[0] == END, f"mosquitto_sub {text}: more than it asked for"
     finally:
         for client in [*webs.values(), *subs.values()]:
             client.close()
+
+
+def test_each_filter_replays_what_it_names_and_nothing_else(node):
+    for topic in ["a/b", "a/c", "a/b/d", "a", "x"]:
+        publish(node, topic, topic.encode())
+    for text, want in FILTERS.items():
+        with Web(node) as web:
+            assert web.subscribe(text, "earliest")["replay"] == len(want), text
+            got = []
+            while "live" not in (item := web.event()):
+                if "msg" in item:
+                    got.append(item["msg"]["topic"])
+            assert got == want, text
 
 
 def test_earliest_replays_then_goes_live(node):

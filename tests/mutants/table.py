@@ -8,4 +8,80 @@ test    the one test (below tests/e2e/) that sees it
 red     a regular expression that the failure's output must match: red for this reason, not for any
 """
 
-MUTANTS = []
+MUTANTS = [
+    {
+        "name": "acknowledgement before the sync",
+        "file": "routing/shard.c",
+        "old": """    p->mail.next = NULL;
+    if (s->last_waiting)
+        s->last_waiting->mail.next = &p->mail;
+    else
+        s->first_waiting = p;
+    s->last_waiting = p;
+""",
+        "new": """    shard_answer_publish(s, p, ST_OK);
+""",
+        "test": "test_sync.py::test_no_acknowledgement_before_the_sync",
+        "red": "acknowledged before the sync had returned",
+    },
+    {
+        "name": "filter match true at every level (live)",
+        "file": "routing/filter_trie.c",
+        "old": """        if (at.depth == level_count) {
+            if (n->here.count > 0)
+                t->hits[hit_count++] = &n->here;
+            continue;
+        }
+""",
+        "new": """        if (n->here.count > 0)
+            t->hits[hit_count++] = &n->here;
+        if (at.depth == level_count)
+            continue;
+""",
+        "test": "test_first_message.py::test_each_filter_gets_what_it_names_and_nothing_else",
+        "red": "AssertionError: (websocket|mosquitto_sub) a/",
+    },
+    {
+        "name": "filter match always true (replay)",
+        "file": "routing/topic.c",
+        "old": """    assert(filter.len > 0 && name.len > 0);
+    if (topic_internal(name)""",
+        "new": """    if (filter.len > 0)
+        return true;
+    if (topic_internal(name)""",
+        "test": "test_first_message.py::test_each_filter_replays_what_it_names_and_nothing_else",
+        "red": "AssertionError: a/",
+    },
+    {
+        "name": "position one ahead",
+        "file": "routing/position.c",
+        "old": "lane_advance(place, lane, offset + 1);",
+        "new": "lane_advance(place, lane, offset + 2);",
+        "test": "test_first_message.py::test_resume_is_strictly_after",
+        "red": "AssertionError",
+    },
+    {
+        "name": "cursor of a slow reader one ahead",
+        "file": "session/cursor.c",
+        "old": "            lc->next = r->store.msgs[i]->offset;\n",
+        "new": "            lc->next = r->store.msgs[i]->offset + 1;\n",
+        "test": "test_limits.py::test_stopped_websocket_reader_goes_on_without_a_gap",
+        "red": "each one once, in order, none missing|TimeoutError|timed out",
+    },
+    {
+        "name": "torn tail kept",
+        "file": "core/store/recovery.c",
+        "old": "        if (item->survey.spots[k].frame_offset >= run->synced_below) {\n",
+        "new": "        if (item->survey.spots[k].frame_offset == UINT64_MAX) {\n",
+        "test": "test_torn_tail.py::test_torn_tail_is_cut_and_nothing_else",
+        "red": "no word of a gap|no gap is told|'gap'",
+    },
+    {
+        "name": "output bound ignored",
+        "file": "gateway/outq.h",
+        "old": "    return q->bytes == 0 || q->bytes + len <= q->bytes_max;\n",
+        "new": "    return q->bytes < UINT32_MAX / 2 || len == 0;\n",
+        "test": "test_limits.py::test_stopped_mqtt_reader_costs_bounded_memory_and_counted_drops",
+        "red": "MiB more for one stopped reader",
+    },
+]
