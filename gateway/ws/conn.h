@@ -1,0 +1,127 @@
+/* Inside gateway/ws/: one connection of the public port, and the door that owns it. Owning loop only.
+ *
+ *   conn.c   the socket: frames in, queue out, ping, closing
+ *   serve.c  the protocol: requests, answers, deliveries
+ *   http.c, door.c  what comes before: HTTP, handled by libwebsockets
+ */
+#ifndef TG_GATEWAY_WS_CONN_H
+#define TG_GATEWAY_WS_CONN_H
+
+#include "gateway/edge.h"
+#include "gateway/outq.h"
+#include "gateway/ws/frame.h"
+#include "gateway/ws/reply.h"
+
+struct lws;
+struct files;
+struct host;
+
+enum {
+    CONN_READ_BYTES = 64 * 1024, /* one recv; shared by all connections of a loop */
+    CONN_READS_OPEN_MAX = 8, /* pages of history under way a connection */
+    CONN_BAD_LINES_MAX = 10, /* PROTOCOL.md 1: the tenth closes */
+    CONN_ENVELOPE_BYTES = 16 * 1024, /* what a message may be larger than its payload's limit */
+    CONN_CLOSE_WAIT_MS = 5000, /* for the peer's close frame, or for its reading ours */
+};
+
+/* Why a connection ended; each has its counter. */
+enum conn_end { END_CLIENT, END_PROTOCOL, END_TIMEOUT, END_LIMIT, END_SERVER, END_NETWORK };
+
+enum conn_state {
+    CONN_HTTP, /* libwebsockets reads the request; only the timer is ours */
+    CONN_FRESH, /* 101 is out; ours from the end of the turn on */
+    CONN_OPEN,
+    CONN_CLOSING, /* our close frame is queued; nothing but that goes out any more */
+    CONN_DEAD, /* no socket; only publishes and reads under way still point here */
+};
+
+struct web_door {
+    struct edge *edge;
+    struct loop *loop;
+    struct hub *hub;
+    struct metrics *metrics;
+    const struct settings *settings;
+    struct host *host;
+    struct acceptor *acceptor;
+    struct files *files;
+    struct loop_hook hook;
+    struct list conns; /* all with a socket */
+    struct list buried; /* those without one to which publishes and reads under way still point */
+    struct list fresh;
+    struct list dirty; /* outq.dirty: something to send, or to resume */
+    uint32_t epoch;
+    uint32_t message_bytes_max; /* of a WebSocket message */
+    struct buf scratch; /* encoders; empty between calls */
+    struct buf texts; /* decoded strings of the request in hand */
+    uint8_t *input; /* CONN_READ_BYTES */
+};
+
+struct conn {
+    struct web_door *door;
+    struct lws *wsi; /* NULL: libwebsockets has let go of it */
+    enum conn_state state;
+    enum conn_end end; /* CONN_CLOSING: why */
+    bool watched; /* our loop watches the descriptor */
+    bool blocked; /* the socket took not all: wait for EPOLLOUT */
+    bool paused; /* reading rests: publishes, reads or output wait */
+    bool starved; /* a delivery found no room: session_room is owed */
+    bool lines_ready; /* `message` is whole and waits to be handled */
+    bool peer_closed; /* its close frame is here */
+    bool deaf; /* what comes in is thrown away: we have lost the frames' boundaries */
+    bool shut; /* our side of the socket is shut down */
+    bool broken; /* no memory for what it must get: dies at the end of the turn */
+    uint8_t bad_lines;
+    uint32_t refs; /* socket, publishes, reads */
+    uint32_t publish_open, reads_open;
+    uint32_t waiting_bytes; /* of this queue in M_OUT_QUEUE_BYTES */
+    uint64_t cut_bytes; /* from the front of the queue to the end of the frame that is half sent */
+    struct list link; /* door->conns, then door->buried */
+    struct list turn; /* door->fresh */
+    struct loop_watch watch;
+    struct timer timer;
+    struct outq out;
+    struct ws_reader reader;
+    struct buf message; /* a message in pieces, or its lines not yet handled */
+    struct buf unread; /* input that came in the read in which reading was paused */
+    struct session *session;
+    struct list subscribing; /* struct subscribing: sub requests not yet answered */
+    uint64_t last_in_ms, last_out_ms, progress_ms;
+    uint64_t ping_sent_ms; /* not answered yet; 0 = none */
+    uint64_t read_ns; /* when the bytes in hand came, for latency figures */
+    struct slice body; /* CONN_HTTP: what is still to be sent of the answer; static bytes */
+};
+
+/* --- conn.c ------------------------------------------------------------------------------------- */
+
+struct conn *conn_create(struct web_door *d); /* NULL: no memory. State CONN_HTTP, timer armed */
+void conn_ref(struct conn *c);
+void conn_unref(struct conn *c);
+bool conn_is_open(const struct conn *c);
+/* No further line may be handled now. */
+bool conn_is_full(const struct conn *c);
+/* The upgrade is done: from here on the socket is read and written by us. ST_IO, ST_NO_MEMORY. */
+enum status conn_take_over(struct conn *c, int fd) MUST_CHECK;
+/* Sends the queue; at the end of the turn. True: work has come up for the next turn. */
+bool conn_turn_end(struct conn *c);
+/* Drops the socket now. `c` may be gone after it. */
+void conn_kill(struct conn *c, enum conn_end why);
+/* libwebsockets drops it: nothing of the socket may be touched any more. */
+void conn_lost(struct conn *c);
+/* Says bye (code 4000 and up) and sends a close frame; the rest happens by itself. */
+void conn_close(struct conn *c, uint16_t code, const char *why, enum conn_end end);
+
+/* One object as a text message of its own. Out of memory ends the connection. */
+void conn_put_text(struct conn *c, struct slice object);
+/* Queues a frame that lies in the hub's scratch space. */
+enum status conn_put_frame(struct conn *c, struct slice frame) MUST_CHECK;
+/* Something that paused reading has ended: look again at the end of the turn. */
+void conn_touch(struct conn *c);
+
+/* --- serve.c ------------------------------------------------------------------------------------ */
+
+/* Handles lines until there are none or reading must pause; returns the bytes handled. */
+size_t serve_lines(struct conn *c, struct slice text);
+enum status serve_begin(struct conn *c) MUST_CHECK; /* ST_NO_MEMORY */
+void serve_end(struct conn *c); /* the session and what waits for it; safe when there is none */
+
+#endif

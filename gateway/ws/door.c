@@ -1,0 +1,239 @@
+/* The public port: the door and libwebsockets' callbacks.
+ *
+ *   acceptor --fd--> host_adopt --HTTP--> http_request          -> answer, close
+ *                               --upgrade--> upgrade_permitted  -> 101, ESTABLISHED
+ *                                               -> at the end of the turn: ours (conn_take_over)
+ *
+ * Taking over waits for the end of the turn because libwebsockets decides only after ESTABLISHED has returned
+ * whether it has read more than the request. If it has, it asks for a WRITEABLE callback as soon as reading
+ * is stopped, and for no other reason afterwards: that callback therefore says that the client sent frames
+ * before it had our 101, which RFC 6455, 4.1 forbids ("MUST wait"). Those bytes cannot be had, so the
+ * connection is failed rather than continued with a hole. */
+#include "gateway/ws/conn.h"
+
+#include "core/logging.h"
+#include "gateway/acceptor.h"
+#include "gateway/ws/files.h"
+#include "gateway/ws/host.h"
+#include "gateway/ws/http.h"
+
+#include <libwebsockets.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { SCRATCH_KEEP_BYTES = 256 * 1024, WRITE_BYTES_MAX = 1 << 20, RX_BYTES = 16 };
+
+/* --- libwebsockets' callbacks ------------------------------------------------------------------- */
+
+static int on_established(struct conn *c)
+{
+    c->state = CONN_FRESH;
+    list_push(&c->door->fresh, &c->turn);
+    return 0;
+}
+
+static int on_early_bytes(struct conn *c)
+{
+    c->deaf = true;
+    conn_close(c, WS_CLOSE_PROTOCOL, "frames before the handshake was answered", END_PROTOCOL);
+    return 0;
+}
+
+static int on_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
+{
+    struct conn *c = wsi ? lws_get_opaque_user_data(wsi) : NULL;
+    (void)user, (void)in, (void)len;
+    if (!c)
+        return 0;
+    c->wsi = wsi;
+    loop_update_time(c->door->loop);
+    switch ((int)reason) {
+    case LWS_CALLBACK_FILTER_HTTP_CONNECTION:
+        return http_filter(c) ? 0 : -1;
+    case LWS_CALLBACK_HTTP:
+        return http_request(c) ? 0 : -1;
+    case LWS_CALLBACK_HTTP_WRITEABLE:
+        return http_writable(c) ? 0 : -1;
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+        return upgrade_permitted(c) ? 0 : -1;
+    case LWS_CALLBACK_ESTABLISHED:
+        return on_established(c);
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+    case LWS_CALLBACK_RECEIVE:
+        return on_early_bytes(c);
+    case LWS_CALLBACK_RAW_ADOPT: /* it takes CONNECT for raw data */
+    case LWS_CALLBACK_RAW_RX:
+        return -1;
+    case LWS_CALLBACK_CLOSED: /* the descriptor is still open here, later not */
+    case LWS_CALLBACK_WSI_DESTROY:
+        lws_set_opaque_user_data(wsi, NULL);
+        conn_lost(c);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static const struct lws_protocols protocols[] = {
+    {.name = "tidegate.v1.json",
+     .callback = on_callback,
+     .rx_buffer_size = RX_BYTES, /* it reads no frame; see above */
+     .tx_packet_size = WRITE_BYTES_MAX},
+    {.name = NULL},
+};
+
+/* --- sockets ------------------------------------------------------------------------------------ */
+
+static void on_socket(void *ctx, int fd)
+{
+    struct web_door *d = ctx;
+    struct node_facts *facts = d->edge->facts;
+    if (atomic_load(&facts->connections) >= d->settings->limit_connections) {
+        metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+        http_refuse_socket(fd);
+        return;
+    }
+    struct conn *c = conn_create(d);
+    if (!c) {
+        metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+        close(fd);
+        return;
+    }
+    conn_ref(c); /* it may be lost inside */
+    struct lws *wsi = host_adopt(d->host, fd, c);
+    if (wsi && c->state != CONN_DEAD)
+        c->wsi = wsi;
+    else
+        conn_lost(c);
+    conn_unref(c);
+}
+
+static void take_over_fresh(struct web_door *d)
+{
+    while (!list_empty(&d->fresh)) {
+        struct conn *c = LIST_OF(d->fresh.next, struct conn, turn);
+        list_unlink(&c->turn);
+        lws_rx_flow_control(c->wsi, 0);
+        if (conn_take_over(c, lws_get_socket_fd(c->wsi)) != ST_OK)
+            conn_kill(c, END_LIMIT);
+    }
+}
+
+static void release_large(struct buf *b)
+{
+    size_t limit = b->limit;
+    if (b->cap <= SCRATCH_KEEP_BYTES)
+        return;
+    buf_deinit(b);
+    buf_init(b, limit);
+}
+
+static bool on_turn_end(struct loop_hook *hook)
+{
+    struct web_door *d = LIST_OF(hook, struct web_door, hook);
+    struct list now;
+    bool more = false;
+    take_over_fresh(d);
+    list_init(&now);
+    list_splice(&now, &d->dirty);
+    while (!list_empty(&now)) {
+        struct conn *c = LIST_OF(now.next, struct conn, out.dirty);
+        list_unlink(&c->out.dirty);
+        more |= conn_turn_end(c);
+    }
+    release_large(&d->scratch);
+    release_large(&d->texts);
+    return more || !list_empty(&d->dirty);
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+static size_t scratch_bytes_max(const struct web_door *d)
+{
+    /* A text of control characters grows sixfold as JSON; a page of history holds half a MiB of them. */
+    return (size_t)d->settings->limit_message_bytes * 6 + (8 << 20);
+}
+
+static void door_init(struct web_door *d, struct edge *edge)
+{
+    d->edge = edge;
+    d->loop = edge->loop;
+    d->hub = edge->hub;
+    d->metrics = edge->metrics;
+    d->settings = edge->settings;
+    d->epoch = hub_epoch(edge->hub);
+    d->message_bytes_max = (uint32_t)edge->settings->limit_message_bytes + CONN_ENVELOPE_BYTES;
+    list_init(&d->conns);
+    list_init(&d->buried);
+    list_init(&d->fresh);
+    list_init(&d->dirty);
+    list_init(&d->hook.link);
+    d->hook.on_turn_end = on_turn_end;
+    buf_init(&d->scratch, scratch_bytes_max(d));
+    buf_init(&d->texts, 2 * (size_t)d->message_bytes_max);
+}
+
+enum status web_door_create(struct edge *edge, int listen_fd, struct web_door **out, struct buf *error)
+{
+    struct web_door *d = calloc(1, sizeof *d);
+    enum status st = ST_NO_MEMORY;
+    if (!d || !(d->input = malloc(CONN_READ_BYTES))) {
+        free(d);
+        close(listen_fd);
+        return st;
+    }
+    door_init(d, edge);
+    st = files_load(d->settings->demo_dir, &d->files, error);
+    if (st == ST_OK)
+        st = host_create(d->loop, protocols, &d->host, error);
+    if (st == ST_OK)
+        st = acceptor_create(d->loop, listen_fd, d->metrics, on_socket, d, &d->acceptor);
+    if (!d->acceptor)
+        close(listen_fd);
+    if (st != ST_OK) {
+        web_door_destroy(d);
+        return st;
+    }
+    loop_hook_add(d->loop, &d->hook);
+    *out = d;
+    return ST_OK;
+}
+
+void web_door_run(struct web_door *d)
+{
+    host_run(d->host);
+}
+
+void web_door_stop(struct web_door *d)
+{
+    acceptor_pause(d->acceptor);
+    LIST_EACH (node, &d->conns) {
+        struct conn *c = LIST_OF(node, struct conn, link);
+        if (c->state == CONN_OPEN)
+            conn_close(c, 4000, "shutdown", END_SERVER);
+        else if (c->state != CONN_CLOSING)
+            conn_kill(c, END_SERVER);
+    }
+}
+
+void web_door_destroy(struct web_door *d)
+{
+    if (!d)
+        return;
+    acceptor_destroy(d->acceptor);
+    while (!list_empty(&d->conns))
+        conn_kill(LIST_OF(d->conns.next, struct conn, link), END_SERVER);
+    while (!list_empty(&d->buried)) { /* publishes and reads that will not come back any more */
+        struct conn *c = LIST_OF(d->buried.next, struct conn, link);
+        list_unlink(&c->link);
+        free(c);
+    }
+    if (!list_empty(&d->hook.link))
+        loop_hook_remove(d->loop, &d->hook);
+    host_destroy(d->host);
+    files_free(d->files);
+    buf_deinit(&d->scratch);
+    buf_deinit(&d->texts);
+    free(d->input);
+    free(d);
+}

@@ -1,0 +1,349 @@
+/* The HTTP side of the public port: static pages, refusals, and whether an upgrade may go on.
+ *
+ * Every answer closes the connection, and no request may have a body: libwebsockets 4.1.6 spins for ever on
+ * two pipelined requests with bodies, and falls over some kinds of Upgrade (LWS.md 7 and 8). What it is not
+ * asked to do it cannot do wrong. Header values are copied out by lws_hdr_copy; the pointer it hands to its
+ * upgrade callback may dangle (CVE-2025-11677) and is never looked at. */
+#include "gateway/ws/http.h"
+
+#include "core/base64.h"
+#include "gateway/ws/files.h"
+#include "gateway/ws/origin.h"
+
+#include <libwebsockets.h>
+#include <stdio.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    ANSWER_BYTES_MAX = 2048,
+    VALUE_BYTES_MAX = 256,
+    BODY_PIECE_BYTES = 64 * 1024,
+    DRAIN_BYTES_MAX = 256 * 1024
+};
+
+static const char WS_PROTOCOL[] = "tidegate.v1.json";
+
+/* --- answers ------------------------------------------------------------------------------------ */
+
+static const char *reason_of(int status)
+{
+    static const struct {
+        int status;
+        const char *reason;
+    } reasons[] = {
+        {200, "OK"},
+        {302, "Found"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {426, "Upgrade Required"},
+        {501, "Not Implemented"},
+        {503, "Service Unavailable"},
+    };
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+        if (reasons[i].status == status)
+            return reasons[i].reason;
+    return "Error";
+}
+
+static void count_answer(struct conn *c, int status)
+{
+    metric_add(c->door->metrics, status < 400 ? M_HTTP_2XX : status < 500 ? M_HTTP_4XX : M_HTTP_5XX, 1);
+}
+
+static bool send_head(struct conn *c, char *text, int len)
+{
+    return len > 0 && len < ANSWER_BYTES_MAX &&
+           lws_write(c->wsi, (unsigned char *)text, (size_t)len, LWS_WRITE_HTTP_FINAL) == len;
+}
+
+/* An answer that is a problem (RFC 9457). `headers`: further lines, each with its CRLF. False always: what
+ * its callers have to say to libwebsockets. */
+static bool refuse(struct conn *c, int status, const char *code, const char *detail, const char *headers)
+{
+    char memory[LWS_PRE + ANSWER_BYTES_MAX], body[ANSWER_BYTES_MAX / 2], *text = memory + LWS_PRE;
+    int body_len = snprintf(body, sizeof body,
+                            "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"code\":\"%s\","
+                            "\"detail\":\"%s\"}\n",
+                            reason_of(status), status, code, detail);
+    int len = snprintf(text, ANSWER_BYTES_MAX,
+                       "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
+                       "Connection: close\r\nX-Content-Type-Options: nosniff\r\n%s\r\n%s",
+                       status, reason_of(status), body_len, headers ? headers : "", body);
+    count_answer(c, status);
+    (void)send_head(c, text, len);
+    return false;
+}
+
+void http_refuse_socket(int fd)
+{
+    static const char text[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: "
+                               "5\r\nConnection: close\r\n\r\n";
+    (void)send(fd, text, sizeof text - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    close(fd);
+}
+
+/* --- headers ------------------------------------------------------------------------------------ */
+
+/* False: absent, or too long for any value that we accept. */
+static bool header(struct conn *c, enum lws_token_indexes token, char value[VALUE_BYTES_MAX])
+{
+    return lws_hdr_copy(c->wsi, value, VALUE_BYTES_MAX, token) > 0;
+}
+
+static bool has_header(struct conn *c, enum lws_token_indexes token)
+{
+    return lws_hdr_total_length(c->wsi, token) > 0;
+}
+
+static bool has_body(struct conn *c)
+{
+    char value[VALUE_BYTES_MAX];
+    if (has_header(c, WSI_TOKEN_HTTP_TRANSFER_ENCODING))
+        return true;
+    if (!has_header(c, WSI_TOKEN_HTTP_CONTENT_LENGTH))
+        return false;
+    return !header(c, WSI_TOKEN_HTTP_CONTENT_LENGTH, value) || strcmp(value, "0") != 0;
+}
+
+static bool is_http_11(struct conn *c)
+{
+    char value[VALUE_BYTES_MAX];
+    return header(c, WSI_TOKEN_HTTP, value) && strcmp(value, "HTTP/1.1") == 0;
+}
+
+/* Items of a comma-separated list. */
+static bool next_item(const char **list, struct slice *item)
+{
+    const char *p = *list + strspn(*list, " \t,");
+    size_t len = strcspn(p, ",");
+    *list = p + len;
+    while (len > 0 && (p[len - 1] == ' ' || p[len - 1] == '\t'))
+        len--;
+    *item = slice_of(p, len);
+    return len > 0;
+}
+
+static bool list_has(const char *list, const char *wanted)
+{
+    struct slice item;
+    while (next_item(&list, &item))
+        if (item.len == strlen(wanted) && strncasecmp((const char *)item.data, wanted, item.len) == 0)
+            return true;
+    return false;
+}
+
+/* --- pages -------------------------------------------------------------------------------------- */
+
+/* What the client still sends would turn our FIN into a reset, and the answer might be lost. */
+static void drain(struct conn *c)
+{
+    int fd = lws_get_socket_fd(c->wsi);
+    (void)shutdown(fd, SHUT_WR);
+    for (size_t got = 0; got < DRAIN_BYTES_MAX;) {
+        ssize_t n = recv(fd, c->door->input, CONN_READ_BYTES, MSG_DONTWAIT);
+        if (n <= 0)
+            break;
+        got += (size_t)n;
+    }
+}
+
+bool http_filter(struct conn *c)
+{
+    char *uri;
+    int uri_len;
+    int method = lws_http_get_uri_and_method(c->wsi, &uri, &uri_len);
+    bool known = method == LWSHUMETH_GET || method == LWSHUMETH_HEAD;
+    if (known && !has_body(c))
+        return true;
+    if (known)
+        (void)refuse(c, 400, "bad_request", "no request of this port has a body", NULL);
+    else
+        (void)refuse(c, 405, "unsupported", "publish at the private port, or by /ws", "Allow: GET, HEAD\r\n");
+    drain(c);
+    return false;
+}
+
+/* The page may open WebSockets to where it came from: old browsers do not count ws: as 'self'. The Host is
+ * repeated only if it is nothing but a name and a port. */
+static void write_policy(struct conn *c, char *out, size_t size)
+{
+    char host[VALUE_BYTES_MAX];
+    bool plain =
+        header(c, WSI_TOKEN_HOST, host) &&
+        strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") == strlen(host);
+    snprintf(
+        out, size,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        "connect-src 'self'%s%s%s%s; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        plain ? " ws://" : "", plain ? host : "", plain ? " wss://" : "", plain ? host : "");
+}
+
+static bool send_file(struct conn *c, const struct file *f, bool head_only)
+{
+    char memory[LWS_PRE + ANSWER_BYTES_MAX], policy[ANSWER_BYTES_MAX / 2], *text = memory + LWS_PRE;
+    write_policy(c, policy, sizeof policy);
+    int len =
+        snprintf(text, ANSWER_BYTES_MAX,
+                 "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-cache\r\n"
+                 "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+                 "Content-Security-Policy: %s\r\nConnection: close\r\n\r\n",
+                 f->type, f->bytes.len, policy);
+    count_answer(c, 200);
+    if (!send_head(c, text, len) || head_only || f->bytes.len == 0)
+        return false;
+    c->body = f->bytes;
+    lws_callback_on_writable(c->wsi);
+    return true;
+}
+
+bool http_writable(struct conn *c)
+{
+    struct web_door *d = c->door;
+    if (c->body.len == 0)
+        return false;
+    if (lws_partial_buffered(c->wsi)) {
+        lws_callback_on_writable(c->wsi);
+        return true;
+    }
+    size_t len = c->body.len < BODY_PIECE_BYTES ? c->body.len : BODY_PIECE_BYTES;
+    /* Not const-correct; in HTTP/1 it only reads. */
+    unsigned char *bytes = (unsigned char *)(uintptr_t)c->body.data;
+    if (lws_write(c->wsi, bytes, len, LWS_WRITE_HTTP) < 0)
+        return false;
+    c->body = slice_from(c->body, len);
+    timer_arm(loop_timers(d->loop), &c->timer, loop_now_ms(d->loop) + d->settings->ws_hello_timeout_ms);
+    if (c->body.len == 0)
+        return false;
+    lws_callback_on_writable(c->wsi);
+    return true;
+}
+
+static bool redirect(struct conn *c)
+{
+    char memory[LWS_PRE + ANSWER_BYTES_MAX], *text = memory + LWS_PRE;
+    int len =
+        snprintf(text, ANSWER_BYTES_MAX,
+                 "HTTP/1.1 302 Found\r\nLocation: /demo/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    count_answer(c, 302);
+    (void)send_head(c, text, len);
+    return false;
+}
+
+bool http_request(struct conn *c)
+{
+    char *uri;
+    int uri_len;
+    int method = lws_http_get_uri_and_method(c->wsi, &uri, &uri_len);
+    if (method < 0 || uri_len <= 0)
+        return false;
+    struct slice path = slice_of(uri, (size_t)uri_len), demo = slice_cstr("/demo/");
+    if (slice_equal_cstr(path, "/") || slice_equal_cstr(path, "/demo"))
+        return redirect(c);
+    if (slice_equal_cstr(path, "/ws"))
+        return refuse(c, 426, "bad_request", "this is a WebSocket", "Upgrade: websocket\r\n");
+    if (slice_equal_cstr(path, "/mqtt") || slice_equal_cstr(path, "/sse") || slice_equal_cstr(path, "/poll"))
+        return refuse(c, 501, "unsupported", "not in this build", NULL);
+    const struct file *f =
+        slice_starts_with(path, demo) ? files_find(c->door->files, slice_from(path, demo.len)) : NULL;
+    if (!f)
+        return refuse(c, 404, "not_found", "there is no such page", NULL);
+    return send_file(c, f, method == LWSHUMETH_HEAD);
+}
+
+/* --- upgrades ----------------------------------------------------------------------------------- */
+
+/* RFC 6455, 4.2.1: what an opening handshake must be. */
+static bool handshake_valid(struct conn *c)
+{
+    char value[VALUE_BYTES_MAX];
+    uint8_t bytes[VALUE_BYTES_MAX];
+    struct buf key = {.data = bytes, .cap = sizeof bytes, .limit = sizeof bytes};
+    if (!has_header(c, WSI_TOKEN_GET_URI))
+        return refuse(c, 405, "bad_request", "a WebSocket is opened by GET", "Allow: GET\r\n");
+    if (!is_http_11(c))
+        return refuse(c, 400, "bad_request", "a WebSocket is opened by HTTP/1.1", NULL);
+    if (has_body(c))
+        return refuse(c, 400, "bad_request", "no request of this port has a body", NULL);
+    if (!header(c, WSI_TOKEN_CONNECTION, value) || !list_has(value, "upgrade"))
+        return refuse(c, 400, "bad_request", "Connection: Upgrade is missing", NULL);
+    if (!header(c, WSI_TOKEN_VERSION, value) || strcmp(value, "13") != 0)
+        return refuse(c, 426, "bad_request", "this server speaks version 13",
+                      "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
+    if (!header(c, WSI_TOKEN_KEY, value) || strlen(value) != 24 ||
+        base64_decode(slice_cstr(value), &key) != ST_OK || key.len != 16)
+        return refuse(c, 400, "bad_request", "Sec-WebSocket-Key must be 16 bytes in base64", NULL);
+    return true;
+}
+
+/* None offered is as good as ours. */
+static bool protocol_valid(struct conn *c)
+{
+    char value[VALUE_BYTES_MAX];
+    if (!has_header(c, WSI_TOKEN_PROTOCOL))
+        return true;
+    /* libwebsockets reads at most 127 bytes of the list. */
+    if (!header(c, WSI_TOKEN_PROTOCOL, value) || strlen(value) > 120)
+        return refuse(c, 400, "bad_request", "Sec-WebSocket-Protocol is too long", NULL);
+    if (list_has(value, WS_PROTOCOL))
+        return true;
+    if (list_has(value, "mqtt"))
+        return refuse(c, 501, "unsupported", "MQTT over WebSocket is not in this build", NULL);
+    return refuse(c, 400, "unsupported", "the only subprotocol is tidegate.v1.json", NULL);
+}
+
+/* This build knows anonymous clients only; PROTOCOL.md 2 says which of them. */
+static bool client_permitted(struct conn *c)
+{
+    static const char forwarded[] = "forwarded:";
+    char host[VALUE_BYTES_MAX], origin[VALUE_BYTES_MAX];
+    if (has_header(c, WSI_TOKEN_X_FORWARDED_FOR) ||
+        lws_hdr_custom_length(c->wsi, forwarded, (int)sizeof forwarded - 1) >= 0)
+        return refuse(c, 401, "unauthorized", "anonymous access is not offered through a proxy",
+                      "WWW-Authenticate: Bearer\r\n");
+    struct slice from = {0};
+    if (has_header(c, WSI_TOKEN_ORIGIN))
+        from = header(c, WSI_TOKEN_ORIGIN, origin) ? slice_cstr(origin) : slice_cstr("too long");
+    if (!header(c, WSI_TOKEN_HOST, host) ||
+        !origin_permitted(slice_cstr(host), from, c->door->settings->http_origins))
+        return refuse(c, 403, "forbidden", "Host must be loopback, and Origin ours or in http.origins", NULL);
+    return true;
+}
+
+static bool path_is(struct conn *c, const char *wanted)
+{
+    char *uri;
+    int uri_len;
+    int method = lws_http_get_uri_and_method(c->wsi, &uri, &uri_len);
+    return method >= 0 && uri_len > 0 && slice_equal_cstr(slice_of(uri, (size_t)uri_len), wanted);
+}
+
+static bool upgrade_valid(struct conn *c)
+{
+    if (atomic_load(&c->door->edge->facts->stopping))
+        return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
+    if (path_is(c, "/mqtt"))
+        return refuse(c, 501, "unsupported", "MQTT over WebSocket is not in this build", NULL);
+    if (!path_is(c, "/ws"))
+        return refuse(c, 404, "not_found", "WebSockets are at /ws", NULL);
+    return handshake_valid(c) && protocol_valid(c) && client_permitted(c);
+}
+
+bool upgrade_permitted(struct conn *c)
+{
+    char value[VALUE_BYTES_MAX];
+    /* Without a header table libwebsockets has answered itself already: an Upgrade that it does not know. */
+    if (!header(c, WSI_TOKEN_UPGRADE, value))
+        return false;
+    if (strcasecmp(value, "websocket") != 0)
+        return refuse(c, 400, "unsupported", "no upgrade but to websocket", NULL);
+    if (upgrade_valid(c))
+        return true;
+    metric_add(c->door->metrics, M_CONNECTS_REFUSED_WS, 1);
+    drain(c);
+    return false;
+}

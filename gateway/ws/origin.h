@@ -1,0 +1,17 @@
+/* Who may open a connection while clients are anonymous: any web page in the world can make its visitor's
+ * browser call loopback, so the browser's own words, Host and Origin, decide (PROTOCOL.md 2). Pure, any
+ * thread. */
+#ifndef TG_GATEWAY_WS_ORIGIN_H
+#define TG_GATEWAY_WS_ORIGIN_H
+
+#include "core/slice.h"
+
+/* The host, with any port, is 127.0.0.0/8, [::1] or localhost. */
+bool host_is_loopback(struct slice host);
+
+/* `listed`: origins such as "https://app.example.com", joined by '\n'; NULL or "" = none.
+ * Host: loopback, or that of a listed origin. Origin: absent (data NULL), the Host's own, or listed; an
+ * opaque one ("null") never is. */
+bool origin_permitted(struct slice host, struct slice origin, const char *listed);
+
+#endif

@@ -1,0 +1,53 @@
+/* One line of a client (PROTOCOL.md 1) as a struct. Pure, any thread.
+ *
+ * What the protocol names but this build does not have (ack mode, sessions, retain ...) is recognised
+ * and refused, never ignored; what it does not name is ignored. `null` is as good as absent. */
+#ifndef TG_GATEWAY_WS_REQUEST_H
+#define TG_GATEWAY_WS_REQUEST_H
+
+#include "core/buf.h"
+
+enum ws_operation {
+    WS_OP_NONE, /* an object without a member but `id` */
+    WS_OP_HEARTBEAT, /* {} */
+    WS_OP_HELLO,
+    WS_OP_SUB,
+    WS_OP_UNSUB,
+    WS_OP_PUB,
+    WS_OP_GET,
+    WS_OP_OTHER, /* known but not in this build, or unknown */
+};
+
+enum ws_start { WS_START_LIVE, WS_START_EARLIEST, WS_START_AFTER };
+enum ws_payload { WS_PAYLOAD_NONE, WS_PAYLOAD_JSON, WS_PAYLOAD_TEXT, WS_PAYLOAD_BINARY };
+
+enum { WS_AFTER_MAX = 128 }; /* positions in one `after` */
+
+struct ws_request {
+    enum ws_operation operation;
+    bool has_id;
+    uint64_t id;
+    /* NULL, or an `err` code and what is wrong: the answer to a line that is JSON but not a request that
+     * can be served. The rest of the struct is then not to be used. */
+    const char *refused;
+    const char *detail;
+
+    struct slice topic; /* sub, unsub, pub, get; present, not checked as topic or filter */
+    enum ws_start start; /* sub (default live), get (default earliest) */
+    struct slice after[WS_AFTER_MAX];
+    unsigned after_count;
+    enum ws_payload payload_kind; /* pub */
+    struct slice payload; /* JSON as written, text and binary decoded */
+    struct slice key, type;
+    bool has_ttl;
+    uint64_t ttl_ms;
+    bool has_max;
+    uint64_t max; /* get */
+};
+
+/* Slices point into `line` or `texts`, which is cleared first and must have a limit of at least twice
+ * the line's length. ST_OK: `out` is filled (see `refused`). ST_INVALID: not such a line at all: no JSON
+ * object, or an `id` that is no integer. ST_NO_MEMORY. */
+enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_request *out) MUST_CHECK;
+
+#endif
