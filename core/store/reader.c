@@ -122,7 +122,9 @@ static bool write_index(struct reader *r)
         uint64_t sealed = atomic_load_explicit(&r->lanes[lane].sealed_next, memory_order_acquire);
         for (uint32_t i = shelf->count; i-- > 0 && shelf->volumes[i]->index;) {
             struct volume *v = shelf->volumes[i];
-            if (v->next_offset > sealed || v->write_refused)
+            /* Of the last one more frames may be on their way, even when the writer has sealed it. */
+            bool complete = r->stopping || i + 1 < shelf->count;
+            if (!complete || v->next_offset > sealed || v->write_refused)
                 continue;
             enum status st = volume_write_index(shelf, v);
             assert(st == ST_OK || v->write_refused); /* logged there; the index stays in memory */
