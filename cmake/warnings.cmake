@@ -12,6 +12,10 @@ if(TIDEGATE_WERROR)
     target_compile_options(tidegate_flags INTERFACE -Werror)
 endif()
 target_compile_definitions(tidegate_flags INTERFACE _GNU_SOURCE)
+if(TIDEGATE_FUZZ)
+    # Coverage of the libraries too, not of the fuzz target alone: the fuzzer is blind otherwise.
+    target_compile_options(tidegate_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(TIDEGATE_SANITIZE)
     target_compile_options(tidegate_flags INTERFACE -fsanitize=${TIDEGATE_SANITIZE} -fno-omit-frame-pointer
                            -fno-sanitize-recover=undefined)

@@ -1,6 +1,7 @@
 /* tidegate: the command (PROTOCOL.md 5). Each subcommand is a row of one table. */
 #include "core/hash.h"
 #include "core/logging.h"
+#include "core/metrics.h"
 #include "gateway/node.h"
 
 #include <errno.h>
@@ -117,6 +118,7 @@ static int command_serve(int count, char **words)
         return code;
     log_setup((enum log_level)s.log_level, (enum log_form)s.log_form);
     hash_setup();
+    metrics_set_version(TIDEGATE_VERSION);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
