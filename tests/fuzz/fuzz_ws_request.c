@@ -1,0 +1,78 @@
+/* part: ws */
+/* A line of a client. Properties: the verdict "this is a line at all" agrees with jansson (a strict JSON
+ * object), whatever is decoded lies inside the line or the text buffer, and what an answer repeats of it is
+ * again one JSON object without a line break. */
+#include "gateway/ws/reply.h"
+#include "gateway/ws/request.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void inside(struct slice s, struct slice line, const struct buf *texts)
+{
+    const uint8_t *from = s.data;
+    if (!from)
+        return;
+    bool in_line = from >= line.data && from + s.len <= line.data + line.len;
+    bool in_texts = from >= texts->data && from + s.len <= texts->data + texts->len;
+    assert(in_line || in_texts);
+}
+
+static void check_repeat(struct slice topic, uint64_t id, bool has_id)
+{
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    struct ws_id given = {.given = has_id, .value = id};
+    if (ws_put_unsubscribed(&out, given, topic) == ST_OK) {
+        assert(!memchr(out.data, '\n', out.len) && !memchr(out.data, '\r', out.len));
+        json_t *root =
+            json_loadb((const char *)out.data, out.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+        assert(json_is_object(root));
+        json_t *repeated = json_object_get(json_object_get(root, "ok"), "topic");
+        assert(json_string_length(repeated) == topic.len);
+        assert(topic.len == 0 || memcmp(json_string_value(repeated), topic.data, topic.len) == 0);
+        json_decref(root);
+    }
+    buf_deinit(&out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size > 1 << 16)
+        return 0;
+    uint8_t *copy = malloc(size ? size : 1);
+    memcpy(copy, data, size);
+    struct slice line = slice_of(copy, size);
+    struct buf texts;
+    struct ws_request r;
+    buf_init(&texts, 2 * size + 1);
+    enum status st = ws_request_parse(line, &texts, &r);
+    assert(st == ST_OK || st == ST_INVALID);
+    if (st == ST_OK) {
+        /* jansson refuses some valid JSON (numbers out of double's range), so only in this direction. */
+        inside(r.topic, line, &texts);
+        if (!r.refused) {
+            inside(r.payload, line, &texts);
+            inside(r.key, line, &texts);
+            inside(r.type, line, &texts);
+            for (unsigned i = 0; i < r.after_count; i++)
+                inside(r.after[i], line, &texts);
+            if (r.operation == WS_OP_UNSUB || r.operation == WS_OP_SUB)
+                check_repeat(r.topic, r.id, r.has_id);
+        }
+        assert(r.operation != WS_OP_OTHER || r.refused);
+        assert(!r.has_id || r.id < (uint64_t)1 << 53);
+    } else {
+        json_t *root = json_loadb((const char *)copy, size, JSON_ALLOW_NUL, NULL);
+        json_t *id = root ? json_object_get(root, "id") : NULL;
+        /* A line is refused as a whole for its JSON, its depth, or its id. */
+        assert(!root || !json_is_object(root) || id || size > 64);
+        json_decref(root);
+    }
+    buf_deinit(&texts);
+    free(copy);
+    return 0;
+}

@@ -1,0 +1,178 @@
+#include "gateway/ws/request.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+
+static void describe(const char *line, char *out, size_t size)
+{
+    struct buf texts;
+    struct ws_request r;
+    buf_init(&texts, 4096);
+    /* A copy of exactly the line's length, so that a sanitizer sees every step beyond it. */
+    size_t len = strlen(line);
+    uint8_t *copy = malloc(len ? len : 1);
+    memcpy(copy, line, len);
+    enum status st = ws_request_parse(slice_of(copy, len), &texts, &r);
+    static const char *const names[] = {"none", "heartbeat", "hello", "sub", "unsub", "pub", "get", "other"};
+    int at = 0;
+    if (st != ST_OK) {
+        snprintf(out, size, "%s", status_name(st));
+    } else {
+        at = snprintf(out, size, "%s", names[r.operation]);
+        if (r.has_id)
+            at += snprintf(out + at, size - (size_t)at, " #%lu", (unsigned long)r.id);
+        if (r.refused) {
+            snprintf(out + at, size - (size_t)at, " %s", r.refused);
+        } else {
+            if (r.topic.data)
+                at += snprintf(out + at, size - (size_t)at, " <%.*s>", SLICE_ARG(r.topic));
+            if (r.operation == WS_OP_SUB || r.operation == WS_OP_GET)
+                at += snprintf(out + at, size - (size_t)at, " from %d", (int)r.start);
+            for (unsigned i = 0; i < r.after_count; i++)
+                at += snprintf(out + at, size - (size_t)at, " %.*s", SLICE_ARG(r.after[i]));
+            if (r.payload_kind)
+                at += snprintf(out + at, size - (size_t)at, " %d:%.*s", (int)r.payload_kind,
+                               SLICE_ARG(r.payload));
+            if (r.key.data)
+                at += snprintf(out + at, size - (size_t)at, " key=%.*s", SLICE_ARG(r.key));
+            if (r.type.data)
+                at += snprintf(out + at, size - (size_t)at, " type=%.*s", SLICE_ARG(r.type));
+            if (r.has_ttl)
+                at += snprintf(out + at, size - (size_t)at, " ttl=%lu", (unsigned long)r.ttl_ms);
+            if (r.has_max)
+                snprintf(out + at, size - (size_t)at, " max=%lu", (unsigned long)r.max);
+        }
+    }
+    free(copy);
+    buf_deinit(&texts);
+}
+
+static const struct {
+    const char *line, *want;
+} rows[] = {
+    /* not a line */
+    {"", "invalid"},
+    {"x", "invalid"},
+    {"[]", "invalid"},
+    {"{", "invalid"},
+    {"{}x", "invalid"},
+    {"{\"id\":1", "invalid"},
+    {"{\"id\":\"1\",\"sub\":{\"topic\":\"a\"}}", "invalid"},
+    {"{\"id\":-1,\"sub\":{\"topic\":\"a\"}}", "invalid"},
+    {"{\"id\":1.0,\"sub\":{\"topic\":\"a\"}}", "invalid"},
+    {"{\"id\":9007199254740992,\"sub\":{\"topic\":\"a\"}}", "invalid"},
+    {"{\"id\":1,\"id\":2,\"sub\":{\"topic\":\"a\"}}", "invalid"},
+    {"{\"id\":1,\"pub\":{\"topic\":\"a\",\"data\":}}", "invalid"},
+    {"{\"id\":1,\"pub\":{\"topic\":\"a\",\"data\":1}} {}", "invalid"},
+    {"{\"id\":1,\"pub\":{\"topic\":\"a\",\"text\":\"\xff\"}}", "invalid"},
+    {"{\"id\":1,\"pub\":{\"topic\":\"a\",\"text\":\"\\ud800\"}}", "invalid"},
+    /* heartbeat, unknown operations */
+    {"{}", "heartbeat"},
+    {" { } ", "heartbeat"},
+    {"{\"id\":1}", "none #1 bad_request"},
+    {"{\"id\":1,\"foo\":{}}", "other #1 unsupported"},
+    {"{\"foo\":1,\"bar\":2}", "other unsupported"},
+    {"{\"id\":9007199254740991,\"who\":{\"topic\":\"a\"}}", "other #9007199254740991 unsupported"},
+    {"{\"ack\":{\"n\":1}}", "other unsupported"},
+    {"{\"credit\":{\"msgs\":1}}", "other unsupported"},
+    {"{\"id\":5,\"auth\":{\"token\":\"x\"}}", "other #5 unsupported"},
+    {"{\"id\":1,\"sub\":{\"topic\":\"a\"},\"unsub\":{\"topic\":\"a\"}}", "sub #1 bad_request"},
+    {"{\"id\":1,\"sub\":[]}", "sub #1 bad_request"},
+    {"{\"id\":1,\"x\":[1,{\"y\":2}],\"unsub\":{\"topic\":\"a\",\"z\":{}}}", "unsub #1 <a>"},
+    {"{\"unsub\":{\"topic\":\"a\"},\"id\":7}", "unsub #7 <a>"},
+    {"{\"\\u0073ub\":{\"topic\":\"a\"}}", "sub <a> from 0"},
+    /* hello */
+    {"{\"id\":1,\"hello\":{}}", "hello #1"},
+    {"{\"id\":1,\"hello\":{\"token\":null,\"inbox\":false,\"after\":{},\"x\":1}}", "hello #1"},
+    {"{\"id\":1,\"hello\":{\"token\":\"t\"}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"session\":\"t\"}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"after\":{\"a\":[\"x\"]}}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":1}}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"inbox\":true}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"inbox\":1}}", "hello #1 bad_request"},
+    {"{\"id\":1,\"hello\":{\"after\":[]}}", "hello #1 bad_request"},
+    /* sub */
+    {"{\"id\":2,\"sub\":{\"topic\":\"orders/+\"}}", "sub #2 <orders/+> from 0"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"\"}}", "sub #2 <> from 0"},
+    {"{\"id\":2,\"sub\":{}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":1}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"topic\":\"b\"}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\\/\\u00e9\"}}", "sub #2 <a/\xc3\xa9> from 0"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":\"live\",\"mode\":\"all\",\"ack\":false}}",
+     "sub #2 <a> from 0"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":\"earliest\",\"retained\":true}}", "sub #2 <a> from 1"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[\"p\",\"q\"]},\"retained\":false}}",
+     "sub #2 <a> from 2 p q"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":\"p\"}}}", "sub #2 <a> from 2 p"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[]}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[1]}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":5}}}", "sub #2 unsupported"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"last\":5}}}", "sub #2 unsupported"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":\"yesterday\"}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":5}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"mode\":\"latest\"}}", "sub #2 unsupported"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"mode\":{\"sample_hz\":5}}}", "sub #2 unsupported"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"mode\":\"some\"}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"ack\":true}}", "sub #2 unsupported"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"ack\":\"yes\"}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"retained\":0}}", "sub #2 bad_request"},
+    /* pub */
+    {"{\"id\":4,\"pub\":{\"topic\":\"r/7\",\"data\":{\"any\" : \"json\"}}}",
+     "pub #4 <r/7> 1:{\"any\" : \"json\"}"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":null}}", "pub <r> 1:null"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":\"a\\nb\"}}", "pub <r> 1:\"a\\nb\""},
+    {"{\"pub\":{\"topic\":\"r\",\"text\":\"a\\nb\"}}", "pub <r> 2:a\nb"},
+    {"{\"pub\":{\"topic\":\"r\",\"text\":\"\"}}", "pub <r> 2:"},
+    {"{\"pub\":{\"topic\":\"r\",\"b64\":\"aGk=\"}}", "pub <r> 3:hi"},
+    {"{\"pub\":{\"topic\":\"r\",\"b64\":\"\"}}", "pub <r> 3:"},
+    {"{\"pub\":{\"b64\":\"aGVsbG8gaGVsbG8gaGVsbG8g\",\"topic\":\"r\",\"key\":\"k\"}}",
+     "pub <r> 3:hello hello hello  key=k"},
+    {"{\"pub\":{\"topic\":\"r\",\"b64\":\"aGk\"}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"b64\":5}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\"}}", "pub bad_request"},
+    {"{\"pub\":{\"data\":1}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"text\":\"x\"}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"key\":\"k\",\"type\":\"t/"
+     "u\",\"ttl_ms\":30000,\"retain\":false}}",
+     "pub <r> 1:1 key=k type=t/u ttl=30000"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"ttl_ms\":-1}}", "pub bad_request"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":true}}", "pub #4 unsupported"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\"}}", "pub #4 unsupported"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"seq\":1}}", "pub #4 unsupported"},
+    /* get */
+    {"{\"id\":6,\"get\":{\"topic\":\"a\"}}", "get #6 <a> from 1"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":{\"after\":[\"p\"]},\"max\":5}}",
+     "get #6 <a> from 2 p max=5"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":\"earliest\",\"max\":1}}", "get #6 <a> from 1 max=1"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":\"live\"}}", "get #6 bad_request"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"max\":0}}", "get #6 bad_request"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"max\":\"5\"}}", "get #6 bad_request"},
+};
+
+Test(ws_request, parses)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char out[512];
+        describe(rows[i].line, out, sizeof out);
+        cr_expect_str_eq(out, rows[i].want, "%s\n  got  %s\n  want %s", rows[i].line, out, rows[i].want);
+    }
+}
+
+Test(ws_request, at_most_so_many_positions)
+{
+    char line[4096], out[4096];
+    for (unsigned count = WS_AFTER_MAX; count <= WS_AFTER_MAX + 1; count++) {
+        int at = snprintf(line, sizeof line, "{\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[");
+        for (unsigned i = 0; i < count; i++)
+            at += snprintf(line + at, sizeof line - (size_t)at, "%s\"p\"", i ? "," : "");
+        snprintf(line + at, sizeof line - (size_t)at, "]}}}");
+        struct buf texts;
+        struct ws_request r;
+        buf_init(&texts, sizeof line * 2);
+        cr_assert_eq(ws_request_parse(slice_cstr(line), &texts, &r), ST_OK);
+        cr_assert_eq(r.refused != NULL, count > WS_AFTER_MAX);
+        buf_deinit(&texts);
+    }
+    (void)out;
+}
