@@ -97,11 +97,11 @@ class Web:
 
 
 class Mosquitto:
-    """mosquitto_sub as a subscriber; -d makes it say when it is subscribed."""
+    """mosquitto_sub as a subscriber; -d makes it say when it is subscribed, stdbuf at once."""
 
     async def open(self, port):
         self.process = await asyncio.create_subprocess_exec(
-            "mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-d", "-q", "1", "-t", "home/#", "-F", "@ %t %p",
+            "stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-d", "-q", "1", "-t", "home/#", "-F", "= %t %p",
             stdout=asyncio.subprocess.PIPE)
         await within(WAIT_S, "mosquitto_sub to be subscribed", self.line("Subscribed "))
 
@@ -114,7 +114,7 @@ class Mosquitto:
                 return time.monotonic(), line.rstrip("\n")
 
     async def next(self):
-        when, line = await within(WAIT_S, "a message at mosquitto_sub", self.line("@ "))
+        when, line = await within(WAIT_S, "a message at mosquitto_sub", self.line("= "))
         return when, line[2:]
 
     async def close(self):

@@ -2,6 +2,7 @@
 Tidegate's code; what it knows of the protocol is what docs/PROTOCOL.md says."""
 
 import asyncio
+import importlib
 import json
 import os
 import queue
@@ -28,7 +29,7 @@ def need(program):
 
 def module(name):
     try:
-        return __import__(name, fromlist=["*"])
+        return importlib.import_module(name)
     except ImportError:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"Python module {name} is not installed")
 
@@ -84,8 +85,9 @@ class MosquittoSub:
 
     def __init__(self, node, topic, *arguments, qos=1):
         self.process = subprocess.Popen(
-            [need("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(node.ports["mqtt"]), "-d", "-q", str(qos),
-             "-t", topic, "-F", "@ %t %r %x", *arguments],
+            # Into a pipe it would keep its words to itself until a block is full.
+            ["stdbuf", "-oL", need("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(node.ports["mqtt"]), "-d", "-q", str(qos),
+             "-t", topic, "-F", "= %t %r %x", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1)
         self.messages = queue.Queue()
         self.subscribed = threading.Event()
@@ -98,7 +100,7 @@ class MosquittoSub:
 
     def read(self):
         for line in self.process.stdout:
-            if line.startswith("@ "):
+            if line.startswith("= "):
                 _, topic, retained, payload = line.rstrip("\n").split(" ", 3)
                 self.messages.put((topic, bytes.fromhex(payload), retained == "1"))
             else:
