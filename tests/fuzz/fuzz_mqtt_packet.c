@@ -137,6 +137,8 @@ static void check(struct slice input, const struct mqtt_decode_rules *rules)
         check_prefix(slice_of(input.data, len), rules, &a);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size); /* libFuzzer's name; it has no header */
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *copy = malloc(size > 0 ? size : 1);
