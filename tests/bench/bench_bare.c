@@ -80,6 +80,24 @@ static void flush_all(void)
     shared_ws_len = 0;
 }
 
+/* A text frame {"msg":{...}} of about the size that a real gateway sends: position, time and topic beside the
+ * payload. */
+static size_t ws_frame(const uint8_t *packet, size_t len, uint8_t *out)
+{
+    static const char envelope[] =
+        "{\"msg\":{\"topic\":\"bench/all\",\"pos\":\"0123456789ab.0123456789abcdef\","
+        "\"ts\":1790000000123,\"text\":\"";
+    size_t body = sizeof envelope - 1 + 128 + 3;
+    out[0] = 0x81;
+    out[1] = 126;
+    out[2] = (uint8_t)(body >> 8);
+    out[3] = (uint8_t)body;
+    memcpy(out + 4, envelope, sizeof envelope - 1);
+    memcpy(out + 4 + sizeof envelope - 1, packet + len - 128, 128);
+    memcpy(out + 4 + body - 3, "\"}}", 3);
+    return body + 4;
+}
+
 static void forward(struct conn *from, const uint8_t *packet, size_t len)
 {
     if (!from->publisher)
@@ -89,34 +107,24 @@ static void forward(struct conn *from, const uint8_t *packet, size_t len)
         uint8_t ack[] = {0x40, 2, packet[head + 2 + topic], packet[head + 3 + topic]};
         put(from, ack, sizeof ack);
     }
+    size_t ws_at = shared_ws_len, at = shared_len;
+    size_t ws_len = ws_frame(packet, len, shared_ws + ws_at);
     if (!fanout) {
         struct conn *to = subs[fanin ? 0 : (from->publisher - 1) % sub_count];
-        put(to, packet, len);
+        if (to->ws)
+            put(to, shared_ws + ws_at, ws_len);
+        else
+            put(to, packet, len);
         return;
     }
-    size_t ws_at = shared_ws_len, at = shared_len;
     memcpy(shared + shared_len, packet, len);
     shared_len += len;
-    /* {"msg":{...}} of about the size that a real gateway sends: position, time and topic beside the payload
-     */
-    static const char envelope[] =
-        "{\"msg\":{\"topic\":\"bench/"
-        "all\",\"pos\":\"0123456789ab.0123456789abcdef\",\"ts\":1790000000123,\"text\":\"";
-    size_t body = sizeof envelope - 1 + 128 + 3;
-    uint8_t *w = shared_ws + shared_ws_len;
-    *w++ = 0x81;
-    *w++ = 126;
-    *w++ = (uint8_t)(body >> 8);
-    *w++ = (uint8_t)body;
-    memcpy(w, envelope, sizeof envelope - 1);
-    memcpy(w + sizeof envelope - 1, packet + len - 128, 128);
-    memcpy(w + body - 3, "\"}}", 3);
-    shared_ws_len += body + 4;
+    shared_ws_len += ws_len;
     for (int i = 0; i < sub_count; i++) {
         struct conn *c = subs[i];
         if (!c->shared_len)
             c->shared = c->ws ? shared_ws + ws_at : shared + at;
-        c->shared_len += c->ws ? body + 4 : len;
+        c->shared_len += c->ws ? ws_len : len;
         mark(c);
     }
 }
