@@ -59,11 +59,11 @@ static bool courier_empty_own(struct courier *c)
 static bool courier_turn(struct loop_hook *hook)
 {
     struct courier *c = LIST_OF(hook, struct courier, hook);
-    for (unsigned round = 0; round < ROUNDS_A_TURN; round++) {
+    bool more = true;
+    for (unsigned round = 0; more && round < ROUNDS_A_TURN; round++) {
         for (unsigned i = 0; i < c->before_count; i++)
             c->before[i].call(c->before[i].ctx);
-        if (!courier_empty_own(c))
-            break;
+        more = courier_empty_own(c);
     }
     for (unsigned i = 0; i < c->peer_count; i++) {
         struct chain *out = &c->peers[i].out;
@@ -72,7 +72,9 @@ static bool courier_turn(struct loop_hook *hook)
         loop_post_chain(c->peers[i].loop, out->first, out->last);
         *out = (struct chain){0};
     }
-    return c->own.first != NULL;
+    /* Letters of the last round may have been published by: the shards close their batches in the next turn,
+     * which must not be waited for. */
+    return more;
 }
 
 enum status courier_create(struct loop *loop, struct courier **out)
