@@ -231,37 +231,34 @@ static bool cursor_offer(struct lane_cursor *lc, struct read *r)
     return true;
 }
 
+/* The callback may end the subscription: whoever calls holds a letter of it and looks afterwards. */
 static void cursor_tell_gap(struct lane_cursor *lc, uint64_t next, const char *why)
 {
     struct session *s = lc->sub->session;
-    if (next <= lc->next)
+    uint64_t from = lc->next;
+    if (next <= from)
         return;
-    metric_add(s->hub->metrics, M_DROPPED_RETENTION, next - lc->next);
-    s->ops->gap(s->conn, lc->sub, lc->lane, lc->next, next - 1, why);
     lc->next = next;
+    metric_add(s->hub->metrics, M_DROPPED_RETENTION, next - from);
+    s->ops->gap(s->conn, lc->sub, lc->lane, from, next - 1, why);
 }
 
 static void cursor_has_read(struct read *r)
 {
     struct lane_cursor *lc = LIST_OF(r, struct lane_cursor, read);
     struct subscription *sub = lc->sub;
-    sub->letters--;
-    if (!sub->session) {
-        read_release(r);
-        subscription_release(sub);
-        return;
-    }
-    if (r->store.status == ST_GONE) {
+    bool room = true, live = r->live;
+    if (sub->session && r->store.status == ST_GONE)
         cursor_tell_gap(lc, r->store.first, "retention");
-        cursor_read(lc);
-        return;
-    }
-    bool room = cursor_offer(lc, r);
-    if (r->store.status == ST_CORRUPT && room)
+    else if (sub->session && r->store.status == ST_CORRUPT) /* brings no messages, store.h */
         cursor_tell_gap(lc, r->store.next, "damaged");
-    bool live = r->live && room;
+    else if (sub->session)
+        room = cursor_offer(lc, r);
     read_release(r);
-    if (!room)
+    sub->letters--;
+    if (!sub->session)
+        subscription_release(sub);
+    else if (!room)
         cursor_wait(lc);
     else if (live)
         lane_set_live(lc);
