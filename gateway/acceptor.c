@@ -24,8 +24,9 @@ struct acceptor {
 static void acceptor_rest_over(struct timer *t)
 {
     struct acceptor *a = LIST_OF(t, struct acceptor, rest);
-    if (!a->paused && !a->watching)
-        a->watching = loop_watch_add(a->loop, &a->watch, EPOLLIN) == ST_OK;
+    a->watching = loop_watch_add(a->loop, &a->watch, EPOLLIN) == ST_OK;
+    if (!a->watching) /* for the same want of memory, perhaps */
+        timer_arm(loop_timers(a->loop), t, loop_now_ms(a->loop) + REST_MS);
 }
 
 /* Out of descriptors or memory: a level-triggered listener would spin. */

@@ -15,7 +15,7 @@ typedef void acceptor_on_socket(void *ctx, int fd);
 
 /* A bound, listening, non-blocking socket, or an error line for the operator that names the process
  * that holds a taken port. `port` 0: any; *port is what it became. `address`: IPv4 or IPv6 literal.
- * ST_EXISTS: taken. ST_INVALID: not an address. ST_IO. Start-up only (blocks on /proc). */
+ * ST_EXISTS: taken. ST_INVALID: not an address. ST_FORBIDDEN. ST_IO. Start-up only (blocks on /proc). */
 enum status listen_open(const char *what, const char *address, uint16_t *port, bool share, const char *key,
                         int *fd, struct buf *error) MUST_CHECK;
 

@@ -115,7 +115,7 @@ static enum status listen_failed(const char *what, const char *address, uint16_t
         address, port, what, err == EADDRINUSE ? "in use by " : "", why,
         err == EADDRINUSE ? "Stop it" : "Choose another address or port", key, key);
     (void)st; /* a line that does not fit is cut: the status says the rest */
-    return err == EADDRINUSE ? ST_EXISTS : ST_IO;
+    return err == EADDRINUSE ? ST_EXISTS : err == EACCES ? ST_FORBIDDEN : ST_IO;
 }
 
 enum status listen_open(const char *what, const char *address, uint16_t *port, bool share, const char *key,
