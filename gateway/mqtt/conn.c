@@ -45,7 +45,7 @@ void mqtt_conn_open(struct mqtt_door *d, int fd)
     c->client_packet_max = UINT32_MAX;
     c->watch = (struct loop_watch){.fd = fd, .on_event = conn_on_event};
     outq_init(&c->out, (uint32_t)d->edge->settings->out_bytes_max);
-    buf_init(&c->in, d->packet_bytes_max);
+    buf_init(&c->in, (size_t)d->packet_bytes_max + MQTT_READ_BYTES); /* and what follows in the same read */
     buf_init(&c->client_id, 65535);
     list_init(&c->link);
     timer_init(&c->timer, conn_on_timer);
@@ -111,7 +111,7 @@ static void conn_close_socket(struct mqtt_conn *c)
 
 void mqtt_conn_free_if_done(struct mqtt_conn *c)
 {
-    if (c->state != MQTT_STATE_DEAD || c->publish_letters > 0 || c->claim_letters > 0)
+    if (c->state != MQTT_STATE_DEAD || c->publish_letters > 0 || c->claim_letters > 0 || c->in_event)
         return;
     list_unlink(&c->link);
     free(c->open);
@@ -156,9 +156,8 @@ void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes)
 {
     if (c->state >= MQTT_STATE_LINGERING)
         return;
-    /* Without memory the connection cannot be told anything any more; the flush closes it. */
     if (outq_put(&c->out, bytes) != ST_OK)
-        c->state_deadline_ms = 0;
+        c->broken = true;
     mqtt_conn_dirty(c);
 }
 
@@ -166,19 +165,24 @@ void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p)
 {
     struct buf *scratch = &c->door->scratch;
     buf_clear(scratch);
-    if (mqtt_encode(p, c->version ? c->version : MQTT_V311, scratch) == ST_OK)
+    bool made = mqtt_encode(p, c->version ? c->version : MQTT_V311, scratch) == ST_OK;
+    /* Larger than the client accepts: it must not be sent (MQTT-3.1.2-24), and it cannot be left out. */
+    if (made && scratch->len <= c->client_packet_max) {
         mqtt_conn_send_bytes(c, buf_slice(scratch));
+        return;
+    }
+    c->broken = true;
+    mqtt_conn_dirty(c);
 }
 
 void mqtt_conn_rewatch(struct mqtt_conn *c)
 {
     uint32_t want = 0;
-    if (c->state == MQTT_STATE_LINGERING || (c->reading && !c->publish_paused))
+    if (c->state == MQTT_STATE_LINGERING || mqtt_conn_hears(c))
         want |= EPOLLIN;
     if (c->out.bytes > 0 && list_empty(&c->out.dirty))
         want |= EPOLLOUT;
-    if (want != c->watch.events)
-        loop_watch_set(c->door->edge->loop, &c->watch, want);
+    loop_watch_set(c->door->edge->loop, &c->watch, want);
 }
 
 static void conn_flushed(struct mqtt_conn *c)
@@ -193,25 +197,25 @@ static void conn_flushed(struct mqtt_conn *c)
 void mqtt_conn_flush(struct mqtt_conn *c)
 {
     size_t sent;
-    uint32_t before = c->out.bytes;
+    bool was_empty = c->queued_counted == 0; /* after the flush before */
+    bool was_hearing = c->watch.events & EPOLLIN;
     enum status st = outq_flush_fd(&c->out, c->watch.fd, &sent);
     metric_add(conn_metrics(c), M_BYTES_OUT_MQTT, sent);
     metric_add(conn_metrics(c), M_OUT_QUEUE_BYTES, (uint64_t)c->out.bytes - c->queued_counted);
     c->queued_counted = c->out.bytes;
-    if (st == ST_CLOSED) {
-        mqtt_conn_close(c, M_DISCONNECT_NETWORK, true);
+    if (st == ST_CLOSED || c->broken) {
+        mqtt_conn_close(c, c->broken ? M_DISCONNECT_LIMIT : M_DISCONNECT_NETWORK, true);
         return;
     }
-    if (sent > 0 || before == 0)
+    if (sent > 0 || was_empty)
         c->last_progress_ms = conn_now(c);
-    if (st == ST_AGAIN) {
-        mqtt_conn_rewatch(c);
+    if (!was_hearing && mqtt_conn_hears(c))
+        c->last_in_ms = conn_now(c); /* it could not be heard meanwhile */
+    mqtt_conn_rewatch(c);
+    if (st == ST_AGAIN)
         mqtt_conn_rearm(c);
-    } else {
-        if (c->watch.events & EPOLLOUT)
-            mqtt_conn_rewatch(c);
+    else
         conn_flushed(c);
-    }
     if (c->session && c->out.bytes <= c->out.bytes_max / 2)
         session_room(c->session);
 }
@@ -223,7 +227,7 @@ static uint64_t conn_deadline(const struct mqtt_conn *c)
     uint64_t due = UINT64_MAX;
     if (c->state != MQTT_STATE_CONNECTED)
         due = c->state_deadline_ms;
-    else if (c->keep_alive_ms && !c->publish_paused)
+    else if (c->keep_alive_ms && mqtt_conn_hears(c))
         due = c->last_in_ms + c->keep_alive_ms;
     if (c->out.bytes > 0) {
         uint64_t stall = c->last_progress_ms + c->door->edge->settings->out_stall_ms;
@@ -299,25 +303,32 @@ static void conn_handle(struct mqtt_conn *c, const struct mqtt_packet *p)
     }
 }
 
-static void conn_bad_packet(struct mqtt_conn *c, uint8_t reason)
+/* A CONNECT that was understood so far is answered: in 5.0 by the reason (4.13), before that where there is a
+ * return code for it (3.1.1: MQTT-3.1.2-2, MQTT-3.1.3-8). Anything else is not MQTT. */
+static void conn_bad_connect(struct mqtt_conn *c, const struct mqtt_packet *p, uint8_t reason)
+{
+    uint8_t version = p->type == MQTT_CONNECT ? p->connect.version : 0;
+    if (version == MQTT_V5 || reason == MQTT_RC_UNSUPPORTED_PROTOCOL_VERSION ||
+        (version != 0 && reason == MQTT_RC_CLIENT_IDENTIFIER_NOT_VALID)) {
+        struct mqtt_packet answer = {.type = MQTT_CONNACK, .connack = {.reason = reason}};
+        c->version = version ? version : MQTT_V311;
+        mqtt_conn_send(c, &answer);
+    }
+    metric_add(conn_metrics(c), M_CONNECTS_REFUSED_MQTT, 1);
+    mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
+}
+
+static void conn_bad_packet(struct mqtt_conn *c, const struct mqtt_packet *p, uint8_t reason)
 {
     static struct log_limit limit = {.every_ms = 1000};
     uint64_t held;
     if (log_permitted(&limit, &held))
         log_info("MQTT packet refused client=%.*s reason=0x%02x repeated=%lu", (int)c->client_id.len,
                  (const char *)c->client_id.data, reason, (unsigned long)held);
-    if (c->state == MQTT_STATE_NEW) {
-        /* A CONNECT of a known shape is answered; anything else is not MQTT. */
-        if (reason == MQTT_RC_UNSUPPORTED_PROTOCOL_VERSION) {
-            struct mqtt_packet p = {.type = MQTT_CONNACK, .connack = {.reason = reason}};
-            c->version = MQTT_V311;
-            mqtt_conn_send(c, &p);
-        }
-        metric_add(conn_metrics(c), M_CONNECTS_REFUSED_MQTT, 1);
-        mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
-        return;
-    }
-    mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
+    if (c->state == MQTT_STATE_NEW)
+        conn_bad_connect(c, p, reason);
+    else
+        mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
 }
 
 /* Parses what is there. Returns the bytes taken; the rest is an incomplete packet (or the connection is
@@ -336,7 +347,7 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
         if (st == ST_AGAIN)
             break;
         if (st != ST_OK) {
-            conn_bad_packet(c, reason);
+            conn_bad_packet(c, &p, reason);
             break;
         }
         taken += used;
@@ -401,8 +412,12 @@ static void conn_on_event(struct loop_watch *w, uint32_t events)
         if (!(events & (EPOLLIN | EPOLLERR | EPOLLHUP)))
             return;
     }
+    /* A handler may close it under the parser's feet: with no letter under way that would free it. */
+    c->in_event = true;
     if (events & EPOLLIN)
         conn_read(c);
     else if (events & (EPOLLERR | EPOLLHUP))
         mqtt_conn_close(c, M_DISCONNECT_NETWORK, true);
+    c->in_event = false;
+    mqtt_conn_free_if_done(c);
 }

@@ -59,6 +59,8 @@ struct mqtt_conn {
     bool reading; /* EPOLLIN wanted */
     bool publish_paused;
     bool claimed; /* the registry knows this connection: RELEASE is due */
+    bool in_event; /* its memory stays until the event has been handled */
+    bool broken; /* no memory for something that the client must be told: the flush closes it */
     uint32_t queued_counted; /* what M_OUT_QUEUE_BYTES holds of ours */
     uint8_t claim_letters;
     uint32_t client_packet_max;
@@ -85,7 +87,7 @@ void mqtt_conn_open(struct mqtt_door *d, int fd);
 /* Ends it: session and identifier are given back, the socket is closed when the queue has gone out (or at
  * once when `now`). `metric`: why. Safe to call again. Not inside transport_ops.deliver. */
 void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now);
-/* 5.0: DISCONNECT with `reason`; older: nothing. Then close. Before CONNACK the reason goes into that. */
+/* 5.0: DISCONNECT with `reason` once CONNACK was sent; else nothing. Then close. */
 void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why);
 /* Encodes into the queue and marks it dirty. */
 void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p);
@@ -104,6 +106,13 @@ void mqtt_conn_free_if_done(struct mqtt_conn *c);
 void mqtt_conn_continue(struct mqtt_conn *c);
 /* Gives the client identifier back to the registry, once. */
 void mqtt_claim_return(struct mqtt_conn *c);
+
+/* Is the client read? Not while publishes wait for the disk, and not while it does not take what it is told:
+ * answers (PUBACK, PINGRESP ...) are not dropped, so they must not be asked for without end. */
+static inline bool mqtt_conn_hears(const struct mqtt_conn *c)
+{
+    return c->reading && !c->publish_paused && c->out.bytes <= c->out.bytes_max;
+}
 
 static inline bool mqtt_conn_active(const struct mqtt_conn *c)
 {

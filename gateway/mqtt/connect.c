@@ -144,7 +144,7 @@ static void connect_set_limits(struct mqtt_conn *c, const struct mqtt_connect *p
         window = p->props.receive_maximum;
     if (p->props.present & MQTT_HAS_MAXIMUM_PACKET_SIZE)
         c->client_packet_max = p->props.maximum_packet_bytes;
-    if (p->version == MQTT_V5 && keep_alive_s > s->mqtt_keep_alive_max_s) {
+    if (p->version == MQTT_V5 && (keep_alive_s == 0 || keep_alive_s > s->mqtt_keep_alive_max_s)) {
         keep_alive_s = s->mqtt_keep_alive_max_s;
         c->kept->server_keep_alive_s = (uint16_t)keep_alive_s;
     }

@@ -30,6 +30,7 @@ static size_t props_write(const struct msg *m, uint64_t now_ms, uint8_t *w)
     }
     if (m->expires_ms) { /* what is left, rounded up: 3.3.2.3.3 */
         uint64_t left = m->expires_ms > now_ms ? (m->expires_ms - now_ms + 999) / 1000 : 0;
+        left = left > UINT32_MAX ? UINT32_MAX : left; /* other doors take longer ones */
         if (w)
             memcpy(w + n,
                    (const uint8_t[]){0x02, (uint8_t)(left >> 24), (uint8_t)(left >> 16), (uint8_t)(left >> 8),

@@ -111,7 +111,7 @@ static void on_published(struct publish *p)
 /* --- checking ----------------------------------------------------------------------------------- */
 
 /* What is wrong with the packet as such: the connection ends. 0 = nothing. */
-static uint8_t publish_violation(const struct mqtt_publish *p, enum metric *why)
+static uint8_t publish_violation(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
 {
     *why = M_REFUSED_UNSUPPORTED;
     if (p->retain)
@@ -121,6 +121,10 @@ static uint8_t publish_violation(const struct mqtt_publish *p, enum metric *why)
     *why = M_REFUSED_INVALID;
     if (p->props.present & MQTT_HAS_TOPIC_ALIAS)
         return MQTT_RC_TOPIC_ALIAS_INVALID; /* Topic Alias Maximum is 0 */
+    *why = M_REFUSED_LIMIT;
+    if (p->qos > 0 && c->version == MQTT_V5 &&
+        c->open_tail - c->open_head >= c->door->edge->settings->limit_publish_open)
+        return MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED; /* refused ones wait for their PUBACK too: 4.9 */
     return 0;
 }
 
@@ -262,12 +266,6 @@ static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, s
 {
     const struct settings *s = c->door->edge->settings;
     struct publish *letter;
-    if (c->version == MQTT_V5 && c->open_tail - c->open_head >= s->limit_publish_open) {
-        msg_unref(m);
-        metric_add(c->door->edge->metrics, M_REFUSED_LIMIT, 1);
-        mqtt_conn_refuse(c, MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED, M_DISCONNECT_LIMIT);
-        return;
-    }
     if (publish_create(m, &letter) != ST_OK) {
         msg_unref(m);
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
@@ -294,10 +292,12 @@ void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
     struct msg *m;
     enum metric why;
     metric_add(c->door->edge->metrics, M_RECEIVED_MQTT, 1);
-    uint8_t reason = publish_violation(p, &why);
+    uint8_t reason = publish_violation(c, p, &why);
     if (reason) {
         metric_add(c->door->edge->metrics, why, 1);
-        mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
+        mqtt_conn_refuse(c, reason,
+                         reason == MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED ? M_DISCONNECT_LIMIT
+                                                                    : M_DISCONNECT_PROTOCOL);
         return;
     }
     reason = publish_objection(c, p, &why);
