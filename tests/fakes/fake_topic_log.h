@@ -1,0 +1,46 @@
+/* A topic log in memory for tests: lanes of records, and nothing happens until the test says so. A record
+ * becomes durable by fake_log_sync, a read is answered by fake_log_serve, so every interleaving of append,
+ * attach, read and deliver can be forced. Like the store it keeps copies, without what the store does not
+ * store (origin, accepted_ns). One thread. */
+#ifndef TG_TESTS_FAKE_TOPIC_LOG_H
+#define TG_TESTS_FAKE_TOPIC_LOG_H
+
+#include "routing/topic_log.h"
+
+enum { FAKE_LANES_MAX = 8 };
+
+struct fake_lane {
+    struct msg **records; /* by offset; NULL: a hole that a start has jumped over */
+    uint64_t count, cap; /* count = offset of the next append */
+    uint64_t first; /* below: removed by retention */
+    uint64_t damaged_from, damaged_to; /* [from, to) cannot be read */
+    uint64_t recent; /* so many of the newest are in memory for `recent` */
+    uint64_t durable; /* told so far */
+    bool flushed; /* since the last append */
+    struct loop *loop;
+    const struct store_events *events;
+    void *events_ctx;
+};
+
+struct fake_log {
+    unsigned lane_count;
+    struct fake_lane lanes[FAKE_LANES_MAX];
+    struct store_read *first_read, *last_read; /* not answered yet, by queue_next */
+    unsigned reads; /* how many those are */
+    uint32_t serve_max; /* records a served read brings at most, 0 = as it asks */
+    enum status append_status; /* not ST_OK: the next `append_failures` appends fail so */
+    unsigned append_failures;
+};
+
+void fake_log_init(struct fake_log *f, unsigned lane_count);
+void fake_log_deinit(struct fake_log *f); /* no read may be unanswered */
+struct topic_log fake_log_port(struct fake_log *f);
+
+/* Everything below `next` is durable (at most all); tells the shard, on the calling thread. */
+void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next);
+/* Answers the oldest read, by its home's mailbox. False: there is none. */
+bool fake_log_serve(struct fake_log *f);
+void fake_log_trim(struct fake_log *f, unsigned lane, uint64_t first);
+void fake_log_jump(struct fake_log *f, unsigned lane, uint64_t count); /* as after an unclean stop */
+
+#endif
