@@ -1,7 +1,7 @@
 /* Loaded into the node by LD_PRELOAD: a disk whose syncs can be held back or made to fail, as the folder
- * $SLOW_DISK says. While the file `hold` is there a sync does not return, and `held` tells that one waits; when
- * `fail` is there it answers EIO. kill -9 cannot test the order of sync and acknowledgement: the kernel keeps
- * what was written. */
+ * $SLOW_DISK says. While the file `hold` is there a sync does not return, and `held` tells that one waits;
+ * when `fail` is there it answers EIO. kill -9 cannot test the order of sync and acknowledgement: the kernel
+ * keeps what was written. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
