@@ -120,16 +120,18 @@ static bool write_index(struct reader *r)
         struct shelf *shelf = &r->shelves[lane];
         /* Acquire: the writer's release after it has synced the sealed file. */
         uint64_t sealed = atomic_load_explicit(&r->lanes[lane].sealed_next, memory_order_acquire);
-        for (uint32_t i = shelf->count; i-- > 0 && shelf->volumes[i]->index;) {
-            struct volume *v = shelf->volumes[i];
-            /* Of the last one more frames may be on their way, even when the writer has sealed it. */
-            bool complete = r->stopping || i + 1 < shelf->count;
-            if (!complete || v->next_offset > sealed || v->write_refused)
-                continue;
-            enum status st = volume_write_index(shelf, v);
-            assert(st == ST_OK || v->write_refused); /* logged there; the index stays in memory */
-            return true;
-        }
+        while (shelf->unwritten < shelf->count &&
+               (!shelf->volumes[shelf->unwritten]->index || shelf->volumes[shelf->unwritten]->write_refused))
+            shelf->unwritten++;
+        /* Of the last one more frames may be on their way, even when the writer has sealed it. */
+        if (shelf->unwritten + !r->stopping >= shelf->count)
+            continue;
+        struct volume *v = shelf->volumes[shelf->unwritten];
+        if (v->next_offset > sealed)
+            continue;
+        enum status st = volume_write_index(shelf, v);
+        assert(st == ST_OK || v->write_refused); /* logged there; the index stays in memory */
+        return true;
     }
     return false;
 }

@@ -329,8 +329,7 @@ static enum status drop_empty_last(struct run *run)
 static enum status cut_tear(struct run *run, uint32_t i, uint64_t position)
 {
     struct item *item = &run->items[i];
-    uint64_t written = written_bytes(item);
-    run->r->torn_bytes += written > position ? written - position : 0;
+    run->r->torn_bytes += item->survey.noise_end - position;
     enum status st = remove_items(run, i + 1);
     if (st == ST_OK)
         st = cut_file(run, item, position);
@@ -367,8 +366,7 @@ static enum status judge(struct run *run, uint32_t i)
         st = note_missing_end(run, i);
     else if (item->survey.data_end < item->file_bytes) {
         /* Preallocated and not used, or a torn end behind the last frame. */
-        uint64_t written = written_bytes(item);
-        run->r->torn_bytes += written > item->survey.data_end ? written - item->survey.data_end : 0;
+        run->r->torn_bytes += item->survey.noise_end - item->survey.data_end;
         st = cut_file(run, item, item->survey.data_end);
     }
     return st == ST_OK ? sync_item(run, item) : st;

@@ -40,6 +40,8 @@ static bool find_header(struct scan *s, struct frame_header *h, uint64_t *positi
             *position = at;
             return true;
         }
+        if (bytes && memcmp(bytes, &(uint64_t){0}, 8) != 0)
+            s->noise_end = at + 8;
         at += 8;
     }
     return false;

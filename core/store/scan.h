@@ -20,6 +20,7 @@ struct scan {
     uint64_t base_offset; /* of the segment */
     uint64_t position; /* of the next frame header */
     uint64_t next_offset; /* which it should have */
+    uint64_t noise_end; /* behind the last byte that is not zero and belongs to no valid frame */
     bool io_failed; /* something could not be read (besides what does not verify) */
 
     struct frame_header frame;

@@ -66,6 +66,7 @@ enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t b
         return st;
     }
     s.io_failed = scan.io_failed;
+    s.noise_end = scan.noise_end > s.data_end ? scan.noise_end : s.data_end;
     *out = s;
     return ST_OK;
 }

@@ -16,6 +16,7 @@ struct survey {
     struct topic_index *index; /* the caller's */
     uint64_t next_offset; /* end of the last valid frame */
     uint64_t data_end; /* its place in the file */
+    uint64_t noise_end; /* what was written behind it reaches to here; data_end when nothing was */
     uint64_t synced_below; /* the highest that any valid frame says; 0 when there is none */
     uint64_t last_time_ms;
     struct survey_spot *spots; /* the caller's; survey_deinit */

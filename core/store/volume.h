@@ -39,6 +39,7 @@ struct shelf {
     const struct store_files *files;
     struct volume **volumes;
     uint32_t count, cap;
+    uint32_t unwritten; /* all before it have their index file, or cannot get one */
     struct frame *memory_first, *memory_last; /* by reader_next */
 };
 

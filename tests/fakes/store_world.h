@@ -5,6 +5,7 @@
 #include "core/store/store.h"
 
 #include <dirent.h>
+#include <ftw.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,23 +91,15 @@ static inline void world_close(struct world *w)
     w->store = NULL;
 }
 
+static inline int world_remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
 static inline void world_remove(const char *path)
 {
-    DIR *dir = opendir(path);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        char inner[1024];
-        struct stat st;
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(inner, sizeof inner, "%s/%s", path, e->d_name);
-        if (lstat(inner, &st) == 0 && S_ISDIR(st.st_mode))
-            world_remove(inner);
-        else
-            unlink(inner);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(path);
+    nftw(path, world_remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static inline void world_deinit(struct world *w)
@@ -116,6 +109,20 @@ static inline void world_deinit(struct world *w)
     loop_destroy(w->loop);
     buf_deinit(&w->error);
     world_remove(w->dir);
+}
+
+/* What a crash leaves: the folder as it is now, in `to` (made; removed by the caller). What has not been
+ * written yet is lost; what has been written and not synced survives, as after kill -9. */
+static inline void world_crash_copy(const struct world *w, char to[256])
+{
+    char command[1200];
+    const char *tmp = getenv("TMPDIR");
+    snprintf(to, 256, "%s/tg-crash-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(to))
+        world_die("no folder");
+    snprintf(command, sizeof command, "cp -r %s/. %s/", w->dir, to);
+    if (system(command) != 0)
+        world_die("cannot copy");
 }
 
 /* One turn of the loop; waits for something to happen, 50 ms at most. */
@@ -199,6 +206,28 @@ static inline void world_read_run(struct world *w, struct world_read *r)
         if (world_now_ms() > deadline)
             world_die("read not answered in time");
         world_turn(w);
+    }
+}
+
+/* Reads on until `end`; counts; dies on damage. */
+static inline uint64_t world_count(struct world *w, unsigned lane, const char *topic)
+{
+    uint64_t from = store_first(w->store, lane), found = 0;
+    for (;;) {
+        struct world_read r;
+        world_read_init(&r, lane, from);
+        if (topic)
+            r.read.topic = slice_cstr(topic);
+        world_read_run(w, &r);
+        if (r.read.status != ST_OK)
+            world_die("damaged");
+        found += r.read.found;
+        from = r.read.next;
+        for (uint64_t i = 0; i < r.read.found; i++)
+            msg_unref(r.read.msgs[i]);
+        free(r.read.msgs);
+        if (from >= r.read.end)
+            return found;
     }
 }
 
