@@ -327,8 +327,8 @@ static void conn_bad_packet(struct mqtt_conn *c, const struct mqtt_packet *p, ui
                  (const char *)c->client_id.data, reason, (unsigned long)held);
     if (c->state == MQTT_STATE_NEW)
         conn_bad_connect(c, p, reason);
-    else
-        mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
+    else /* a second CONNECT is wrong as such (MQTT-3.1.0-2); DISCONNECT has no code for what it holds */
+        mqtt_conn_refuse(c, p->type == MQTT_CONNECT ? MQTT_RC_PROTOCOL_ERROR : reason, M_DISCONNECT_PROTOCOL);
 }
 
 /* Parses what is there. Returns the bytes taken; the rest is an incomplete packet (or the connection is
