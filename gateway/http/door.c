@@ -1,0 +1,436 @@
+/* The private API on libmicrohttpd (ADR 1), which has no thread of its own: its epoll descriptor is watched
+ * by our loop, and MHD_run does what has come.
+ *
+ *   a turn:  descriptors   accept -> MHD_add_connection; MHD_run -> head, body, end of requests
+ *            letters       what was published is durable, a read is back: requests become answered
+ *            turn hook     resume all answered requests, then one MHD_run sends their answers
+ *
+ * What the library asks of us:
+ *   - an answer may be queued at the first call of the handler for a request (its head) or at the last (its
+ *     body is complete), never in between;
+ *   - a request that waits is suspended; its connection stays valid until it has been resumed, even when the
+ *     peer is long gone; MHD_stop_daemon aborts the process when one is still suspended;
+ *   - a request ends in NOTIFY_COMPLETED only, once for each call of the URI callback.
+ * The library's own time-outs count silence and are not used: every phase of a connection (head, body,
+ * waiting, answer, idle) has a deadline of api.timeout_ms on the loop's wheel. Past it the socket is shut
+ * down, and the library finds it closed. */
+#include "core/logging.h"
+#include "gateway/acceptor.h"
+#include "gateway/http/request.h"
+
+#include <assert.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    CONNECTIONS_MAX = 4096,
+    POOL_BYTES = 16384, /* of a connection: head, a piece of body, head of the answer */
+    HEAD_BYTES_MAX = POOL_BYTES / 2, /* ADR 1, rule 2 */
+};
+
+struct api_door {
+    struct api api;
+    struct MHD_Daemon *daemon;
+    struct acceptor *acceptor;
+    struct loop_watch watch;
+    struct loop_hook hook;
+    struct list conns;
+    unsigned conn_count;
+    bool more; /* the library wants to run again without an event */
+    bool stopping, closing; /* SIGTERM has come; the loop has ended */
+};
+
+struct api_conn {
+    struct list link;
+    struct api_door *door;
+    struct MHD_Connection *connection;
+    struct request *request; /* NULL: none has begun */
+    struct timer deadline;
+    int fd;
+};
+
+static void door_run(struct api_door *d)
+{
+    MHD_UNSIGNED_LONG_LONG timeout;
+    (void)MHD_run(d->daemon);
+    d->more = MHD_get_timeout(d->daemon, &timeout) == MHD_YES && timeout == 0;
+}
+
+/* --- connections -------------------------------------------------------------------------------- */
+
+/* The library finds it closed at its next run. */
+static void conn_shut(struct api_conn *c)
+{
+    (void)shutdown(c->fd, SHUT_RDWR);
+}
+
+static void conn_arm(struct api_conn *c)
+{
+    struct loop *loop = c->door->api.edge->loop;
+    timer_arm(loop_timers(loop), &c->deadline,
+              loop_now_ms(loop) + c->door->api.edge->settings->http_timeout_ms);
+}
+
+static void conn_on_deadline(struct timer *t)
+{
+    struct api_conn *c = LIST_OF(t, struct api_conn, deadline);
+    if (c->request && c->request->state == REQUEST_WAITING) {
+        request_give_up(c->request); /* its answer leaves in this turn's hook */
+        conn_arm(c);
+        return;
+    }
+    metric_add(c->door->api.edge->metrics, M_DISCONNECT_TIMEOUT, 1);
+    conn_shut(c);
+}
+
+static struct api_conn *conn_of(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info->socket_context;
+}
+
+static void conn_begin(struct api_door *d, struct MHD_Connection *connection, void **context)
+{
+    int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    struct api_conn *c = calloc(1, sizeof *c);
+    if (!c) {
+        (void)shutdown(fd, SHUT_RDWR);
+        return;
+    }
+    c->door = d;
+    c->connection = connection;
+    c->fd = fd;
+    list_init(&c->link);
+    timer_init(&c->deadline, conn_on_deadline);
+    list_push(&d->conns, &c->link);
+    conn_arm(c);
+    *context = c;
+    d->conn_count++;
+    atomic_fetch_add(&d->api.edge->facts->connections, 1);
+    metric_add(d->api.edge->metrics, M_CONNECTIONS_HTTP, 1);
+}
+
+static void conn_end(struct api_conn *c)
+{
+    struct edge *e = c->door->api.edge;
+    assert(!c->request);
+    timer_cancel(loop_timers(e->loop), &c->deadline);
+    list_unlink(&c->link);
+    c->door->conn_count--;
+    atomic_fetch_sub(&e->facts->connections, 1);
+    metric_sub(e->metrics, M_CONNECTIONS_HTTP, 1);
+    free(c);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        conn_begin(cls, connection, context);
+    } else if (*context) {
+        conn_end(*context);
+        *context = NULL;
+    }
+}
+
+static void door_on_socket(void *ctx, int fd)
+{
+    struct api_door *d = ctx;
+    struct edge *e = d->api.edge;
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    if (d->conn_count >= CONNECTIONS_MAX ||
+        atomic_load(&e->facts->connections) >= e->settings->limit_connections) {
+        metric_add(e->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+        close(fd);
+        return;
+    }
+    if (getpeername(fd, (struct sockaddr *)&peer, &len) != 0) { /* it has gone again */
+        close(fd);
+        return;
+    }
+    (void)MHD_add_connection(d->daemon, fd, (struct sockaddr *)&peer, len); /* closes fd if it fails */
+}
+
+/* --- answers ------------------------------------------------------------------------------------ */
+
+static bool add_field(struct MHD_Response *response, const char *name, const char *value)
+{
+    return MHD_add_response_header(response, name, value) == MHD_YES;
+}
+
+static bool add_fields(struct MHD_Response *response, const struct answer *a, bool last)
+{
+    bool ok = add_field(response, MHD_HTTP_HEADER_CONTENT_TYPE, a->type) &&
+              add_field(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    if (a->allow)
+        ok = ok && add_field(response, MHD_HTTP_HEADER_ALLOW, a->allow);
+    if (a->status == 401)
+        ok = ok && add_field(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    if (a->retry_ms > 0) {
+        char seconds[16];
+        snprintf(seconds, sizeof seconds, "%u", (unsigned)((a->retry_ms + 999) / 1000));
+        ok = ok && add_field(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+    }
+    if (last)
+        ok = ok && add_field(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    return ok;
+}
+
+/* Out of memory closes the connection. */
+static enum MHD_Result send_answer(struct api_conn *c, struct request *r)
+{
+    struct answer *a = &r->answer;
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(a->body.len, a->body.data, MHD_RESPMEM_MUST_FREE);
+    assert(r->state == REQUEST_ANSWERED);
+    if (!response)
+        return MHD_NO;
+    a->body = (struct buf){0};
+    enum MHD_Result result = MHD_NO;
+    if (add_fields(response, a, c->door->stopping))
+        result = MHD_queue_response(c->connection, a->status, response);
+    MHD_destroy_response(response);
+    conn_arm(c);
+    return result;
+}
+
+/* --- requests ----------------------------------------------------------------------------------- */
+
+static enum MHD_Result on_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
+                                const char *value, size_t value_len)
+{
+    (void)kind;
+    head_add(cls, slice_of(name, name_len), slice_of(value, value_len));
+    return MHD_YES;
+}
+
+static void take_head(struct api_conn *c, struct request *r, const char *method, const char *version)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    const struct request_line line = {
+        .method = method,
+        .version = version,
+        .head_bytes = info->header_size,
+        .head_bytes_max = HEAD_BYTES_MAX,
+    };
+    metric_add(r->api->edge->metrics, M_BYTES_IN_HTTP, info->header_size);
+    (void)MHD_get_connection_values_n(c->connection, MHD_HEADER_KIND, on_field, &r->head);
+    request_head(r, &line);
+    conn_arm(c);
+}
+
+/* The library's handler: called with the head, with pieces of the body, and without any at the end of it;
+ * again without any after a request was resumed. */
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_len, void **context)
+{
+    struct api_door *d = cls;
+    struct request *r = *context;
+    struct api_conn *c = conn_of(connection);
+    (void)url; /* decoded by the library's rules; ours need it raw */
+    if (!r || !c || (d->closing && r->state != REQUEST_ANSWERED))
+        return MHD_NO;
+    if (r->state == REQUEST_NEW) {
+        take_head(c, r, method, version);
+        return r->state == REQUEST_ANSWERED ? send_answer(c, r) : MHD_YES;
+    }
+    if (*upload_len > 0) {
+        request_body(r, slice_of(upload, *upload_len));
+        *upload_len = 0;
+        return MHD_YES;
+    }
+    if (r->state != REQUEST_ANSWERED)
+        request_end(r);
+    if (r->state == REQUEST_ANSWERED)
+        return send_answer(c, r);
+    conn_arm(c);
+    MHD_suspend_connection(connection);
+    return MHD_YES;
+}
+
+/* Before anything else of a request; what it returns becomes the handler's context. */
+static void *on_target(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+    struct api_door *d = cls;
+    struct api_conn *c = conn_of(connection);
+    if (!c)
+        return NULL;
+    assert(!c->request);
+    c->request = request_create(&d->api, slice_cstr(uri));
+    if (c->request)
+        c->request->owner = c;
+    return c->request;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *connection, void **context,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct api_door *d = cls;
+    struct api_conn *c = conn_of(connection);
+    (void)code;
+    request_free(*context);
+    *context = NULL;
+    if (!c)
+        return;
+    c->request = NULL;
+    if (d->stopping)
+        conn_shut(c);
+    else
+        conn_arm(c);
+}
+
+/* --- loop --------------------------------------------------------------------------------------- */
+
+static void door_on_event(struct loop_watch *w, uint32_t events)
+{
+    (void)events;
+    door_run(LIST_OF(w, struct api_door, watch));
+}
+
+static bool resume_answered(struct api_door *d)
+{
+    bool any = !list_empty(&d->api.answered);
+    while (!list_empty(&d->api.answered)) {
+        struct request *r = LIST_OF(d->api.answered.next, struct request, link);
+        struct api_conn *c = r->owner;
+        list_unlink(&r->link);
+        MHD_resume_connection(c->connection);
+    }
+    return any;
+}
+
+/* True: come again. A request that a connection had pipelined behind the one that is answered here may have
+ * been published in this hook, after the shards have closed their batch. */
+static bool door_turn_end(struct loop_hook *hook)
+{
+    struct api_door *d = LIST_OF(hook, struct api_door, hook);
+    if (!resume_answered(d) && !d->more)
+        return false;
+    door_run(d);
+    return true;
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+static bool bound_to_loopback(int fd)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_storage storage;
+    } address;
+    socklen_t len = sizeof address;
+    if (getsockname(fd, &address.any, &len) != 0)
+        return false;
+    if (address.any.sa_family == AF_INET)
+        return ntohl(address.v4.sin_addr.s_addr) >> 24 == 127;
+    return address.any.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&address.v6.sin6_addr);
+}
+
+static void api_init(struct api *api, struct edge *edge, int listen_fd)
+{
+    const struct settings *s = edge->settings;
+    api->edge = edge;
+    api->access = (struct access_rules){
+        .key = s->api_key,
+        .hosts = s->api_hosts,
+        .origins = s->http_origins,
+        .ports = {edge->facts->api_port, edge->facts->http_port},
+        .loopback_only = bound_to_loopback(listen_fd),
+    };
+    api->topic = (struct topic_limits){(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
+    api->kept_bytes_max = KEPT_BYTES_MIN + 4 * s->limit_message_bytes;
+    list_init(&api->answered);
+}
+
+static struct MHD_Daemon *start_daemon(struct api_door *d)
+{
+    return MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request, d,
+        MHD_OPTION_URI_LOG_CALLBACK, on_target, d, MHD_OPTION_NOTIFY_COMPLETED, on_completed, d,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, d, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+}
+
+enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **out, struct buf *error)
+{
+    struct api_door *d = calloc(1, sizeof *d);
+    enum status st = ST_NO_MEMORY;
+    if (!d)
+        goto fail_fd;
+    api_init(&d->api, edge, listen_fd);
+    list_init(&d->conns);
+    list_init(&d->hook.link);
+    d->daemon = start_daemon(d);
+    if (!d->daemon) {
+        st = buf_printf(error,
+                        "the HTTP library (libmicrohttpd) does not start: out of descriptors or memory");
+        st = ST_IO;
+        goto fail_door;
+    }
+    d->watch.fd = MHD_get_daemon_info(d->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    d->watch.on_event = door_on_event;
+    st = loop_watch_add(edge->loop, &d->watch, EPOLLIN);
+    if (st != ST_OK)
+        goto fail_daemon;
+    st = acceptor_create(edge->loop, listen_fd, edge->metrics, door_on_socket, d, &d->acceptor);
+    if (st != ST_OK)
+        goto fail_watch;
+    d->hook.on_turn_end = door_turn_end;
+    loop_hook_add(edge->loop, &d->hook);
+    *out = d;
+    return ST_OK;
+fail_watch:
+    loop_watch_remove(edge->loop, &d->watch);
+fail_daemon:
+    MHD_stop_daemon(d->daemon);
+fail_door:
+    free(d);
+fail_fd:
+    close(listen_fd);
+    return st;
+}
+
+/* Requests under way are answered first; their connections then close. */
+void api_door_stop(struct api_door *d)
+{
+    d->stopping = true;
+    acceptor_pause(d->acceptor);
+    LIST_EACH (node, &d->conns) {
+        struct api_conn *c = LIST_OF(node, struct api_conn, link);
+        if (!c->request)
+            conn_shut(c);
+    }
+}
+
+/* The loop has ended: letters do not come back any more, so requests that wait for one are told that their
+ * outcome is not known. */
+void api_door_destroy(struct api_door *d)
+{
+    if (!d)
+        return;
+    d->stopping = d->closing = true;
+    LIST_EACH (node, &d->conns) {
+        struct request *r = LIST_OF(node, struct api_conn, link)->request;
+        if (r && r->state == REQUEST_WAITING)
+            request_give_up(r);
+    }
+    (void)resume_answered(d);
+    (void)MHD_run(d->daemon);
+    acceptor_destroy(d->acceptor);
+    loop_hook_remove(d->api.edge->loop, &d->hook);
+    loop_watch_remove(d->api.edge->loop, &d->watch);
+    MHD_stop_daemon(d->daemon);
+    assert(list_empty(&d->conns));
+    free(d);
+}

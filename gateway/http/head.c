@@ -1,0 +1,72 @@
+#include "gateway/http/head.h"
+
+#include <strings.h>
+
+static const struct {
+    const char *name;
+    bool repeatable; /* only its presence counts */
+} rows[HEAD_FIELD_COUNT] = {
+    [HEAD_HOST] = {"Host", false},
+    [HEAD_ORIGIN] = {"Origin", false},
+    [HEAD_AUTHORIZATION] = {"Authorization", false},
+    [HEAD_FORWARDED] = {"Forwarded", true},
+    [HEAD_X_FORWARDED_FOR] = {"X-Forwarded-For", true},
+    [HEAD_TRANSFER_ENCODING] = {"Transfer-Encoding", true},
+    [HEAD_CONTENT_LENGTH] = {"Content-Length", false},
+    [HEAD_CONTENT_TYPE] = {"Content-Type", false},
+    [HEAD_CONTENT_ENCODING] = {"Content-Encoding", true},
+    [HEAD_EXPECT] = {"Expect", false},
+    [HEAD_TRACEPARENT] = {"traceparent", false},
+    [HEAD_IDEMPOTENCY_KEY] = {"Idempotency-Key", false},
+    [HEAD_CE_SPECVERSION] = {"ce-specversion", false},
+    [HEAD_KEY] = {"Tidegate-Key", false},
+    [HEAD_TTL_MS] = {"Tidegate-Ttl-Ms", false},
+    [HEAD_WAIT] = {"Tidegate-Wait", false},
+    [HEAD_RETAIN] = {"Tidegate-Retain", false},
+    [HEAD_DELIVER_AT] = {"Tidegate-Deliver-At", false},
+};
+
+/* RFC 9110, 5.6.2. */
+static bool is_token(struct slice text)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        uint8_t c = text.data[i];
+        bool alphanumeric = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+        if (!alphanumeric && (c == 0 || !strchr("!#$%&'*+-.^_`|~", c)))
+            return false;
+    }
+    return text.len > 0;
+}
+
+static bool name_is(struct slice name, const char *want)
+{
+    return name.len == strlen(want) && strncasecmp((const char *)name.data, want, name.len) == 0;
+}
+
+/* Field values have optional white space around them (RFC 9112, 5.1). */
+static struct slice trimmed(struct slice value)
+{
+    while (value.len > 0 && (value.data[0] == ' ' || value.data[0] == '\t'))
+        value = slice_from(value, 1);
+    while (value.len > 0 && (value.data[value.len - 1] == ' ' || value.data[value.len - 1] == '\t'))
+        value.len--;
+    return value;
+}
+
+void head_add(struct head *h, struct slice name, struct slice value)
+{
+    static const char family[] = "Tidegate-";
+    if (!is_token(name))
+        h->bad_name = true;
+    for (unsigned i = 0; i < HEAD_FIELD_COUNT; i++) {
+        if (!name_is(name, rows[i].name))
+            continue;
+        if ((h->given & 1u << i) != 0 && !rows[i].repeatable)
+            h->repeated = rows[i].name;
+        h->given |= 1u << i;
+        h->fields[i] = trimmed(value);
+        return;
+    }
+    if (name.len >= sizeof family - 1 && strncasecmp((const char *)name.data, family, sizeof family - 1) == 0)
+        h->unknown_tidegate = true;
+}

@@ -1,0 +1,124 @@
+/* What a node says about itself: alive, ready, its figures, and what it can. */
+#include "gateway/http/request.h"
+
+#include "core/json.h"
+
+#include <stdio.h>
+
+enum { METRICS_BYTES_MAX = 1 << 20, TEXT_BYTES_MAX = 4096 };
+
+static const char json_type[] = "application/json";
+
+static void reply_text(struct request *r, const char *text)
+{
+    struct buf body;
+    buf_init(&body, TEXT_BYTES_MAX);
+    if (buf_put_cstr(&body, text) != ST_OK)
+        buf_clear(&body);
+    request_reply(r, 200, json_type, &body);
+}
+
+void health_live(struct request *r)
+{
+    reply_text(r, "{\"status\":\"ok\"}\n");
+}
+
+void health_ready(struct request *r)
+{
+    const struct node_facts *f = r->api->edge->facts;
+    bool stopping = atomic_load(&f->stopping);
+    if (!stopping && atomic_load(&f->ready)) {
+        reply_text(r, "{\"status\":\"ok\"}\n");
+        return;
+    }
+    request_refuse(r, &(struct problem){.status = 503,
+                                        .code = "unavailable",
+                                        .detail = stopping ? "the node is stopping" : "the node is starting",
+                                        .retry_ms = RETRY_MS,
+                                        .members = stopping ? "\"reasons\":[\"stopping\"]"
+                                                            : "\"reasons\":[\"starting\"]"});
+}
+
+void health_metrics(struct request *r)
+{
+    struct buf body;
+    buf_init(&body, METRICS_BYTES_MAX);
+    if (metrics_render(&body) != ST_OK) {
+        buf_deinit(&body);
+        request_unavailable(r, "no memory");
+        return;
+    }
+    request_reply(r, 200, "text/plain; version=0.0.4", &body);
+}
+
+/* --- capabilities ------------------------------------------------------------------------------- */
+
+static enum status put_limits(struct buf *out, const struct settings *s)
+{
+    return buf_printf(out,
+                      ",\"limits\":{\"message_bytes\":%lu,\"topic_bytes\":%lu,\"topic_levels\":%lu,"
+                      "\"subscriptions\":%lu,\"inflight\":%lu,\"publish_open\":%lu,\"history_count\":%lu,"
+                      "\"connections\":%lu,\"out_bytes\":%lu}",
+                      (unsigned long)s->limit_message_bytes, (unsigned long)s->limit_topic_bytes,
+                      (unsigned long)s->limit_topic_levels, (unsigned long)s->limit_subscriptions,
+                      (unsigned long)s->limit_inflight, (unsigned long)s->limit_publish_open,
+                      (unsigned long)s->limit_history_count, (unsigned long)s->limit_connections,
+                      (unsigned long)s->out_bytes_max);
+}
+
+/* With log.sync never an acknowledgement outlives the process, not the machine. */
+static enum status put_durability(struct buf *out, const struct settings *s)
+{
+    bool sync = s->log_sync == STORE_SYNC_ALWAYS;
+    return buf_printf(
+        out,
+        ",\"durability\":{\"sync\":\"%s\",\"acknowledged\":\"%s\",\"survives_process_crash\":true,"
+        "\"survives_power_cut\":%s,\"copies\":1}",
+        sync ? "always" : "never", sync ? "fdatasync" : "write", sync ? "true" : "false");
+}
+
+static enum status put_doors(struct buf *out, const struct node_facts *f)
+{
+    return buf_printf(out,
+                      ",\"doors\":{\"mqtt\":{\"port\":%u},\"websocket\":{\"port\":%u,\"path\":\"/ws\","
+                      "\"subprotocol\":\"tidegate.v1.json\"},\"api\":{\"port\":%u}}",
+                      (unsigned)f->mqtt_port, (unsigned)f->http_port, (unsigned)f->api_port);
+}
+
+static enum status put_capabilities(struct buf *out, const struct edge *e)
+{
+    const struct settings *s = e->settings;
+    enum status st = buf_put_cstr(out, "{\"node\":");
+    if (st == ST_OK)
+        st = json_put_string(out, slice_cstr(s->node_id));
+    if (st == ST_OK)
+        st = buf_printf(out,
+                        ",\"version\":\"" TIDEGATE_VERSION "\",\"backend\":\"embedded\",\"partitions\":%u,"
+                        "\"epoch\":\"%08x\"",
+                        e->facts->lane_count, (unsigned)e->facts->epoch);
+    if (st == ST_OK)
+        st = put_durability(out, s);
+    if (st == ST_OK)
+        st = put_doors(out, e->facts);
+    if (st == ST_OK)
+        st = buf_put_cstr(out, ",\"features\":[\"publish\",\"publish.key\",\"publish.ttl\",\"publish.trace\","
+                               "\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
+                               "\"history.from.earliest\",\"history.from.after\"]");
+    if (st == ST_OK)
+        st = put_limits(out, s);
+    if (st == ST_OK)
+        st = buf_put_cstr(out, "}\n");
+    return st;
+}
+
+void capabilities_run(struct request *r)
+{
+    struct buf body;
+    buf_init(&body, TEXT_BYTES_MAX);
+    if (put_capabilities(&body, r->api->edge) != ST_OK) {
+        buf_deinit(&body);
+        request_unavailable(r, "no memory");
+        return;
+    }
+    request_reply(r, 200, json_type, &body);
+}

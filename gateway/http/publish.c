@@ -1,0 +1,271 @@
+/* POST /v1/publish. The head says where to and how, the body is the payload as is. The answer leaves when the
+ * record is durable; with Tidegate-Wait: accepted when the log has taken it. */
+#include "gateway/http/request.h"
+
+#include "core/json.h"
+#include "core/utf8.h"
+#include "gateway/content.h"
+
+#include <assert.h>
+#include <strings.h>
+
+enum { TYPE_BYTES_MAX = 1024, TRACE_BYTES = 55, PROP_HEADER_BYTES = 3, ANSWER_OVERHEAD_BYTES = 128 };
+
+/* --- head --------------------------------------------------------------------------------------- */
+
+static bool begins_with(struct slice text, const char *start)
+{
+    size_t len = strlen(start);
+    return text.len >= len && strncasecmp((const char *)text.data, start, len) == 0;
+}
+
+static bool is(struct slice text, const char *want)
+{
+    return text.len == strlen(want) && begins_with(text, want);
+}
+
+/* What PROTOCOL.md 2 names and this build does not have. NULL: none of it is asked for. */
+static const char *unsupported_part(const struct request *r)
+{
+    const struct head *h = &r->head;
+    if (r->topic.len == 0)
+        return "publishing several messages at once is not in this build: name one topic in the path or in "
+               "?topic=";
+    if (head_has(h, HEAD_IDEMPOTENCY_KEY))
+        return "Idempotency-Key is not in this build";
+    if (head_has(h, HEAD_RETAIN))
+        return "Tidegate-Retain is not in this build";
+    if (head_has(h, HEAD_DELIVER_AT))
+        return "Tidegate-Deliver-At is not in this build";
+    if (head_has(h, HEAD_CE_SPECVERSION) ||
+        begins_with(h->fields[HEAD_CONTENT_TYPE], "application/cloudevents"))
+        return "CloudEvents are not in this build";
+    return NULL;
+}
+
+static bool read_wait(struct request *r)
+{
+    struct slice wait = r->head.fields[HEAD_WAIT];
+    r->publish.accepted = head_has(&r->head, HEAD_WAIT) && is(wait, "accepted");
+    return !head_has(&r->head, HEAD_WAIT) || r->publish.accepted || is(wait, "durable");
+}
+
+/* NULL: there is nothing wrong with the fields. */
+static const char *bad_part(struct request *r)
+{
+    const struct head *h = &r->head;
+    if (h->unknown_tidegate)
+        return "there is no such Tidegate-* header field; there are Tidegate-Key, Tidegate-Ttl-Ms and "
+               "Tidegate-Wait";
+    if (h->fields[HEAD_CONTENT_TYPE].len > TYPE_BYTES_MAX || !utf8_valid_mqtt(h->fields[HEAD_CONTENT_TYPE]))
+        return "Content-Type must be UTF-8 of at most 1,024 bytes";
+    if (h->fields[HEAD_KEY].len > r->api->topic.bytes_max || !utf8_valid_mqtt(h->fields[HEAD_KEY]))
+        return "Tidegate-Key must be UTF-8, no longer than a topic may be";
+    if (head_has(h, HEAD_TTL_MS) && !read_number(h->fields[HEAD_TTL_MS], &r->publish.ttl_ms))
+        return "Tidegate-Ttl-Ms must be an integer from 1 to 2^53-1";
+    if (!read_wait(r))
+        return "Tidegate-Wait can be accepted or durable";
+    return NULL;
+}
+
+void publish_begin(struct request *r)
+{
+    if (!request_read_topic(r, NULL))
+        return;
+    const char *unsupported = unsupported_part(r);
+    const char *bad = unsupported ? NULL : bad_part(r);
+    if (unsupported)
+        request_unsupported(r, unsupported);
+    else if (bad)
+        request_bad(r, bad);
+    else if (head_has(&r->head, HEAD_CONTENT_ENCODING) &&
+             !is(r->head.fields[HEAD_CONTENT_ENCODING], "identity"))
+        request_refuse(r, &(struct problem){.status = 415,
+                                            .code = "unsupported",
+                                            .detail = "a body with a Content-Encoding is not taken: a "
+                                                      "subscriber would not know of it"});
+}
+
+void publish_count_refused(struct request *r)
+{
+    struct metrics *m = r->api->edge->metrics;
+    enum metric why = M_REFUSED_INVALID;
+    switch (r->answer.status) {
+    case 405:
+        return; /* not a publish */
+    case 403:
+        why = M_REFUSED_FORBIDDEN;
+        break;
+    case 413:
+        why = M_REFUSED_LIMIT;
+        break;
+    case 415:
+    case 501:
+        why = M_REFUSED_UNSUPPORTED;
+        break;
+    case 503:
+        why = M_REFUSED_UNAVAILABLE;
+        break;
+    default:
+        break;
+    }
+    metric_add(m, M_RECEIVED_HTTP, 1);
+    metric_add(m, why, 1);
+}
+
+/* --- message ------------------------------------------------------------------------------------ */
+
+static size_t put_prop(uint8_t *out, enum msg_prop type, struct slice value)
+{
+    out[0] = (uint8_t)type;
+    out[1] = (uint8_t)value.len;
+    out[2] = (uint8_t)(value.len >> 8);
+    memcpy(out + PROP_HEADER_BYTES, value.data, value.len);
+    return PROP_HEADER_BYTES + value.len;
+}
+
+static bool is_hex(struct slice text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if (!((text.data[i] >= '0' && text.data[i] <= '9') || (text.data[i] >= 'a' && text.data[i] <= 'f')))
+            return false;
+    return true;
+}
+
+/* W3C Trace Context, 3.2.2, version 00. One that is malformed is as good as none (3.2.2.5). */
+static bool trace_valid(struct slice t)
+{
+    return t.len == TRACE_BYTES && memcmp(t.data, "00-", 3) == 0 && is_hex(slice_of(t.data + 3, 32)) &&
+           t.data[35] == '-' && is_hex(slice_of(t.data + 36, 16)) && t.data[52] == '-' &&
+           is_hex(slice_of(t.data + 53, 2));
+}
+
+/* ST_INVALID: the body is not what its type says. */
+static enum status make_msg(struct request *r, struct msg **out)
+{
+    const struct head *h = &r->head;
+    struct loop *loop = r->api->edge->loop;
+    struct slice type = h->fields[HEAD_CONTENT_TYPE], trace = h->fields[HEAD_TRACEPARENT];
+    uint8_t props[2 * PROP_HEADER_BYTES + TYPE_BYTES_MAX + TRACE_BYTES];
+    size_t props_len = 0;
+    enum content_class content;
+    struct msg *m;
+    if (is(type, "application/x-www-form-urlencoded")) /* curl -d says so of everything */
+        type = (struct slice){0};
+    enum status st = content_classify(type, buf_slice(&r->body), &content);
+    if (st != ST_OK)
+        return st;
+    if (type.len > 0)
+        props_len += put_prop(props, PROP_CONTENT_TYPE, type);
+    if (trace_valid(trace))
+        props_len += put_prop(props + props_len, PROP_TRACE, trace);
+    st = msg_create(r->topic, h->fields[HEAD_KEY], slice_of(props, props_len), buf_slice(&r->body), &m);
+    if (st != ST_OK)
+        return st;
+    m->content = (uint8_t)content;
+    m->qos = 1;
+    m->flags = type.len > 0 ? MSG_TYPE_GIVEN : 0;
+    m->expires_ms = r->publish.ttl_ms > 0 ? loop_wall_ms(loop) + r->publish.ttl_ms : 0;
+    m->accepted_ns = clock_mono_ns(loop_clock(loop));
+    *out = m;
+    return ST_OK;
+}
+
+/* --- answer ------------------------------------------------------------------------------------- */
+
+static const char json_type[] = "application/json";
+
+/* `m` NULL: accepted, which has no position yet. */
+static void reply_ok(struct request *r, const struct msg *m)
+{
+    struct buf body;
+    char position[POSITION_BYTES];
+    buf_init(&body, 6 * r->topic.len + ANSWER_OVERHEAD_BYTES);
+    enum status st = buf_put_cstr(&body, "{\"topic\":");
+    if (st == ST_OK)
+        st = json_put_string(&body, r->topic);
+    if (st == ST_OK && m) {
+        position_write(r->api->edge->facts->epoch, m->partition, m->offset, position);
+        st = buf_printf(&body, ",\"pos\":\"%.*s\",\"dup\":false", POSITION_BYTES, position);
+    }
+    if (st == ST_OK)
+        st = buf_put_cstr(&body, "}\n");
+    if (st != ST_OK) /* it is stored all the same: the status says so */
+        buf_clear(&body);
+    request_reply(r, m ? 200 : 202, json_type, &body);
+}
+
+static void reply_refused(struct request *r, enum status status)
+{
+    if (status == ST_NO_SPACE)
+        request_refuse(r, &(struct problem){.status = 503,
+                                            .code = "storage_full",
+                                            .detail = "the disk is full",
+                                            .retry_ms = RETRY_MS});
+    else
+        request_unavailable(r, "the log does not take it now; nothing was stored");
+}
+
+static void on_published(struct publish *p)
+{
+    struct request *r = p->owner;
+    if (r) {
+        r->pending = NULL;
+        if (p->status == ST_OK)
+            reply_ok(r, p->msg);
+        else
+            reply_refused(r, p->status);
+    }
+    publish_free(p);
+}
+
+void publish_give_up(struct request *r)
+{
+    struct publish *p = r->pending;
+    p->owner = NULL; /* it comes back some time, and is then only freed */
+    r->pending = NULL;
+    request_refuse(r,
+                   &(struct problem){.status = 503,
+                                     .code = "unavailable",
+                                     .detail = "the log has not said in time whether the message is durable",
+                                     .retry_ms = RETRY_MS,
+                                     .members = "\"unknown\":true"});
+}
+
+static void no_memory(struct request *r)
+{
+    metric_add(r->api->edge->metrics, M_REFUSED_UNAVAILABLE, 1);
+    request_unavailable(r, "no memory");
+}
+
+void publish_run(struct request *r)
+{
+    struct edge *e = r->api->edge;
+    struct msg *m;
+    struct publish *p;
+    enum status st = make_msg(r, &m);
+    buf_deinit(&r->body);
+    request_release(r, r->kept_bytes);
+    metric_add(e->metrics, M_RECEIVED_HTTP, 1);
+    if (st == ST_INVALID) {
+        metric_add(e->metrics, M_REFUSED_INVALID, 1);
+        request_bad(r, "Content-Type says JSON, and the body is not valid JSON");
+    } else if (st != ST_OK) {
+        no_memory(r);
+    } else if (r->publish.accepted) {
+        st = hub_publish_lazy(e->hub, m); /* counts a refusal itself */
+        if (st == ST_OK)
+            reply_ok(r, NULL);
+        else
+            reply_refused(r, st);
+    } else if (publish_create(m, &p) != ST_OK) {
+        msg_unref(m);
+        no_memory(r);
+    } else {
+        p->wait = true;
+        p->on_published = on_published;
+        p->owner = r;
+        r->pending = p;
+        hub_publish(e->hub, p);
+    }
+}

@@ -1,0 +1,342 @@
+/* Refusals come in an order that tells a stranger least and protects us first: framing that could be read in
+ * two ways, then who asks, then what for. */
+#include "gateway/http/request.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <strings.h>
+
+static const char problem_type[] = "application/problem+json";
+
+struct request *request_create(struct api *api, struct slice raw_target)
+{
+    struct request *r = calloc(1, sizeof *r + 2 * raw_target.len);
+    if (!r)
+        return NULL;
+    r->api = api;
+    list_init(&r->link);
+    r->raw_len = raw_target.len;
+    if (raw_target.len > 0)
+        memcpy(r->texts, raw_target.data, raw_target.len);
+    return r;
+}
+
+void request_free(struct request *r)
+{
+    if (!r)
+        return;
+    assert(!r->pending);
+    list_unlink(&r->link);
+    request_release(r, r->kept_bytes);
+    buf_deinit(&r->body);
+    buf_deinit(&r->answer.body);
+    free(r);
+}
+
+bool request_keep(struct request *r, uint64_t bytes)
+{
+    if (bytes > r->api->kept_bytes_max - r->api->kept_bytes)
+        return false;
+    r->kept_bytes += bytes;
+    r->api->kept_bytes += bytes;
+    return true;
+}
+
+void request_release(struct request *r, uint64_t bytes)
+{
+    assert(bytes <= r->kept_bytes);
+    r->kept_bytes -= bytes;
+    r->api->kept_bytes -= bytes;
+}
+
+bool read_number(struct slice text, uint64_t *out)
+{
+    enum { DIGITS_MAX = 16 };
+    uint64_t value = 0;
+    if (text.len == 0 || text.len > DIGITS_MAX || text.data[0] == '0')
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        value = value * 10 + (uint64_t)(text.data[i] - '0');
+    }
+    if (value >= UINT64_C(1) << 53)
+        return false;
+    *out = value;
+    return true;
+}
+
+/* --- answers ------------------------------------------------------------------------------------ */
+
+bool request_is_answered(const struct request *r)
+{
+    return r->answer.status != 0;
+}
+
+void request_reply(struct request *r, unsigned status, const char *type, struct buf *body)
+{
+    struct metrics *m = r->api->edge->metrics;
+    assert(!request_is_answered(r));
+    r->answer.status = status;
+    r->answer.type = type;
+    r->answer.body = *body;
+    *body = (struct buf){0};
+    metric_add(m, status < 300 ? M_HTTP_2XX : status < 500 ? M_HTTP_4XX : M_HTTP_5XX, 1);
+    if (r->state == REQUEST_WAITING) {
+        r->state = REQUEST_ANSWERED;
+        list_push(&r->api->answered, &r->link);
+    }
+}
+
+void request_refuse(struct request *r, const struct problem *p)
+{
+    struct buf body;
+    buf_init(&body, PROBLEM_BYTES_MAX);
+    if (problem_put(&body, p) != ST_OK)
+        buf_clear(&body); /* no memory: the status alone has to do */
+    r->answer.retry_ms = p->retry_ms;
+    request_reply(r, p->status, problem_type, &body);
+}
+
+void request_bad(struct request *r, const char *detail)
+{
+    request_refuse(r, &(struct problem){.status = 400, .code = "bad_request", .detail = detail});
+}
+
+void request_unsupported(struct request *r, const char *detail)
+{
+    request_refuse(r, &(struct problem){.status = 501, .code = "unsupported", .detail = detail});
+}
+
+void request_unavailable(struct request *r, const char *detail)
+{
+    request_refuse(
+        r, &(struct problem){.status = 503, .code = "unavailable", .detail = detail, .retry_ms = RETRY_MS});
+}
+
+/* --- head --------------------------------------------------------------------------------------- */
+
+/* ADR 1: what the library reads in a way of its own never reaches it. False: refused. */
+static bool check_framing(struct request *r, const struct request_line *line)
+{
+    const struct head *h = &r->head;
+    if (line->head_bytes > line->head_bytes_max)
+        request_refuse(r, &(struct problem){.status = 431,
+                                            .code = "too_large",
+                                            .detail = "the request's head is larger than 8 KiB"});
+    else if (h->bad_name)
+        request_bad(r, "a header field's name is not a token");
+    else if (h->repeated)
+        request_bad(r, "a header field that may be given once was given twice");
+    else if (head_has(h, HEAD_TRANSFER_ENCODING))
+        request_refuse(r, &(struct problem){.status = 411,
+                                            .code = "bad_request",
+                                            .detail = "send the body with Content-Length, not with "
+                                                      "Transfer-Encoding"});
+    else if (strcmp(line->version, "HTTP/1.1") != 0)
+        request_refuse(
+            r, &(struct problem){.status = 505, .code = "unsupported", .detail = "HTTP/1.1 is spoken here"});
+    else
+        return true;
+    return false;
+}
+
+static bool check_access(struct request *r)
+{
+    enum access access = access_judge(&r->api->access, &r->head);
+    if (access == ACCESS_GRANTED)
+        return true;
+    bool forbidden = access == ACCESS_BAD_HOST || access == ACCESS_BAD_ORIGIN;
+    request_refuse(r, &(struct problem){.status = forbidden ? 403 : 401,
+                                        .code = forbidden ? "forbidden" : "unauthorized",
+                                        .detail = access_text(access)});
+    return false;
+}
+
+/* Is `method` one of "GET, HEAD"? */
+static bool allows(const char *allow, const char *method)
+{
+    size_t len = strlen(method);
+    for (const char *at = allow; *at;) {
+        size_t name = strcspn(at, ",");
+        if (name == len && memcmp(at, method, len) == 0)
+            return true;
+        at += name;
+        at += strspn(at, ", ");
+    }
+    return false;
+}
+
+static bool find_route(struct request *r, const char *method)
+{
+    enum target_flaw flaw = target_parse(slice_of(r->texts, r->raw_len), r->texts + r->raw_len, &r->target);
+    if (flaw != TARGET_FINE) {
+        request_bad(r, target_flaw_text(flaw));
+        return false;
+    }
+    r->route = route_find(r->target.path);
+    if (!r->route) {
+        request_refuse(r,
+                       &(struct problem){.status = 404, .code = "not_found", .detail = "no such resource"});
+    } else if (!r->route->allow) {
+        request_unsupported(r, "this build does not have this resource, see /v1/capabilities");
+    } else if (!allows(r->route->allow, method)) {
+        r->answer.allow = r->route->allow;
+        request_refuse(r, &(struct problem){.status = 405,
+                                            .code = "bad_request",
+                                            .detail = "this resource has no such method, see Allow"});
+    }
+    return !request_is_answered(r);
+}
+
+/* The declared length: digits, as the library has checked. */
+static bool read_length(struct slice text, uint64_t *out)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9' || value > UINT64_MAX / 16)
+            return false;
+        value = value * 10 + (uint64_t)(text.data[i] - '0');
+    }
+    *out = value;
+    return text.len > 0;
+}
+
+static bool check_body(struct request *r, uint64_t length)
+{
+    const struct head *h = &r->head;
+    if (head_has(h, HEAD_EXPECT) &&
+        (h->fields[HEAD_EXPECT].len != 12 ||
+         strncasecmp((const char *)h->fields[HEAD_EXPECT].data, "100-continue", 12) != 0))
+        request_refuse(r, &(struct problem){.status = 417,
+                                            .code = "bad_request",
+                                            .detail = "Expect can only be 100-continue"});
+    else if (length > r->api->edge->settings->limit_message_bytes)
+        request_refuse(r, &(struct problem){.status = 413,
+                                            .code = "too_large",
+                                            .detail = "the body is larger than limit.message_bytes"});
+    else
+        return true;
+    return false;
+}
+
+/* True: the answer can wait until the body has been read and thrown away. A peer that waits for "100
+ * Continue" has not sent it. */
+static bool may_discard(const struct request *r, bool framed, uint64_t length)
+{
+    return framed && length > 0 && length <= r->api->edge->settings->limit_message_bytes &&
+           !head_has(&r->head, HEAD_EXPECT);
+}
+
+static void look_at_target(struct request *r, const char *method, uint64_t length)
+{
+    if (!find_route(r, method))
+        return;
+    if (check_body(r, length) && r->route->begin)
+        r->route->begin(r);
+    if (r->route->run != publish_run) {
+        if (!request_is_answered(r) && length > 0)
+            request_bad(r, "this request has no body");
+    } else if (request_is_answered(r)) {
+        publish_count_refused(r);
+    }
+}
+
+void request_head(struct request *r, const struct request_line *line)
+{
+    uint64_t length = 0;
+    bool framed = check_framing(r, line);
+    assert(r->state == REQUEST_NEW);
+    if (framed && head_has(&r->head, HEAD_CONTENT_LENGTH) &&
+        !read_length(r->head.fields[HEAD_CONTENT_LENGTH], &length)) {
+        request_bad(r, "Content-Length is not a number");
+        framed = false;
+    }
+    if (framed && check_access(r))
+        look_at_target(r, line->method, length);
+    if (request_is_answered(r)) {
+        r->state = may_discard(r, framed, length) ? REQUEST_DISCARDING : REQUEST_ANSWERED;
+        return;
+    }
+    buf_init(&r->body, length > 0 ? (size_t)length : 1);
+    r->state = REQUEST_READING;
+}
+
+/* --- topic and parameters ----------------------------------------------------------------------- */
+
+static void read_parameters(struct request *r, bool *in_query,
+                            void (*on_parameter)(struct request *r, struct slice name, struct slice value))
+{
+    struct slice name, value;
+    enum status st;
+    while ((st = target_parameter(&r->target, &name, &value)) == ST_OK && !request_is_answered(r)) {
+        if (slice_equal_cstr(name, "topic")) {
+            if (*in_query || r->topic.len > 0)
+                request_bad(r, "the topic is given twice");
+            *in_query = true;
+            r->topic = value;
+        } else if (on_parameter) {
+            on_parameter(r, name, value);
+        } else {
+            request_bad(r, "there is no such query parameter here");
+        }
+    }
+    if (st == ST_INVALID && !request_is_answered(r))
+        request_bad(r, "a '%' in the query must be followed by two hexadecimal digits");
+}
+
+bool request_read_topic(struct request *r,
+                        void (*on_parameter)(struct request *r, struct slice name, struct slice value))
+{
+    bool in_query = false;
+    r->topic = slice_from(r->target.path, strlen(r->route->path) + 1);
+    read_parameters(r, &in_query, on_parameter);
+    if (request_is_answered(r))
+        return false;
+    if (!in_query && r->topic.len == 0)
+        return true; /* none given: the route knows what that means */
+    if (!topic_name_valid(r->topic, &r->api->topic))
+        request_bad(r, "the topic is not a topic name within the limits");
+    else if (topic_internal(r->topic))
+        request_refuse(r, &(struct problem){.status = 403,
+                                            .code = "forbidden",
+                                            .detail = "topics that begin with $ are the node's own"});
+    return !request_is_answered(r);
+}
+
+/* --- body --------------------------------------------------------------------------------------- */
+
+void request_body(struct request *r, struct slice bytes)
+{
+    metric_add(r->api->edge->metrics, M_BYTES_IN_HTTP, bytes.len);
+    if (r->state != REQUEST_READING)
+        return;
+    if (request_keep(r, bytes.len) && buf_put(&r->body, bytes) == ST_OK)
+        return;
+    r->state = REQUEST_DISCARDING;
+    request_release(r, r->kept_bytes);
+    buf_deinit(&r->body);
+    request_unavailable(r, "too many bodies are being received");
+    if (r->route->run == publish_run)
+        publish_count_refused(r);
+}
+
+void request_end(struct request *r)
+{
+    if (r->state == REQUEST_READING) {
+        r->state = REQUEST_WAITING;
+        r->route->run(r);
+        if (r->state == REQUEST_ANSWERED) /* at once: it need not be called again */
+            list_unlink(&r->link);
+    } else {
+        assert(r->state == REQUEST_DISCARDING);
+        r->state = REQUEST_ANSWERED;
+    }
+}
+
+void request_give_up(struct request *r)
+{
+    assert(r->state == REQUEST_WAITING && r->pending);
+    r->route->give_up(r);
+    assert(r->state == REQUEST_ANSWERED && !r->pending);
+}

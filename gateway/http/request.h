@@ -1,0 +1,146 @@
+/* A request of the private API from its head to its answer. Knows no sockets and no HTTP library: the door
+ * (door.c) feeds it and sends what it says.
+ *
+ *   request_head    -> READING or DISCARDING, or at once ANSWERED (refuse before the body is read)
+ *   request_body    the body's bytes, as they come
+ *   request_end     -> ANSWERED, or WAITING for the log or a shard
+ *   request_answered, or request_give_up when that takes too long, makes it ANSWERED later
+ *
+ * A refusal whose body is still to come waits for the end of it (DISCARDING): a server that answers and
+ * closes while the peer still sends makes the kernel reset the connection, and the peer may never see the
+ * answer. Owning loop only. */
+#ifndef TG_GATEWAY_HTTP_REQUEST_H
+#define TG_GATEWAY_HTTP_REQUEST_H
+
+#include "gateway/edge.h"
+#include "gateway/http/access.h"
+#include "gateway/http/problem.h"
+#include "gateway/http/target.h"
+
+enum {
+    HISTORIES_OPEN_MAX = 64, /* pages that are being read */
+    KEPT_BYTES_MIN = 64 << 20, /* bodies and pages kept at a time, besides four of the largest messages */
+    PROBLEM_BYTES_MAX = 4096,
+    RETRY_MS = 1000,
+};
+
+/* What the requests of a door share. */
+struct api {
+    struct edge *edge;
+    struct access_rules access;
+    struct topic_limits topic;
+    uint64_t kept_bytes, kept_bytes_max;
+    unsigned histories_open;
+    struct list answered; /* requests that have waited and may be answered now: struct request.link */
+};
+
+struct answer {
+    unsigned status;
+    const char *type; /* media type, static */
+    const char *allow; /* 405; NULL: none */
+    uint32_t retry_ms;
+    struct buf body;
+};
+
+enum request_state {
+    REQUEST_NEW,
+    REQUEST_READING,
+    REQUEST_DISCARDING,
+    REQUEST_WAITING,
+    REQUEST_ANSWERED,
+};
+
+struct request {
+    struct api *api;
+    struct list link; /* api->answered */
+    void *owner; /* the door's */
+    const struct route *route;
+    enum request_state state;
+    struct head head; /* borrowed texts that live as long as the request */
+    struct target target;
+    struct slice topic; /* in `space` */
+    struct buf body;
+    uint64_t kept_bytes; /* of api->kept_bytes */
+    struct answer answer;
+    void *pending; /* what it waits for: the route's */
+    union {
+        struct {
+            uint64_t ttl_ms; /* 0: for ever */
+            bool accepted; /* do not wait for the disk */
+        } publish;
+        struct {
+            struct place from;
+            uint32_t max;
+            bool earliest;
+        } history;
+    };
+    size_t raw_len;
+    uint8_t texts[]; /* the raw target, then as much again for what is decoded of it */
+};
+
+/* The target as it came. NULL: no memory. */
+struct request *request_create(struct api *api, struct slice raw_target);
+void request_free(struct request *r); /* NULL is allowed */
+
+struct request_line {
+    const char *method, *version;
+    size_t head_bytes, head_bytes_max;
+};
+/* r->head is filled in. */
+void request_head(struct request *r, const struct request_line *line);
+void request_body(struct request *r, struct slice bytes);
+void request_end(struct request *r);
+/* Waiting took too long: an answer that says what is known. The state must be WAITING. */
+void request_give_up(struct request *r);
+
+/* --- for routes --- */
+
+/* Each makes the answer. The state is the caller's affair except for a WAITING request, which becomes
+ * ANSWERED and joins api->answered. */
+void request_refuse(struct request *r, const struct problem *p);
+void request_bad(struct request *r, const char *detail); /* 400 bad_request */
+void request_unsupported(struct request *r, const char *detail); /* 501 */
+void request_unavailable(struct request *r, const char *detail); /* 503, try again */
+/* Takes the body over (leaves zeroes). */
+void request_reply(struct request *r, unsigned status, const char *type, struct buf *body);
+bool request_is_answered(const struct request *r);
+/* Reads the topic from the path below the route or from ?topic=, and hands the other parameters to
+ * `on_parameter` (NULL: there are none), which refuses what it does not like. False: refused. */
+bool request_read_topic(struct request *r,
+                        void (*on_parameter)(struct request *r, struct slice name, struct slice value));
+
+/* Counts bytes that the request makes us keep. False: too much is kept already. */
+bool request_keep(struct request *r, uint64_t bytes);
+void request_release(struct request *r, uint64_t bytes);
+
+/* Decimal, 1 to 2^53-1, no sign, no leading zeros. */
+bool read_number(struct slice text, uint64_t *out);
+
+/* --- routes --- */
+
+struct route {
+    const char *path;
+    bool below; /* also everything below it: the topic */
+    const char *allow; /* methods, as in the Allow field; NULL: all of it is answered 501 */
+    void (*begin)(struct request *r); /* looks at head and target; NULL: nothing to look at */
+    void (*run)(struct request *r); /* answers, or waits */
+    void (*give_up)(struct request *r);
+};
+const struct route *route_find(struct slice path); /* NULL: there is none */
+extern const struct route routes[];
+
+void publish_begin(struct request *r);
+void publish_run(struct request *r);
+void publish_give_up(struct request *r);
+void publish_count_refused(struct request *r); /* by its answer */
+
+void history_begin(struct request *r);
+void history_run(struct request *r);
+void history_give_up(struct request *r);
+
+void health_live(struct request *r);
+void health_ready(struct request *r);
+void health_metrics(struct request *r);
+void capabilities_run(struct request *r);
+
+#endif

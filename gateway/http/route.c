@@ -1,0 +1,34 @@
+#include "gateway/http/request.h"
+
+/* What there is, and what PROTOCOL.md 2 names and this build does not have. A longer path stands before its
+ * beginning. */
+const struct route routes[] = {
+    {"/v1/publish", true, "POST", publish_begin, publish_run, publish_give_up},
+    {"/v1/history", true, "GET, HEAD", history_begin, history_run, history_give_up},
+    {"/v1/capabilities", false, "GET, HEAD", NULL, capabilities_run, NULL},
+    {"/healthz", false, "GET, HEAD", NULL, health_live, NULL},
+    {"/livez", false, "GET, HEAD", NULL, health_live, NULL},
+    {"/readyz", false, "GET, HEAD", NULL, health_ready, NULL},
+    {"/metrics", false, "GET, HEAD", NULL, health_metrics, NULL},
+    {.path = "/v1/users", .below = true},
+    {.path = "/v1/retained", .below = true},
+    {.path = "/v1/connections", .below = true},
+    {.path = "/v1/sessions", .below = true},
+    {.path = "/v1/nodes", .below = true},
+    {.path = "/v1/node/drain"},
+    {.path = "/v1/tickets"},
+    {.path = "/openapi.json"},
+    {.path = "/console", .below = true},
+    {0},
+};
+
+const struct route *route_find(struct slice path)
+{
+    for (const struct route *r = routes; r->path; r++) {
+        struct slice start = slice_cstr(r->path);
+        if (slice_starts_with(path, start) &&
+            (path.len == start.len || (r->below && path.data[start.len] == '/')))
+            return r;
+    }
+    return NULL;
+}
