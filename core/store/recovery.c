@@ -297,7 +297,8 @@ static enum status remove_items(struct run *run, uint32_t from)
     enum status st = ST_OK;
     while (run->count > from && st == ST_OK) {
         struct item *item = &run->items[run->count - 1];
-        run->r->torn_bytes += item->survey.data_end;
+        if (!item->indexed)
+            run->r->torn_bytes += item->survey.noise_end - sizeof(struct segment_header);
         st = remove_file(run, item->base_offset, "idx");
         if (st == ST_OK)
             st = remove_file(run, item->base_offset, "seg");

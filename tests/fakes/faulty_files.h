@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@ struct faulty_files {
     struct store_files port;
     atomic_long count[FAULTY_CALLS]; /* calls so far */
     long fail_at[FAULTY_CALLS]; /* the call with this number fails, from 1; 0 = none */
+    bool fail_on; /* and all behind it */
     int fail_errno;
     size_t write_bytes_max; /* 0 = whole; else no write takes more */
 };
@@ -33,7 +35,8 @@ struct faulty_files {
 static inline bool faulty_now(struct faulty_files *f, enum faulty_call call)
 {
     long n = atomic_fetch_add(&f->count[call], 1) + 1;
-    if (f->fail_at[call] != n)
+    long at = f->fail_at[call];
+    if (at == 0 || n < at || (n > at && !f->fail_on))
         return false;
     errno = f->fail_errno;
     return true;
