@@ -76,7 +76,7 @@ def history(node, topic, start="earliest", page=1000):
 
 def mosquitto_pub(node, topic, payload, *arguments, qos=1):
     subprocess.run([need("mosquitto_pub"), "-h", "127.0.0.1", "-p", str(node.ports["mqtt"]), "-q", str(qos),
-                    "-t", topic, "-s", *arguments],
+                    "-t", topic, "-s" if payload else "-n", *arguments],
                    input=payload, check=True, timeout=WAIT_S, capture_output=True)
 
 

@@ -89,33 +89,36 @@ class WebPublisher(Publisher):
 
 
 class MqttPublisher(Publisher):
+    """QoS 1, at most 20 unacknowledged."""
+
+    def __init__(self, node, topic, first):
+        super().__init__(node, topic, first)
+        self.sent, self.told = {}, []  # packet identifier -> number; identifiers in order of their PUBACK
+
+    @property
+    def acknowledged(self):
+        return [self.sent[mid] for mid in list(self.told) if mid in self.sent]
+
+    @acknowledged.setter
+    def acknowledged(self, value):
+        assert value == []
+
     def publish_all(self):
         client = paho_client(f"publisher-{self.topic}")
         client.max_inflight_messages_set(20)
-        numbers, lock = {}, threading.Lock()
-
-        def on_publish(_client, _userdata, mid, *_):
-            with lock:
-                self.acknowledged.append(numbers[mid])
-
-        client.on_publish = on_publish
+        client.on_publish = lambda _client, _userdata, mid, *_: self.told.append(mid)
         client.connect("127.0.0.1", self.node.ports["mqtt"])
         client.loop_start()
         try:
             wait_until(client.is_connected, "paho to be connected")
             while not self.halt.is_set() and client.is_connected():
-                with lock:
-                    if self.number - self.first_of_round - len(self.acknowledged) < 20:
-                        number = self.take_number()
-                        numbers[client.publish(self.topic, json.dumps({"n": number}), qos=1).mid] = number
-                        continue
-                time.sleep(0.0005)
+                if len(self.sent) - len(self.told) < 20:
+                    number = self.take_number()
+                    self.sent[client.publish(self.topic, json.dumps({"n": number}), qos=1).mid] = number
+                else:
+                    time.sleep(0.0005)
         finally:
             client.loop_stop()
-
-    def __init__(self, node, topic, first):
-        super().__init__(node, topic, first)
-        self.first_of_round = first
 
 
 PUBLISHERS = {"load/http": HttpPublisher, "load/curl": CurlPublisher, "load/ws": WebPublisher,
