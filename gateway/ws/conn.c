@@ -109,9 +109,18 @@ static void conn_bury(struct conn *c, enum conn_end why)
     list_push(&c->door->buried, &c->link);
 }
 
+/* What a reader has not taken by now would stay in the kernel for a quarter of an hour. */
+static void conn_forget_unsent(const struct conn *c)
+{
+    const struct linger none = {.l_onoff = 1, .l_linger = 0};
+    if (c->watched && c->out.bytes > 0)
+        (void)setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
 void conn_kill(struct conn *c, enum conn_end why)
 {
     struct lws *wsi = c->wsi;
+    conn_forget_unsent(c);
     conn_bury(c, why);
     c->wsi = NULL;
     if (wsi)

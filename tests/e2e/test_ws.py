@@ -218,13 +218,13 @@ def test_handshake_is_refused(node, raw, change, status):
 ], ids=["CONNECT", "TLS", "empty", "nonsense", "unknown upgrade", "unknown upgrade twice", "long path", "many headers",
         "HTTP/2", "two POSTs", "two chunked POSTs", "three GETs with a body"])
 def test_no_request_harms_others(node, raw, data):
-    raw.send(data)
-    raw.socket.shutdown(socket.SHUT_WR)
     try:
+        raw.send(data)
+        raw.socket.shutdown(socket.SHUT_WR)
         while raw.file.read(65536):
             pass
-    except ConnectionResetError:
-        pass
+    except OSError:
+        pass  # it may be dropped in the middle
     lives(node)
 
 
