@@ -21,7 +21,8 @@ supervise() {
         "$program" serve --set "data.dir=$data" >>"$log" 2>&1 &
         node=$!
         code=0
-        wait "$node" || code=$?
+        # bash itself would also print "Killed".
+        { wait "$node"; } 2>/dev/null || code=$?
         [ "$code" -gt 128 ] || exit "$code"
         [ $((SECONDS - started)) -le 2 ] && deaths=$((deaths + 1)) || deaths=0
         [ "$deaths" -lt 5 ] || exit 70
