@@ -182,6 +182,7 @@ static void close_frame(struct lane *l)
         metric_add(l->metrics, M_LOG_RECORDS, f->record_count);
         metric_add(l->metrics, M_LOG_BYTES, f->len);
         metric_add(l->metrics, M_LOG_FRAMES, 1);
+        metric_add(l->metrics, M_LOG_UNSYNCED_BYTES, f->record_count ? f->len : 0);
     }
 }
 
@@ -311,8 +312,10 @@ void lane_settle(struct lane *l)
 
 void lane_on_durable(struct lane *l)
 {
+    uint64_t unsynced = l->unsynced_bytes;
     if (!take_durable(l))
         return;
+    metric_sub(l->metrics, M_LOG_UNSYNCED_BYTES, unsynced - l->unsynced_bytes);
     if (l->durable == l->next)
         timer_arm(loop_timers(l->loop), &l->mark_timer, loop_now_ms(l->loop) + MARK_AFTER_MS);
     l->events->on_durable(l->events_ctx, l->index, l->durable);

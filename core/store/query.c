@@ -287,6 +287,9 @@ static enum go next_span(struct step *s)
     struct volume *v = s->shelf->volumes[i];
     s->volume = v;
     if (r->next < v->base_offset) {
+        /* A file that is gone, or its end: that is missed, unlike what a start jumped over. */
+        if (r->next < v->previous_next)
+            return damaged(s, r->next, least(v->previous_next, r->end));
         r->next = least(v->base_offset, r->end);
         return GO_ON;
     }

@@ -58,7 +58,7 @@ static enum status index_frame(struct shelf *shelf, const struct frame *f)
     struct volume *v = shelf->count ? shelf->volumes[shelf->count - 1] : NULL;
     enum status st = ST_OK;
     if (!v || v->segment_epoch != h->segment_epoch) {
-        st = shelf_add(shelf, h->base_offset, h->segment_epoch, &v);
+        st = shelf_add(shelf, h->base_offset, h->previous_next, h->segment_epoch, &v);
         if (st == ST_OK)
             st = topic_index_create(&v->index);
         if (st != ST_OK)

@@ -141,7 +141,7 @@ static enum status read_header(struct run *run, struct item *item)
             return refuse(run, ST_CORRUPT, item,
                           "belongs to another log or place; put the folder back as it was");
         item->segment_epoch = h.segment_epoch;
-        item->previous_next = h.previous_next;
+        item->previous_next = h.previous_next < h.base_offset ? h.previous_next : h.base_offset;
         return ST_OK;
     }
     /* The header is damaged; the first frame knows the epoch too. */
@@ -373,22 +373,38 @@ static enum status judge(struct run *run, uint32_t i)
     return st == ST_OK ? sync_item(run, item) : st;
 }
 
+static void tell(struct run *run, const char *what, uint64_t from, uint64_t to)
+{
+    log_error("log records %s and will be answered as damaged lane=%u from=%" PRIu64 " to=%" PRIu64
+              "; restore the segment from a backup to get them back",
+              what, run->shelf->lane, from, to);
+}
+
 static void tell_rot(struct run *run, const struct item *item)
 {
     uint32_t count;
     const struct index_range *bad = topic_index_bad(item->survey.index, &count);
-    for (uint32_t k = 0; k < count; k++) {
-        run->r->bad_records += bad[k].to - bad[k].from;
-        log_error("log records do not verify and will be answered as damaged lane=%u from=%" PRIu64
-                  " to=%" PRIu64 "; restore the segment from a backup to get them back",
-                  run->shelf->lane, item->base_offset + bad[k].from, item->base_offset + bad[k].to);
+    for (uint32_t k = 0; k < count; k++)
+        tell(run, "do not verify", item->base_offset + bad[k].from, item->base_offset + bad[k].to);
+}
+
+/* Files that somebody has removed. */
+static void tell_missing(struct run *run)
+{
+    uint64_t end = run->r->first;
+    for (uint32_t i = 0; i < run->count; i++) {
+        if (run->items[i].previous_next > end)
+            tell(run, "are not there", end, run->items[i].previous_next);
+        end = item_end(&run->items[i]);
     }
+    if (run->synced_below > end && run->r->first < run->synced_below)
+        tell(run, "are not there", end, run->synced_below);
 }
 
 static enum status shelve(struct run *run, struct item *item)
 {
     struct volume *v;
-    enum status st = shelf_add(run->shelf, item->base_offset, item->segment_epoch, &v);
+    enum status st = shelf_add(run->shelf, item->base_offset, item->previous_next, item->segment_epoch, &v);
     if (st != ST_OK)
         return refuse(run, st, item, "no memory");
     v->next_offset = item_end(item);
@@ -437,6 +453,8 @@ enum status recovery_run(struct shelf *shelf, struct recovery *r, struct buf *er
     /* What was removed stays removed, before anything new gets its name. */
     if (st == ST_OK && files_sync_folder(shelf->files, shelf->folder) < 0)
         st = refuse_errno(&run, NULL, "sync the folder");
+    if (st == ST_OK)
+        tell_missing(&run);
     r->end = r->synced_below;
     for (uint32_t i = 0; i < run.count && st == ST_OK; i++) {
         st = shelve(&run, &run.items[i]);

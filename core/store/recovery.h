@@ -7,11 +7,11 @@
 
 struct recovery {
     uint32_t log_epoch;
+    uint64_t first; /* of the MANIFEST: lowest offset kept */
     uint64_t synced_below; /* `end` of the MANIFEST */
     /* answer */
     uint64_t end; /* of what was recovered; at least synced_below */
     uint64_t torn_bytes; /* cut away */
-    uint64_t bad_records; /* rot */
 };
 
 /* Fills `shelf` (its folder exists). Everything in it is synced and has an index on return. `error` gets a

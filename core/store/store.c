@@ -32,6 +32,7 @@ struct store {
     struct store_options options; /* dir is ours */
     const struct store_files *files;
     int lock_fd;
+    struct metrics *metrics; /* of start-up */
     struct manifest manifest;
     struct lane_env env;
     struct lane *lanes;
@@ -137,10 +138,13 @@ static enum status recover_lane(struct store *s, unsigned i, struct buf *error)
     if (st != ST_OK)
         return st;
     s->shelves[i] = (struct shelf){.lane = i, .folder = s->folders[i], .files = s->files};
-    struct recovery r = {.log_epoch = s->manifest.epoch, .synced_below = s->manifest.lanes[i].end};
+    struct recovery r = {.log_epoch = s->manifest.epoch,
+                         .first = s->manifest.lanes[i].first,
+                         .synced_below = s->manifest.lanes[i].end};
     st = recovery_run(&s->shelves[i], &r, error);
     if (st != ST_OK)
         return st;
+    metric_add(s->metrics, M_LOG_TORN_BYTES, r.torn_bytes);
     if (r.torn_bytes > 0)
         log_warn("cut a torn end off the log lane=%u bytes=%llu next=%llu", i,
                  (unsigned long long)r.torn_bytes, (unsigned long long)r.end);
@@ -260,6 +264,7 @@ enum status store_open(const struct store_options *o, struct store **out, struct
     s->options.dir = strdup(o->dir);
     s->files = o->files ? o->files : store_files_system();
     s->lock_fd = -1;
+    s->metrics = metrics_register();
     s->env.options = &s->options;
     frame_pool_init(&s->env.pool, FRAME_POOL_BYTES);
     st = s->options.dir ? open_log(s, error) : ST_NO_MEMORY;

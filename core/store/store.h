@@ -44,11 +44,14 @@ struct store_options {
 
 /* Opens, recovers (verifies, cuts a torn tail, syncs what it read, rolls, writes START) and starts
  * the two threads. Blocking: start-up only. `error` gets one line for the operator.
- * ST_EXISTS: another process holds the folder. ST_INVALID: another lane count. ST_CORRUPT: a sealed
- * part does not verify (named). ST_IO, ST_NO_SPACE. */
+ * ST_EXISTS: another process holds the folder. ST_INVALID: another lane count, or options out of range.
+ * ST_CORRUPT: MANIFEST is damaged or missing, or a file belongs to another log (records that do not
+ * verify are no reason: they are logged, and reads answer ST_CORRUPT there). ST_UNSUPPORTED: a newer
+ * version wrote it. ST_IO, ST_NO_SPACE, ST_NO_MEMORY. */
 enum status store_open(const struct store_options *o, struct store **out, struct buf *error) MUST_CHECK;
 /* Writes and syncs everything, leaves the clean-stop mark, ends the threads. Lanes must not be used
- * any more. NULL is allowed. Blocking: shutdown only. */
+ * any more: their loops still exist but do not run, or run on the calling thread. Reads that are open are
+ * answered (posted) before it returns. NULL is allowed. Blocking: shutdown only. */
 void store_close(struct store *s);
 
 uint32_t store_epoch(const struct store *s); /* of the log; part of every position. Any thread */
@@ -75,6 +78,7 @@ enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wai
  * other when it is lazy_ms old or lazy_bytes large (the lane arms its own timer). Owning loop. */
 void store_flush(struct store *s, unsigned lane);
 
+/* Offsets ascend but have holes: each start uses one for START, and jumps after an unclean stop. */
 uint64_t store_first(const struct store *s, unsigned lane); /* lowest offset kept. Any thread */
 uint64_t store_next(const struct store *s, unsigned lane); /* offset of the next append. Owning loop */
 uint64_t store_durable(const struct store *s, unsigned lane); /* all below is durable. Owning loop */
@@ -94,11 +98,13 @@ struct store_read {
     struct loop *home; /* where on_done is called */
     void (*on_done)(struct store_read *r);
     /* answer */
-    enum status status; /* ST_OK; ST_GONE: `from` lies below store_first (nothing read; first is set);
-                           ST_CORRUPT: the next record cannot be read, `next` lies behind it */
+    enum status status; /* ST_OK; ST_GONE: `from` lies below store_first (nothing read; next = first);
+                           ST_CORRUPT: the next record cannot be read, `next` lies behind it (not with
+                           count_only, which counts what can be read); ST_NO_MEMORY: nothing found */
     uint64_t first; /* lowest offset kept */
     uint64_t next; /* go on here; == the effective `to` when all has been read. It moves also when nothing
-                      matched: a request scans at most a bounded number of bytes */
+                      matched: a request scans at most a bounded number of bytes. Never below `from`: a
+                      `from` beyond the end comes back as next and end */
     uint64_t end; /* the effective `to` */
     uint64_t found;
     struct msg **msgs; /* `found` messages, each a reference of the caller's; array by malloc */

@@ -39,7 +39,8 @@ void shelf_deinit(struct shelf *s)
     memset(s, 0, sizeof *s);
 }
 
-enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t segment_epoch, struct volume **out)
+enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t previous_next, uint64_t segment_epoch,
+                      struct volume **out)
 {
     if (s->count == s->cap) {
         uint32_t cap = s->cap ? s->cap * 2 : 16;
@@ -54,6 +55,7 @@ enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t segment_ep
         return ST_NO_MEMORY;
     *v = (struct volume){.base_offset = base_offset,
                          .next_offset = base_offset,
+                         .previous_next = previous_next,
                          .segment_epoch = segment_epoch,
                          .data_end = sizeof(struct segment_header),
                          .fd = -1};

@@ -12,6 +12,8 @@
 struct volume {
     uint64_t base_offset;
     uint64_t next_offset; /* end */
+    uint64_t
+        previous_next; /* where the one before should have ended; from there to base_offset a start jumped */
     uint64_t segment_epoch;
     uint64_t data_end; /* bytes of the file that are the log's */
     uint64_t last_time_ms;
@@ -45,7 +47,7 @@ struct shelf {
 
 void shelf_deinit(struct shelf *s); /* frames must be gone */
 /* A new last volume. ST_NO_MEMORY. */
-enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t segment_epoch,
+enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t previous_next, uint64_t segment_epoch,
                       struct volume **out) MUST_CHECK;
 void shelf_remove_last(struct shelf *s);
 /* The number of the volume that holds `offset`, or else of the next one; count when there is none. */

@@ -1,6 +1,7 @@
 /* Two loops with two lanes each append, read from files and memory while segments roll and indexes are
  * written, with answers that go home to the other loop; store_first and store_epoch are asked from a third
  * thread. For ThreadSanitizer; also checks that every read is complete and in order. */
+#include "core/pool.h"
 #include "fakes/store_world.h"
 
 #include <pthread.h>
@@ -144,6 +145,7 @@ static void *side_main(void *arg)
         }
         world_turn(&s->w);
     }
+    pool_drain();
     return NULL;
 }
 

@@ -744,6 +744,32 @@ Test(store, a_rotten_end_after_a_clean_stop_is_no_torn_tail)
     world_deinit(&w);
 }
 
+Test(store, a_removed_file_is_missed)
+{
+    char path[400];
+    struct world_read r;
+    with_lanes(1);
+    w.options.segment_bytes = 64 << 10;
+    world_open(&w);
+    put_many(0, 3000, 7);
+    world_close(&w);
+    file_path(".seg", 0, 1, path, sizeof path);
+    uint64_t from = strtoull(strrchr(path, '/') + 1, NULL, 10), to;
+    unlink(path);
+    file_path(".seg", 0, 1, path, sizeof path);
+    to = strtoull(strrchr(path, '/') + 1, NULL, 10);
+    world_open(&w);
+    world_read_init(&r, 0, from - 5);
+    world_read_run(&w, &r);
+    cr_assert(r.read.status == ST_OK && r.read.found == 5 && r.read.next == from);
+    world_read_free(&r);
+    world_read_init(&r, 0, from + 3);
+    r.read.topic = slice_cstr("t/1");
+    world_read_run(&w, &r);
+    cr_assert(r.read.status == ST_CORRUPT && r.read.next == to);
+    world_deinit(&w);
+}
+
 /* The mark that is written after a quiet second vouches for the last flight. */
 Test(store, a_mark_makes_rot_of_the_last_frame_visible)
 {
