@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from clients import curl, module, mosquitto_pub, need, publish
-from node import PATIENCE, ROOT, wait_until
+from node import PATIENCE, ROOT, free_ports, wait_until
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
@@ -27,7 +27,8 @@ def browser():
                      "--disable-dev-shm-usage", "--window-size=1280,900", f"--user-data-dir={profile.name}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(driver_path), options=options)
+    # A port that no client connection can have been given in the meantime.
+    driver = webdriver.Chrome(service=Service(driver_path, port=free_ports(1)[0]), options=options)
     driver.set_page_load_timeout(30 * PATIENCE)
     driver.set_script_timeout(30 * PATIENCE)
     yield driver
