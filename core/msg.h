@@ -36,6 +36,7 @@ enum msg_prop {
     PROP_CORRELATION = 5, /* MQTT 5.0, 3.3.2.3.6 */
     PROP_USER = 8, /* {u16 name length, name, value}; repeated, order kept */
     PROP_PUBLISHER = 9, /* attested publisher */
+    PROP_ORIGIN = 10, /* u64 hash64_stable of the MQTT client identifier; only if it asked for No Local */
 };
 
 struct msg {

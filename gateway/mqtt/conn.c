@@ -194,6 +194,27 @@ static void conn_flushed(struct mqtt_conn *c)
     }
 }
 
+static void conn_count_queue(struct mqtt_conn *c)
+{
+    metric_add(conn_metrics(c), M_OUT_QUEUE_BYTES, (uint64_t)c->out.bytes - c->queued_counted);
+    c->queued_counted = c->out.bytes;
+}
+
+bool mqtt_conn_has_room(struct mqtt_conn *c, size_t len)
+{
+    if (outq_has_room(&c->out, len))
+        return true;
+    if (c->queued_counted > 0)
+        return false; /* its socket took not all the last time */
+    size_t sent;
+    if (outq_flush_fd(&c->out, c->watch.fd, &sent) == ST_CLOSED)
+        return false; /* the flush at the turn's end hears it again, and may close */
+    metric_add(conn_metrics(c), M_BYTES_OUT_MQTT, sent);
+    conn_count_queue(c);
+    c->last_progress_ms = conn_now(c);
+    return outq_has_room(&c->out, len);
+}
+
 void mqtt_conn_flush(struct mqtt_conn *c)
 {
     size_t sent;
@@ -201,8 +222,7 @@ void mqtt_conn_flush(struct mqtt_conn *c)
     bool was_hearing = c->watch.events & EPOLLIN;
     enum status st = outq_flush_fd(&c->out, c->watch.fd, &sent);
     metric_add(conn_metrics(c), M_BYTES_OUT_MQTT, sent);
-    metric_add(conn_metrics(c), M_OUT_QUEUE_BYTES, (uint64_t)c->out.bytes - c->queued_counted);
-    c->queued_counted = c->out.bytes;
+    conn_count_queue(c);
     if (st == ST_CLOSED || c->broken) {
         mqtt_conn_close(c, c->broken ? M_DISCONNECT_LIMIT : M_DISCONNECT_NETWORK, true);
         return;

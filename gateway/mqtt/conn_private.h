@@ -59,6 +59,7 @@ struct mqtt_conn {
     bool reading; /* EPOLLIN wanted */
     bool publish_paused;
     bool claimed; /* the registry knows this connection: RELEASE is due */
+    bool no_local; /* has asked for No Local: its messages say in the log whose they are (PROP_ORIGIN) */
     bool in_event; /* its memory stays until the event has been handled */
     bool broken; /* no memory for something that the client must be told: the flush closes it */
     uint32_t queued_counted; /* what M_OUT_QUEUE_BYTES holds of ours */
@@ -101,6 +102,9 @@ static inline void mqtt_conn_dirty(struct mqtt_conn *c)
 void mqtt_conn_rewatch(struct mqtt_conn *c);
 void mqtt_conn_rearm(struct mqtt_conn *c);
 void mqtt_conn_flush(struct mqtt_conn *c);
+/* Room for a message of `len` bytes? What this turn has queued is no reason to say no while the socket takes
+ * it: it is sent first. Inside transport_ops.deliver too: nothing is closed here. */
+bool mqtt_conn_has_room(struct mqtt_conn *c, size_t len);
 void mqtt_conn_free_if_done(struct mqtt_conn *c);
 /* Goes on with packets that were kept while the connection could not take any. */
 void mqtt_conn_continue(struct mqtt_conn *c);
@@ -126,6 +130,10 @@ void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p);
 void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_connect_forget(struct mqtt_conn *c); /* frees what is kept between CONNECT and CONNACK */
+
+/* --- publish.c --- */
+/* What PROP_ORIGIN holds for this client. Stable, as a later process reads it. */
+uint64_t mqtt_origin(const struct mqtt_conn *c);
 
 /* --- subscribe.c --- */
 void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay);

@@ -52,6 +52,17 @@ static void connect_refuse(struct mqtt_conn *c, uint8_t reason, const char *why)
     mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
 }
 
+/* `tg-pos` (PROTOCOL.md 3) would be a promise of positions on every message. */
+static bool connect_asks_for_positions(const struct mqtt_connect *p)
+{
+    struct slice name, value;
+    size_t place = 0;
+    while (mqtt_user_property_next(p->props.raw, &place, &name, &value))
+        if (slice_equal_cstr(name, "tg-pos") && !slice_equal_cstr(value, "0"))
+            return true;
+    return false;
+}
+
 /* NULL, or why this CONNECT cannot be served; *reason is its 5.0 code. */
 static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reason)
 {
@@ -70,6 +81,8 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
     *reason = MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     if (p->will)
         return "this build has no will messages";
+    if (connect_asks_for_positions(p))
+        return "this build has no tg-pos";
     if (p->version != MQTT_V5 && !p->clean_start)
         return "this build keeps no sessions: connect with clean session";
     return NULL;

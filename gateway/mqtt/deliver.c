@@ -112,7 +112,7 @@ static size_t header_bytes(struct slice frame)
 
 static enum status deliver_qos0(struct mqtt_conn *c, struct delivery *d, struct slice frame)
 {
-    if (!outq_has_room(&c->out, frame.len)) {
+    if (!mqtt_conn_has_room(c, frame.len)) {
         if (!d->live)
             return ST_AGAIN; /* a replay waits for its reader */
         metric_add(c->door->edge->metrics, M_DROPPED_QUEUE_FULL, 1);
@@ -124,7 +124,7 @@ static enum status deliver_qos0(struct mqtt_conn *c, struct delivery *d, struct 
 static enum status deliver_qos1(struct mqtt_conn *c, struct delivery *d, struct slice frame)
 {
     uint16_t id;
-    if (!outq_has_room(&c->out, frame.len) || window_take(&c->window, &id) != ST_OK)
+    if (!mqtt_conn_has_room(c, frame.len) || window_take(&c->window, &id) != ST_OK)
         return ST_AGAIN;
     uint8_t *place = outq_reserve(&c->out, frame.len);
     if (!place) {
@@ -139,6 +139,16 @@ static enum status deliver_qos1(struct mqtt_conn *c, struct delivery *d, struct 
     return ST_OK;
 }
 
+/* No Local (MQTT-3.8.3-3) for what comes out of the log, which does not keep the publishing connection: the
+ * hub knows it of live messages only. */
+static bool is_own(const struct mqtt_conn *c, const struct msg *m)
+{
+    struct slice origin;
+    uint64_t own = mqtt_origin(c);
+    return m->props_len > 0 && props_find(msg_props(m), PROP_ORIGIN, &origin) &&
+           slice_equal(origin, slice_of(&own, sizeof own));
+}
+
 static enum status mqtt_deliver(void *conn, struct subscription *sub, struct delivery *d)
 {
     struct mqtt_conn *c = conn;
@@ -146,6 +156,8 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
     bool qos1 = subscription_options_of(sub)->qos > 0 && d->msg->qos > 0;
     enum wire_kind kind = c->version == MQTT_V5 ? (qos1 ? WIRE_MQTT5_QOS1 : WIRE_MQTT5_QOS0)
                                                 : (qos1 ? WIRE_MQTT3_QOS1 : WIRE_MQTT3_QOS0);
+    if (!d->live && subscription_options_of(sub)->no_local && is_own(c, d->msg))
+        return ST_OK;
     if (!d->wires[kind].data) {
         d->wires[kind] = frame_make(e->hub, d->msg, kind, loop_wall_ms(e->loop));
         if (!d->wires[kind].data) {

@@ -3,6 +3,7 @@
  * lane answers first. */
 #include "gateway/mqtt/conn_private.h"
 
+#include "core/hash.h"
 #include "core/utf8.h"
 #include "gateway/content.h"
 
@@ -169,9 +170,15 @@ static uint8_t *prop_write(uint8_t *out, enum msg_prop type, struct slice first,
     return out + second.len;
 }
 
+uint64_t mqtt_origin(const struct mqtt_conn *c)
+{
+    return hash64_stable(buf_slice(&c->client_id));
+}
+
 /* Properties of the packet as properties of the message (msg.h). ST_TOO_LARGE; ST_UNSUPPORTED: a tg- property
  * that this build does not have. */
-static enum status publish_props(const struct mqtt_publish *p, struct buf *out, struct slice *key)
+static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_publish *p, struct buf *out,
+                                 struct slice *key)
 {
     struct slice name, value, none = {0};
     size_t place = 0;
@@ -197,6 +204,10 @@ static enum status publish_props(const struct mqtt_publish *p, struct buf *out, 
         else
             w = prop_write(w, PROP_USER, name, value, true);
     }
+    if (c->no_local) {
+        uint64_t origin = mqtt_origin(c);
+        w = prop_write(w, PROP_ORIGIN, slice_of(&origin, sizeof origin), none, false);
+    }
     buf_advance(out, (size_t)(w - start));
     return out->len > MSG_PROPS_BYTES_MAX ? ST_TOO_LARGE : ST_OK;
 }
@@ -210,8 +221,8 @@ static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publis
     struct slice key = {0}, type = {0};
     enum content_class content;
     buf_clear(props);
-    if (p->props.present) {
-        enum status st = publish_props(p, props, &key);
+    if (p->props.present || c->no_local) {
+        enum status st = publish_props(c, p, props, &key);
         if (st != ST_OK) {
             *reason = st == ST_UNSUPPORTED ? MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR : MQTT_RC_QUOTA_EXCEEDED;
             return st;

@@ -125,6 +125,7 @@ static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_reques
     pending->waiting++;
     switch ((int)session_subscribe(c->session, r->filter, o, &sub)) {
     case ST_OK:
+        c->no_local |= o->no_local;
         return o->qos;
     case ST_FULL:
         reason = MQTT_RC_QUOTA_EXCEEDED;

@@ -372,9 +372,9 @@ def test_each_sequence_gets_the_reaction_of_the_standard(make_node, loops):
     assert not wrong, "\n".join(wrong)
     all_gone(node)
     wait_until(lambda: descriptors(node) <= fds, "the descriptors to be closed")
-    assert node.metric("tidegate_subscriptions") == 1
-    assert node.metric("tidegate_outbound_queue_bytes") == 0
-    assert node.metric("tidegate_publishes_open") == 0
+    assert node.metrics()["tidegate_subscriptions"] == 1
+    assert node.metrics()["tidegate_outbound_queue_bytes"] == 0
+    assert node.metrics()["tidegate_publishes_open"] == 0
     if PATIENCE == 1:  # a sanitizer keeps freed memory
         assert node.rss_bytes() < rss + (8 << 20)
 
@@ -464,7 +464,7 @@ def test_a_sender_of_pings_who_reads_nothing_is_bounded(make_node):
                 try:
                     sent += wire.socket.send(PING * 8192)
                 except TimeoutError:
-                    assert node.metric("tidegate_outbound_queue_bytes") < 1 << 20
+                    assert node.metrics()["tidegate_outbound_queue_bytes"] < 1 << 20
                     healthy.check()
         except OSError:
             pass  # closed for want of progress
@@ -496,4 +496,4 @@ def test_random_bytes(make_node, loops):
             healthy.check()
     healthy.check()
     all_gone(node)
-    assert node.metric("tidegate_subscriptions") == 1
+    assert node.metrics()["tidegate_subscriptions"] == 1
