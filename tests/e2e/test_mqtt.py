@@ -765,3 +765,104 @@ def test_a_burst_within_one_turn_is_no_overflow(make_node, qos):
         assert [count_in(wire.message().payload) for _ in range(30)] == list(range(30))
         wire.close()
     assert node.metric("tidegate_messages_dropped_total") == 0
+
+
+# --- limits and endings -----------------------------------------------------------------------------------------
+
+def test_properties_beyond_what_a_record_holds(make_node):
+    node = make_node()
+    with Wire(node, 5, "props") as wire:
+        wire.subscribe("big")
+        fits = b"".join(user("n" * 100, "v" * 20000) for _ in range(3))
+        assert wire.publish("big", b"x", 3, props=user("n" * 100, "v" * 65500)) == 0x97
+        assert wire.publish("big", b"x", 4, props=fits + user("n", "v" * 6000)) == 0x97
+        many = user("", "") * 10000
+        wire.send(publish("big", b"x", 1, 5, props=fits) + publish("big", b"y", 1, 6, props=many))
+        got = [wire.packet() for _ in range(4)]
+        messages = [Message(first, body, 5) for first, body in got if first >> 4 == 3]
+        assert [message.props for message in messages] == [fits, many]
+
+
+def test_the_limit_of_connections(make_node):
+    node = make_node({"limit.connections": 5})
+    wires = [Wire(node, 5, f"c{i}") for i in range(5)]
+    for _ in range(3):
+        with Wire(node, connected=False) as late:
+            assert late.rest() == b""
+    for wire in wires[3:]:
+        wire.send(BYE)
+        assert wire.rest() == b""
+    with Wire(node, 5, "again") as wire:
+        wire.ping()
+        # The scrape is a connection too.
+        assert node.metric("tidegate_connects_total", "limit") == 3
+    for wire in wires[:3]:
+        wire.ping()
+        wire.close()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_reader_that_stands_still_is_closed(make_node, qos):
+    node = make_node({"out.bytes_max": 65536, "out.stall_ms": 400, "limit.inflight": 65535})
+    with Wire(node, 5, "still", receive_buffer=4096) as wire, Wire(node, 5, "good") as good:
+        wire.subscribe(("st/x", qos))
+        good.subscribe(("st/x", 1))
+        reader = threading.Thread(target=lambda: [good.message() for _ in range(4000)], daemon=True)
+        reader.start()
+        flood(node, 5, ["st/x"], 4000, 1000)
+        wait_until(lambda: node.metric("tidegate_disconnects_total", "timeout") == 1, "the reader to be given up")
+        reader.join(WAIT_S)
+        assert not reader.is_alive()
+        good.ping()
+    wait_until(lambda: gauge(node, "outbound_queue_bytes") == 0, "its queue to be gone")
+
+
+@LOOPS
+def test_gone_with_publishes_and_replays_under_way(make_node, loops):
+    node = make_node({"node.loops": loops, "log.partitions": 4})
+    flood(node, 5, [f"u/{i}" for i in range(20)], 2000, 500)
+    dice = random.Random(7)
+    for number in range(60):
+        wire = Wire(node, 5, f"u{number % 5}")  # takes over from one that may still be at it
+        wire.send(subscribe(1, "u/#", f"u/{number % 20}", props=user("tg-from", "earliest"))
+                  + b"".join(publish(f"u/{i}", b"x" * 500, 1, i + 1) for i in range(100)))
+        for _ in range(dice.randrange(3)):
+            wire.packet()
+        if number % 3:
+            drop(wire, dice)
+    wait_until(lambda: gauge(node, "publishes_open") == 0, "the publishes to be answered")
+    with Wire(node, 5, "after") as wire:
+        wire.ping()
+
+
+@LOOPS
+def test_a_node_stops_under_load(make_node, loops):
+    """Whatever is under way: it ends with 0, in time, and leaves nothing allocated (the sanitizer looks)."""
+    node = make_node({"node.loops": loops, "log.partitions": 4})
+    flood(node, 5, [f"u/{i}" for i in range(20)], 2000, 500)
+    stopping = threading.Event()
+
+    def work(number):
+        version = 3 + number % 3
+        try:
+            with Wire(node, version, f"load{number}", receive_buffer=4096 if number % 2 else None) as wire:
+                options = {"props": user("tg-from", "earliest")} if version == 5 else {}
+                wire.send(subscribe(1, "u/#", version=version, **options))
+                while True:
+                    wire.send(b"".join(publish(f"u/{i}", b"x" * 500, 1, i + 1, version) for i in range(20)))
+                    if number % 2:
+                        wire.packet()
+        except (End, OSError):
+            assert stopping.is_set()
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: node.metric("tidegate_messages_received_total", "mqtt") > 4000, "the load to be there")
+    half = Wire(node, connected=False)
+    half.send(connect(5, "half")[:-2])
+    stopping.set()
+    node.stop()
+    for thread in threads:
+        thread.join(WAIT_S)
+    half.close()
