@@ -1,8 +1,9 @@
 /* Inside gateway/ws/: one connection of the public port, and the door that owns it. Owning loop only.
  *
- *   conn.c   the socket: frames in, queue out, ping, closing
- *   serve.c  the protocol: requests, answers, deliveries
- *   http.c, door.c  what comes before: HTTP, handled by libwebsockets
+ *   http.c, door.c           what comes before: HTTP, handled by libwebsockets
+ *   conn.c                   life of a connection: taking over, closing, ping, stall
+ *   input.c, output.c        its socket: frames in, queue out
+ *   serve.c                  the protocol: lines, requests; subscribe.c, publish.c, page.c the operations
  */
 #ifndef TG_GATEWAY_WS_CONN_H
 #define TG_GATEWAY_WS_CONN_H
@@ -91,17 +92,20 @@ struct conn {
     struct slice body; /* CONN_HTTP: what is still to be sent of the answer; static bytes */
 };
 
-/* --- conn.c ------------------------------------------------------------------------------------- */
+/* --- conn.c: life, closing, time ---------------------------------------------------------------- */
 
 struct conn *conn_create(struct web_door *d); /* NULL: no memory. State CONN_HTTP, timer armed */
 void conn_ref(struct conn *c);
 void conn_unref(struct conn *c);
-bool conn_is_open(const struct conn *c);
-/* No further line may be handled now. */
-bool conn_is_full(const struct conn *c);
+static inline uint64_t conn_now(const struct conn *c)
+{
+    return loop_now_ms(c->door->loop);
+}
 /* The upgrade is done: from here on the socket is read and written by us. ST_IO, ST_NO_MEMORY. */
 enum status conn_take_over(struct conn *c, int fd) MUST_CHECK;
-/* Sends the queue; at the end of the turn. True: work has come up for the next turn. */
+/* Something to send, or something that paused reading has ended: look at it at the end of the turn. */
+void conn_touch(struct conn *c);
+/* That look. True: work has come up for the next turn. `c` may be gone after it. */
 bool conn_turn_end(struct conn *c);
 /* Drops the socket now. `c` may be gone after it. */
 void conn_kill(struct conn *c, enum conn_end why);
@@ -109,19 +113,34 @@ void conn_kill(struct conn *c, enum conn_end why);
 void conn_lost(struct conn *c);
 /* Says bye (code 4000 and up) and sends a close frame; the rest happens by itself. */
 void conn_close(struct conn *c, uint16_t code, const char *why, enum conn_end end);
+/* The close frame is queued. */
+void conn_enter_closing(struct conn *c, enum conn_end end);
+
+/* --- output.c ----------------------------------------------------------------------------------- */
 
 /* One object as a text message of its own. Out of memory ends the connection. */
 void conn_put_text(struct conn *c, struct slice object);
 /* Queues a frame that lies in the hub's scratch space. */
 enum status conn_put_frame(struct conn *c, struct slice frame) MUST_CHECK;
-/* Something that paused reading has ended: look again at the end of the turn. */
-void conn_touch(struct conn *c);
+void conn_queue(struct conn *c, enum ws_opcode opcode, struct slice payload);
+void conn_queue_close(struct conn *c, uint16_t code, const char *why);
+void conn_drop_queue(struct conn *c); /* but for the rest of a frame that is half sent */
+void conn_break(struct conn *c); /* no memory for what it must get: ends at the end of the turn */
+bool conn_flush(struct conn *c); /* false: the peer has gone */
+void conn_watch(struct conn *c); /* after `paused` or `blocked` has changed */
 
-/* --- serve.c ------------------------------------------------------------------------------------ */
+/* --- input.c ------------------------------------------------------------------------------------ */
+
+void conn_read(struct conn *c); /* `c` may be gone after it */
+bool conn_is_full(const struct conn *c); /* no further line may be handled now */
+bool conn_may_resume(const struct conn *c);
+void conn_resume(struct conn *c);
+
+/* --- serve.c, subscribe.c ----------------------------------------------------------------------- */
 
 /* Handles lines until there are none or reading must pause; returns the bytes handled. */
 size_t serve_lines(struct conn *c, struct slice text);
-enum status serve_begin(struct conn *c) MUST_CHECK; /* ST_NO_MEMORY */
+enum status serve_begin(struct conn *c) MUST_CHECK; /* the session. ST_NO_MEMORY */
 void serve_end(struct conn *c); /* the session and what waits for it; safe when there is none */
 
 #endif

@@ -12,11 +12,6 @@ struct ws_id {
     uint64_t value;
 };
 
-/* {"topic","pos","ts","type","key","props","data"|"text"|"b64"}: the object that is the value of `msg`,
- * and an item of history. User properties are an object; a name that is given more than once has an
- * array of its values, in order. */
-enum status ws_put_message(struct buf *out, uint32_t epoch, const struct msg *m) MUST_CHECK;
-
 /* {"msg":<object>}, or {"sub":"<filter>","msg":<object>} when the filter is not the topic. */
 enum status ws_put_delivery(struct buf *out, uint32_t epoch, const struct msg *m,
                             const struct slice *filter) MUST_CHECK;

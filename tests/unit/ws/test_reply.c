@@ -1,6 +1,7 @@
 #include "gateway/ws/reply.h"
 
 #include "core/json.h"
+#include "gateway/message_json.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -115,7 +116,7 @@ Test(ws_reply, many_user_properties_keep_order_within_a_name)
         len += put_user(props + len, name, text);
     }
     struct msg *m = make(CONTENT_TEXT, "t", "x", 1, slice_of(props, len), "");
-    cr_assert_eq(ws_put_message(&out, 7, m), ST_OK);
+    cr_assert_eq(message_json_put(&out, 7, m), ST_OK);
     json_t *root = json_loadb((const char *)out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
     cr_assert(root);
     json_t *values = json_object_get(json_object_get(root, "props"), "n3");

@@ -1,0 +1,212 @@
+/* Subscriptions of a connection and what they deliver.
+ *
+ * A message is encoded once for all its receivers: as WIRE_WS for subscriptions whose filter is the topic,
+ * as WIRE_WS_SUB (it names the filter) for each channel of others. */
+#include "gateway/ws/serve.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* A `sub` that is not yet in place. */
+struct subscribing {
+    struct list link; /* conn->subscribing */
+    struct subscription *subscription;
+    struct ws_id id;
+    bool live; /* from now on: `live` follows the answer at once */
+    size_t gap_len; /* a position of another epoch, for the gap to be told */
+    uint8_t gap_from[];
+};
+
+/* --- deliveries --------------------------------------------------------------------------------- */
+
+/* Makes the frame in the hub's scratch space. */
+static enum status serve_make_wire(struct web_door *d, struct delivery *delivery, enum wire_kind kind,
+                                   const struct slice *filter)
+{
+    struct buf *scratch = &d->scratch;
+    buf_clear(scratch);
+    enum status st = ws_put_delivery(scratch, d->epoch, delivery->msg, filter);
+    if (st != ST_OK)
+        return st;
+    size_t header = ws_header_bytes(scratch->len);
+    uint8_t *frame = hub_scratch(d->hub, kind, header + scratch->len);
+    if (!frame)
+        return ST_NO_MEMORY;
+    ws_header_write(frame, WS_TEXT, scratch->len);
+    memcpy(frame + header, scratch->data, scratch->len);
+    delivery->wires[kind] = slice_of(frame, header + scratch->len);
+    buf_clear(scratch);
+    return ST_OK;
+}
+
+static enum status on_deliver(void *conn, struct subscription *sub, struct delivery *delivery)
+{
+    struct conn *c = conn;
+    struct slice filter = subscription_filter(sub);
+    bool plain = slice_equal(filter, msg_topic(delivery->msg));
+    enum wire_kind kind = plain ? WIRE_WS : WIRE_WS_SUB;
+    struct slice *wire = &delivery->wires[kind];
+    if (!wire->data && serve_make_wire(c->door, delivery, kind, plain ? NULL : &filter) != ST_OK) {
+        metric_add(c->door->metrics, M_DROPPED_QUEUE_FULL, 1);
+        conn_break(c); /* a hole that the client cannot see must not be followed by more */
+        return ST_FULL;
+    }
+    if (!outq_has_room(&c->out, wire->len)) {
+        c->starved = true;
+        conn_touch(c);
+        return ST_AGAIN;
+    }
+    if (conn_put_frame(c, *wire) != ST_OK) {
+        metric_add(c->door->metrics, M_DROPPED_QUEUE_FULL, 1);
+        conn_break(c);
+        return ST_FULL;
+    }
+    metric_add(c->door->metrics, M_DELIVERED_WS, 1);
+    return ST_OK;
+}
+
+static struct subscribing *find_subscribing(struct conn *c, const struct subscription *sub)
+{
+    LIST_EACH (node, &c->subscribing) {
+        struct subscribing *s = LIST_OF(node, struct subscribing, link);
+        if (s->subscription == sub)
+            return s;
+    }
+    return NULL;
+}
+
+static void drop_subscribing(struct subscribing *s)
+{
+    list_unlink(&s->link);
+    free(s);
+}
+
+static void on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay)
+{
+    struct conn *c = conn;
+    struct buf *scratch = &c->door->scratch;
+    struct slice filter = subscription_filter(sub);
+    struct subscribing *s = find_subscribing(c, sub);
+    assert(s);
+    if (s->id.given)
+        serve_put(c, ws_put_subscribed(scratch, s->id, filter, c->door->epoch, at, replay));
+    if (s->gap_len > 0)
+        serve_put(c, ws_put_gap_from(scratch, filter, slice_of(s->gap_from, s->gap_len), "epoch"));
+    if (s->live)
+        serve_put(c, ws_put_live(scratch, filter, c->door->epoch, at));
+    drop_subscribing(s);
+}
+
+static void on_live(void *conn, struct subscription *sub, const struct place *at)
+{
+    struct conn *c = conn;
+    serve_put(c, ws_put_live(&c->door->scratch, subscription_filter(sub), c->door->epoch, at));
+}
+
+static void on_gap(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
+                   const char *why)
+{
+    struct conn *c = conn;
+    serve_put(c,
+              ws_put_gap(&c->door->scratch, subscription_filter(sub), c->door->epoch, lane, from, to, why));
+}
+
+static const struct transport_ops ops = {
+    .deliver = on_deliver, .subscribed = on_subscribed, .live = on_live, .gap = on_gap};
+
+enum status serve_begin(struct conn *c)
+{
+    return session_create(c->door->hub, &ops, c, &c->session);
+}
+
+void serve_end(struct conn *c)
+{
+    while (!list_empty(&c->subscribing))
+        drop_subscribing(LIST_OF(c->subscribing.next, struct subscribing, link));
+    session_end(c->session);
+    c->session = NULL;
+}
+
+/* --- sub, unsub --------------------------------------------------------------------------------- */
+
+static struct subscribing *find_pending(struct conn *c, struct slice filter)
+{
+    struct subscription *sub = session_find(c->session, filter);
+    return sub ? find_subscribing(c, sub) : NULL;
+}
+
+/* One that is replaced or ended before it was in place is answered too. NULL: there was none. */
+static void serve_supersede(struct conn *c, struct subscribing *s, const char *detail)
+{
+    if (!s)
+        return;
+    if (s->id.given)
+        serve_error(c, s->id, "conflict", detail);
+    drop_subscribing(s);
+}
+
+static void serve_subscribe(struct conn *c, const struct ws_request *r, const struct place *after,
+                            struct slice stranger)
+{
+    struct subscription_options o = {.qos = 1, .retain_as_published = true, .after = after};
+    o.start = r->start == WS_START_LIVE ? START_LIVE : after ? START_AFTER : START_EARLIEST;
+    struct subscribing *s = calloc(1, sizeof *s + stranger.len);
+    if (!s) {
+        serve_later(c, serve_id(r), "unavailable", "no memory");
+        return;
+    }
+    list_init(&s->link);
+    s->id = serve_id(r);
+    s->live = r->start == WS_START_LIVE;
+    s->gap_len = stranger.len;
+    if (stranger.len > 0)
+        memcpy(s->gap_from, stranger.data, stranger.len);
+    struct subscribing *pending = find_pending(c, r->topic);
+    enum status st = session_subscribe(c->session, r->topic, &o, &s->subscription);
+    if (st == ST_OK) {
+        serve_supersede(c, pending, "replaced by a later sub of the same filter");
+        list_push(&c->subscribing, &s->link);
+        return;
+    }
+    free(s);
+    if (st == ST_FULL)
+        serve_error(c, serve_id(r), "quota_exceeded", "limit.subscriptions is reached");
+    else
+        serve_later(c, serve_id(r), "unavailable", "no memory");
+}
+
+void serve_sub(struct conn *c, const struct ws_request *r)
+{
+    struct topic_limits limits = serve_limits(c);
+    struct place after;
+    struct slice stranger = {0};
+    if (!topic_filter_valid(r->topic, &limits)) {
+        serve_error(c, serve_id(r), "bad_request", "topic is not a topic filter within the limits");
+        return;
+    }
+    if (serve_refuse_internal(c, r))
+        return;
+    if (r->start != WS_START_AFTER) {
+        serve_subscribe(c, r, NULL, stranger);
+        return;
+    }
+    switch ((int)serve_fold(c, r, &after, &stranger)) {
+    case ST_OK:
+        serve_subscribe(c, r, &after, (struct slice){0});
+        break;
+    case ST_GONE: /* another epoch of the log: told as a gap, then all there is */
+        serve_subscribe(c, r, NULL, stranger);
+        break;
+    default:
+        serve_error(c, serve_id(r), "bad_request", "after holds something that is no position of this log");
+    }
+}
+
+void serve_unsub(struct conn *c, const struct ws_request *r)
+{
+    serve_supersede(c, find_pending(c, r->topic), "ended by unsub");
+    if (session_unsubscribe(c->session, r->topic) != ST_OK)
+        serve_error(c, serve_id(r), "not_found", "there is no such subscription");
+    else if (r->has_id)
+        serve_put(c, ws_put_unsubscribed(&c->door->scratch, serve_id(r), r->topic));
+}
