@@ -66,7 +66,7 @@ MUTANTS = [
         "old": "            lc->next = r->store.msgs[i]->offset;\n",
         "new": "            lc->next = r->store.msgs[i]->offset + 1;\n",
         "test": "test_limits.py::test_stopped_websocket_reader_goes_on_without_a_gap",
-        "red": "each one once, in order, none missing|TimeoutError|timed out",
+        "red": "each one once, in order, none missing",
     },
     {
         "name": "torn tail kept",
@@ -74,7 +74,7 @@ MUTANTS = [
         "old": "        if (item->survey.spots[k].frame_offset >= run->synced_below) {\n",
         "new": "        if (item->survey.spots[k].frame_offset == UINT64_MAX) {\n",
         "test": "test_torn_tail.py::test_torn_tail_is_cut_and_nothing_else",
-        "red": "no word of a gap|no gap is told|'gap'",
+        "red": "a record of the log cannot be read|no word of a gap|no gap is told",
     },
     {
         "name": "output bound ignored",
