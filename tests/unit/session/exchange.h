@@ -1,0 +1,138 @@
+/* A node without sockets and disk for tests: loops with their shards and hubs over the fake log, driven a
+ * turn at a time on the test's thread. Lanes go round the loops. */
+#ifndef TG_TESTS_EXCHANGE_H
+#define TG_TESTS_EXCHANGE_H
+
+#include "fakes/fake_topic_log.h"
+#include "fakes/fake_transport.h"
+#include "session/hub.h"
+
+#include <criterion/criterion.h>
+#include <poll.h>
+#include <stdio.h>
+
+enum { EX_LOOPS_MAX = 4 };
+
+struct exchange {
+    unsigned loop_count;
+    struct fake_log log;
+    struct loop *loops[EX_LOOPS_MAX];
+    struct courier *couriers[EX_LOOPS_MAX];
+    struct shard_group *shards[EX_LOOPS_MAX];
+    struct metrics *metrics[EX_LOOPS_MAX];
+    struct hub *hubs[EX_LOOPS_MAX];
+    struct shard_map map;
+    int64_t gauges[METRIC_COUNT]; /* before the first session */
+};
+
+static uint64_t ex_wall_ms = 1700000000000;
+
+static inline uint64_t ex_mono_ns(void *ctx)
+{
+    (void)ctx;
+    return 1000000000;
+}
+
+static inline uint64_t ex_wall(void *ctx)
+{
+    (void)ctx;
+    return ex_wall_ms;
+}
+
+static inline void exchange_open(struct exchange *x, unsigned loop_count, unsigned lane_count)
+{
+    static const struct clock clock = {.mono_ns = ex_mono_ns, .wall_ms = ex_wall};
+    const struct hub_limits limits = {
+        .subscriptions_max = 5, .read_count = 64, .read_bytes = 4096, .topic = {1024, 32}};
+    *x = (struct exchange){.loop_count = loop_count};
+    fake_log_init(&x->log, lane_count);
+    x->map.lane_count = lane_count;
+    x->map.epoch = 7;
+    for (unsigned i = 0; i < loop_count; i++) {
+        x->metrics[i] = metrics_register();
+        cr_assert_eq(loop_create(&clock, i, &x->loops[i]), ST_OK);
+        cr_assert_eq(courier_create(x->loops[i], &x->couriers[i]), ST_OK);
+        cr_assert_eq(shard_group_create(x->couriers[i], fake_log_port(&x->log), x->metrics[i], loop_count,
+                                        &x->shards[i]),
+                     ST_OK);
+        cr_assert_eq(hub_create(x->couriers[i], &x->map, x->metrics[i], &limits, &x->hubs[i]), ST_OK);
+    }
+    for (unsigned lane = 0; lane < lane_count; lane++) {
+        cr_assert_eq(shard_create(x->shards[lane % loop_count], lane, &x->map.lanes[lane].shard), ST_OK);
+        x->map.lanes[lane].loop_index = lane % loop_count;
+    }
+    for (unsigned i = 0; i < loop_count; i++) {
+        for (unsigned k = 0; k < loop_count; k++) {
+            courier_meet(x->couriers[i], k, x->loops[k]);
+            shard_group_meet(x->shards[i], k, x->hubs[k], hub_on_deliver);
+        }
+        shard_group_start(x->shards[i]);
+        courier_start(x->couriers[i]);
+        hub_start(x->hubs[i]);
+    }
+    for (unsigned i = 0; i < METRIC_COUNT; i++)
+        x->gauges[i] = (int64_t)metrics_sum((enum metric)i);
+}
+
+/* How much a gauge or counter has moved since the start. */
+static inline int64_t exchange_metric(const struct exchange *x, enum metric id)
+{
+    return (int64_t)metrics_sum(id) - x->gauges[id];
+}
+
+/* One turn of one loop. True: something had come, or it would come again without waiting. */
+static inline bool exchange_turn(struct exchange *x, unsigned loop)
+{
+    struct pollfd waker = {.fd = loop_poll_fd(x->loops[loop]), .events = POLLIN};
+    bool woken = poll(&waker, 1, 0) == 1;
+    loop_dispatch(x->loops[loop]);
+    return loop_prepare(x->loops[loop]) == 0 || woken;
+}
+
+/* Until nothing moves any more: all reads are answered, everything is durable. */
+static inline void exchange_settle(struct exchange *x)
+{
+    for (unsigned quiet = 0; quiet < 3;) {
+        bool moved = false;
+        for (unsigned i = 0; i < x->loop_count; i++)
+            moved |= exchange_turn(x, i);
+        while (fake_log_serve(&x->log))
+            moved = true;
+        for (unsigned i = 0; i < x->log.lane_count; i++)
+            fake_log_sync(&x->log, i, UINT64_MAX);
+        quiet = moved ? 0 : quiet + 1;
+    }
+}
+
+/* Sessions have ended. */
+static inline void exchange_close(struct exchange *x)
+{
+    exchange_settle(x);
+    cr_expect_eq(exchange_metric(x, M_SUBSCRIPTIONS), 0);
+    cr_expect_eq(exchange_metric(x, M_CURSORS), 0);
+    cr_expect_eq(exchange_metric(x, M_PUBLISH_OPEN), 0);
+    for (unsigned i = 0; i < x->loop_count; i++) {
+        hub_destroy(x->hubs[i]);
+        shard_group_destroy(x->shards[i]);
+        courier_destroy(x->couriers[i]);
+    }
+    for (unsigned i = 0; i < x->loop_count; i++)
+        loop_destroy(x->loops[i]);
+    fake_log_deinit(&x->log);
+}
+
+static inline struct msg *exchange_msg(const char *topic, const char *payload)
+{
+    struct msg *m;
+    cr_assert_eq(msg_create(slice_cstr(topic), (struct slice){0}, (struct slice){0}, slice_cstr(payload), &m),
+                 ST_OK);
+    return m;
+}
+
+/* QoS 0 from a loop. */
+static inline void exchange_publish(struct exchange *x, unsigned loop, const char *topic)
+{
+    cr_assert_eq(hub_publish_lazy(x->hubs[loop], exchange_msg(topic, "x")), ST_OK);
+}
+
+#endif

@@ -1,0 +1,368 @@
+/* The promise of a subscription, against a reference that is simple enough to believe: of the records of each
+ * lane from its start on, those that match its filter come once each, in order; what it does not get is told
+ * as a gap, and lies below what is kept or in a damaged range. Publishers, subscribers, readers, room,
+ * retention and loops move in random order; at the end everything is given room and time, and nothing may be
+ * missing. */
+#include "exchange.h"
+#include "fakes/seed.h"
+
+enum { CONNS = 5, SUBS_MAX = 5, STEPS = 20000 };
+
+static const char *const topics[] = {"a", "b", "c", "c/d", "c/e", "f/d", "$x", "c/d/e"};
+static const char *const filters[] = {"a", "b", "c/+", "c/#", "#", "+", "c/d", "+/d", "$x", "f/d"};
+enum { TOPICS = sizeof topics / sizeof *topics, FILTERS = sizeof filters / sizeof *filters };
+
+struct promise {
+    struct subscription *sub;
+    const char *filter;
+    enum start start;
+    bool told, live_told;
+    uint64_t next[FAKE_LANES_MAX]; /* before it is told: the least it may be */
+    uint64_t kept_from[FAKE_LANES_MAX]; /* START_EARLIEST: below, records may be missing without a word */
+};
+
+struct peer {
+    struct fake_conn conn;
+    struct session *session;
+    unsigned loop;
+    struct promise promises[SUBS_MAX];
+    unsigned count;
+};
+
+static struct exchange x;
+static struct peer peers[CONNS];
+static unsigned seed, step;
+static bool calm; /* no retention, no damage: replay counts are exact, gaps forbidden */
+static unsigned long published, answered, delivered, gaps, lives;
+/* Ranges that have been damaged at some time, a mark an offset: a gap may be told after the damage has moved.
+ */
+static bool was_damaged[FAKE_LANES_MAX][5 * STEPS];
+
+static unsigned pick(unsigned n)
+{
+    return (unsigned)rand_r(&seed) % n;
+}
+
+/* --- checking ----------------------------------------------------------------------------------- */
+
+static bool owed(const struct promise *p, unsigned lane, uint64_t offset)
+{
+    const struct msg *m = x.log.lanes[lane].records[offset];
+    return m && topic_matches(slice_cstr(p->filter), msg_topic(m));
+}
+
+static struct promise *promise_of(struct peer *peer, const struct subscription *sub)
+{
+    for (unsigned i = 0; i < peer->count; i++)
+        if (peer->promises[i].sub == sub)
+            return &peer->promises[i];
+    cr_assert_fail("step=%u: told of a subscription that has ended", step);
+    return NULL;
+}
+
+/* The promise moves on to `to`; what it passes must not be owed. */
+static void pass(struct promise *p, unsigned lane, uint64_t to)
+{
+    for (uint64_t o = p->next[lane]; o < to; o++) {
+        bool lost = owed(p, lane, o) && !(p->start == START_EARLIEST && o < p->kept_from[lane]);
+        cr_assert_not(lost, "step=%u: filter %s lost lane %u offset %lu on the way to %lu", step, p->filter,
+                      lane, (unsigned long)o, (unsigned long)to);
+    }
+    p->next[lane] = to;
+}
+
+static void check_subscribed(struct promise *p, const struct fake_event *e)
+{
+    uint64_t replay = 0;
+    cr_assert_not(p->told, "step=%u: subscribed twice", step);
+    p->told = true;
+    for (unsigned lane = 0; lane < x.log.lane_count; lane++) {
+        uint64_t at = e->at.next[lane], count = x.log.lanes[lane].count;
+        bool mine = !topic_filter_literal(slice_cstr(p->filter)) ||
+                    topic_partition(slice_cstr(p->filter), x.log.lane_count) == lane;
+        if (!mine)
+            continue;
+        cr_assert_leq(at, count, "step=%u", step);
+        p->kept_from[lane] = x.log.lanes[lane].first;
+        if (p->start == START_LIVE) {
+            cr_assert_geq(at, p->next[lane], "step=%u: now was before the call", step);
+            p->next[lane] = at;
+        } else if (p->next[lane] > at) {
+            p->next[lane] = at;
+        }
+        for (uint64_t o = p->next[lane]; o < at; o++)
+            replay += owed(p, lane, o);
+    }
+    if (calm)
+        cr_assert_eq(e->replay, replay, "step=%u: replay %lu instead of %lu", step, (unsigned long)e->replay,
+                     (unsigned long)replay);
+}
+
+static void check_live(struct promise *p, const struct fake_event *e)
+{
+    cr_assert(p->told && p->start != START_LIVE, "step=%u", step);
+    cr_assert_not(p->live_told, "step=%u: live twice", step);
+    p->live_told = true;
+    lives++;
+    for (unsigned lane = 0; lane < x.log.lane_count; lane++)
+        for (uint64_t o = p->next[lane]; o < e->at.next[lane]; o++)
+            cr_assert_not(owed(p, lane, o) && !(p->start == START_EARLIEST && o < p->kept_from[lane]),
+                          "step=%u: live before lane %u offset %lu came", step, lane, (unsigned long)o);
+}
+
+/* All that is owed and lies in the gap must be gone: removed, or damaged. */
+static void check_gap(struct promise *p, const struct fake_event *e)
+{
+    gaps++;
+    cr_assert(p->told && !calm, "step=%u", step);
+    cr_assert_leq(e->from, e->to);
+    if (e->from > p->next[e->lane]) /* it has passed what does not match without a word */
+        pass(p, e->lane, e->from);
+    for (; p->next[e->lane] <= e->to; p->next[e->lane]++) {
+        uint64_t o = p->next[e->lane];
+        cr_assert(o < x.log.lanes[e->lane].first || was_damaged[e->lane][o] || !owed(p, e->lane, o),
+                  "step=%u: gap %lu-%lu, but %lu is there", step, (unsigned long)e->from,
+                  (unsigned long)e->to, (unsigned long)o);
+    }
+}
+
+static void check_message(struct promise *p, const struct fake_event *e)
+{
+    const struct msg *m = e->msg;
+    unsigned lane = m->partition;
+    delivered++;
+    cr_assert(p->told, "step=%u: a message before subscribed", step);
+    cr_assert_geq(m->offset, p->next[lane], "step=%u: filter %s: lane %u offset %lu came again or too early",
+                  step, p->filter, lane, (unsigned long)m->offset);
+    cr_assert(owed(p, lane, m->offset), "step=%u: filter %s does not match", step, p->filter);
+    cr_assert(slice_equal(msg_payload(m), msg_payload(x.log.lanes[lane].records[m->offset])));
+    pass(p, lane, m->offset);
+    p->next[lane] = m->offset + 1;
+}
+
+static void check_peer(struct peer *peer)
+{
+    for (size_t i = 0; i < peer->conn.count; i++) {
+        const struct fake_event *e = &peer->conn.events[i];
+        struct promise *p = promise_of(peer, e->sub);
+        switch (e->kind) {
+        case FAKE_SUBSCRIBED:
+            check_subscribed(p, e);
+            break;
+        case FAKE_LIVE:
+            check_live(p, e);
+            break;
+        case FAKE_GAP:
+            check_gap(p, e);
+            break;
+        case FAKE_MESSAGE:
+            check_message(p, e);
+            break;
+        }
+    }
+    fake_conn_clear(&peer->conn);
+}
+
+/* --- what may happen ---------------------------------------------------------------------------- */
+
+static void peer_connect(struct peer *peer)
+{
+    peer->loop = pick(x.loop_count);
+    cr_assert_eq(session_create(x.hubs[peer->loop], &fake_transport, &peer->conn, &peer->session), ST_OK);
+    peer->count = 0;
+}
+
+static void peer_forget(struct peer *peer, unsigned i)
+{
+    peer->promises[i] = peer->promises[--peer->count];
+}
+
+static void do_subscribe(struct peer *peer)
+{
+    const char *filter = filters[pick(FILTERS)];
+    struct place after = {.lane_count = x.log.lane_count};
+    struct promise p = {.filter = filter, .start = (enum start)pick(3)};
+    struct subscription_options o = {.start = p.start, .after = &after};
+    for (unsigned lane = 0; lane < x.log.lane_count; lane++) {
+        uint64_t count = x.log.lanes[lane].count;
+        after.next[lane] = pick(4) == 0 ? count + pick(3) : count - pick((unsigned)count % 100 + 1);
+        p.next[lane] = p.start == START_AFTER ? after.next[lane] : p.start == START_LIVE ? count : 0;
+    }
+    struct subscription *old = session_find(peer->session, slice_cstr(filter));
+    enum status st = session_subscribe(peer->session, slice_cstr(filter), &o, &p.sub);
+    if (st == ST_FULL) {
+        cr_assert(!old && peer->count == SUBS_MAX);
+        return;
+    }
+    cr_assert_eq(st, ST_OK);
+    for (unsigned i = 0; old && i < peer->count; i++)
+        if (peer->promises[i].sub == old) {
+            peer_forget(peer, i);
+            break;
+        }
+    peer->promises[peer->count++] = p;
+}
+
+static void do_unsubscribe(struct peer *peer)
+{
+    if (peer->count == 0)
+        return;
+    unsigned i = pick(peer->count);
+    cr_assert_eq(session_unsubscribe(peer->session, slice_cstr(peer->promises[i].filter)), ST_OK);
+    peer_forget(peer, i);
+}
+
+static void do_room(struct peer *peer)
+{
+    peer->conn.room = pick(3) == 0 ? UINT64_MAX : pick(12);
+    if (peer->conn.room > 0)
+        session_room(peer->session);
+}
+
+static void on_published(struct publish *p)
+{
+    cr_assert_eq(p->status, ST_OK);
+    cr_assert_lt(p->msg->offset, x.log.lanes[p->msg->partition].durable, "step=%u: acknowledged, not durable",
+                 step);
+    answered++;
+    publish_free(p);
+}
+
+static void do_publish(void)
+{
+    char text[32];
+    unsigned loop = pick(x.loop_count);
+    snprintf(text, sizeof text, "%lu", published);
+    struct msg *m = exchange_msg(topics[pick(TOPICS)], text);
+    published++;
+    if (pick(2)) {
+        cr_assert_eq(hub_publish_lazy(x.hubs[loop], m), ST_OK);
+        answered++;
+        return;
+    }
+    struct publish *p;
+    cr_assert_eq(publish_create(m, &p), ST_OK);
+    p->wait = true;
+    p->on_published = on_published;
+    hub_publish(x.hubs[loop], p);
+}
+
+static void do_log(void)
+{
+    unsigned lane = pick(x.log.lane_count);
+    struct fake_lane *l = &x.log.lanes[lane];
+    unsigned what = pick(20);
+    if (what < 8)
+        fake_log_sync(&x.log, lane, l->durable + pick(20));
+    else if (what < 14)
+        l->recent = pick(3) == 0 ? UINT64_MAX : pick(10);
+    else if (what < 17)
+        x.log.serve_max = pick(8);
+    else if (what == 17)
+        fake_log_jump(&x.log, lane, pick(5));
+    else if (!calm && what == 18)
+        fake_log_trim(&x.log, lane, l->count - pick((unsigned)l->count % 200 + 1));
+    else if (!calm && l->count > 20) {
+        l->damaged_from = l->count - pick(20);
+        l->damaged_to = l->damaged_from + pick(4);
+        if (l->damaged_to > l->count)
+            l->damaged_to = l->count;
+        for (uint64_t o = l->damaged_from; o < l->damaged_to; o++)
+            was_damaged[lane][o] = true;
+    }
+}
+
+static void one_step(void)
+{
+    struct peer *peer = &peers[pick(CONNS)];
+    unsigned what = pick(100);
+    if (what < 30)
+        do_publish();
+    else if (what < 60)
+        exchange_turn(&x, pick(x.loop_count));
+    else if (what < 72)
+        fake_log_serve(&x.log);
+    else if (what < 82)
+        do_room(peer);
+    else if (what < 88)
+        do_subscribe(peer);
+    else if (what < 91)
+        do_unsubscribe(peer);
+    else if (what < 99)
+        do_log();
+    else if (pick(4) == 0) {
+        session_end(peer->session);
+        peer_connect(peer);
+    }
+    for (unsigned i = 0; i < CONNS; i++)
+        check_peer(&peers[i]);
+}
+
+/* Room for everybody and time for everything. */
+static void come_to_rest(void)
+{
+    exchange_settle(&x);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < CONNS; i++) {
+            peers[i].conn.room = UINT64_MAX;
+            session_room(peers[i].session);
+        }
+        exchange_settle(&x);
+    }
+    for (unsigned i = 0; i < CONNS; i++) {
+        struct peer *peer = &peers[i];
+        check_peer(peer);
+        for (unsigned k = 0; k < peer->count; k++) {
+            struct promise *p = &peer->promises[k];
+            cr_assert(p->told, "subscribed was never told");
+            cr_assert_eq(p->live_told, p->start != START_LIVE, "live");
+            for (unsigned lane = 0; lane < x.log.lane_count; lane++)
+                pass(p, lane, x.log.lanes[lane].count);
+        }
+    }
+    cr_assert_eq(answered, published);
+    cr_assert_eq(exchange_metric(&x, M_CURSORS), 0);
+}
+
+static void run(unsigned loops, unsigned lanes, bool is_calm)
+{
+    seed = test_seed();
+    calm = is_calm;
+    exchange_open(&x, loops, lanes);
+    for (unsigned i = 0; i < CONNS; i++) {
+        fake_conn_init(&peers[i].conn, UINT64_MAX);
+        peer_connect(&peers[i]);
+    }
+    for (step = 0; step < STEPS; step++) {
+        one_step();
+        if (step % 5000 == 4999)
+            come_to_rest();
+    }
+    come_to_rest();
+    for (unsigned i = 0; i < CONNS; i++) {
+        session_end(peers[i].session);
+        fake_conn_deinit(&peers[i].conn);
+    }
+    printf("published=%lu delivered=%lu gaps=%lu lives=%lu\n", published, delivered, gaps, lives);
+    exchange_close(&x);
+}
+
+Test(hub_model, one_loop_one_lane)
+{
+    run(1, 1, true);
+}
+
+Test(hub_model, one_loop_four_lanes_with_retention_and_damage)
+{
+    run(1, 4, false);
+}
+
+Test(hub_model, three_loops_four_lanes)
+{
+    run(3, 4, true);
+}
+
+Test(hub_model, three_loops_two_lanes_with_retention_and_damage)
+{
+    run(3, 2, false);
+}
