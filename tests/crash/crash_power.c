@@ -13,7 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 
-enum { CUTS = 150, RANGES_MAX = 4096, FDS_MAX = 1024, SECTOR_BYTES = 512, SEEN_MAX = 200000 };
+enum { CUTS = 100, RANGES_MAX = 4096, FDS_MAX = 1024, SECTOR_BYTES = 512, SEEN_MAX = 200000 };
 
 struct range {
     char path[320];
@@ -67,6 +67,8 @@ static ssize_t power_pwritev(void *ctx, int fd, const struct iovec *iov, int cou
 static int power_sync(void *ctx, int fd)
 {
     (void)ctx;
+    /* A disk takes its time: so that most cuts find something that was written and not synced. */
+    usleep((useconds_t)(rand() % 1500));
     pthread_mutex_lock(&lock);
     for (unsigned i = 0; i < range_count;) {
         if (strcmp(ranges[i].path, fd_paths[fd]) == 0)
