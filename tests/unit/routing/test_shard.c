@@ -1,0 +1,358 @@
+/* A shard by letters, without a hub: what leaves it, in which order, for which loop. The story of a loop:
+ * "12" = a DELIVER with offsets 1 and 2, "+5" = ATTACHED at 5, "r3" = a READ that is not live with next 3,
+ * "R5" = live at 5, "p2" = PUBLISHED with offset 2. */
+#include "routing/shard.h"
+
+#include "fakes/fake_topic_log.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LOOPS = 3 };
+
+struct receiver { /* in place of a hub */
+    char story[256];
+    unsigned letters;
+};
+
+static struct fake_log flog;
+static unsigned loop_count;
+static struct loop *loops[LOOPS];
+static struct courier *couriers[LOOPS];
+static struct shard_group *group; /* on loop 0 */
+static struct shard_map map;
+static struct metrics *metrics;
+static struct receiver receivers[LOOPS];
+
+static void tell(struct receiver *r, const char *what, uint64_t n)
+{
+    size_t len = strlen(r->story);
+    snprintf(r->story + len, sizeof r->story - len, "%s%lu", what, (unsigned long)n);
+}
+
+static void on_deliver(struct mail *mail)
+{
+    struct deliver *d = LIST_OF(mail, struct deliver, mail);
+    struct receiver *r = d->hub;
+    r->letters++;
+    for (uint32_t i = 0; i < d->run->count; i++)
+        tell(r, i == 0 ? " " : "", d->run->msgs[i]->offset);
+    deliver_free(d);
+}
+
+static void open_with(unsigned count)
+{
+    loop_count = count;
+    metrics = metrics_register();
+    fake_log_init(&flog, 1);
+    memset(receivers, 0, sizeof receivers);
+    for (unsigned i = 0; i < count; i++) {
+        cr_assert_eq(loop_create(clock_system(), i, &loops[i]), ST_OK);
+        cr_assert_eq(courier_create(loops[i], &couriers[i]), ST_OK);
+    }
+    cr_assert_eq(shard_group_create(couriers[0], fake_log_port(&flog), metrics, count, &group), ST_OK);
+    map = (struct shard_map){.lane_count = 1};
+    cr_assert_eq(shard_create(group, 0, &map.lanes[0].shard), ST_OK);
+    for (unsigned i = 0; i < count; i++) {
+        for (unsigned k = 0; k < count; k++)
+            courier_meet(couriers[i], k, loops[k]);
+        shard_group_meet(group, i, &receivers[i], on_deliver);
+    }
+    shard_group_start(group);
+    for (unsigned i = 0; i < count; i++)
+        courier_start(couriers[i]);
+}
+
+static void close_all(void)
+{
+    shard_group_destroy(group);
+    for (unsigned i = 0; i < loop_count; i++) {
+        courier_destroy(couriers[i]);
+        loop_destroy(loops[i]);
+    }
+    fake_log_deinit(&flog);
+}
+
+static void setup(void)
+{
+    open_with(1);
+}
+
+TestSuite(shard, .init = setup, .fini = close_all);
+TestSuite(shard_many, .fini = close_all);
+
+static void turn(unsigned loop)
+{
+    loop_dispatch(loops[loop]);
+    loop_prepare(loops[loop]);
+}
+
+static void settle(void)
+{
+    for (unsigned n = 0; n < 5; n++)
+        for (unsigned i = 0; i < loop_count; i++)
+            turn(i);
+}
+
+#define expect_story(loop, want)                                                                             \
+    cr_expect_str_eq(receivers[loop].story, want, "\"%s\" instead of \"%s\"", receivers[loop].story, want)
+
+static struct msg *message(const char *topic)
+{
+    struct msg *m;
+    cr_assert_eq(msg_create(slice_cstr(topic), (struct slice){0}, (struct slice){0}, slice_cstr("x"), &m),
+                 ST_OK);
+    return m;
+}
+
+static void publish_lazy(const char *topic)
+{
+    struct msg *m = message(topic);
+    cr_assert_eq(shard_publish_lazy(map.lanes[0].shard, m), ST_OK);
+    msg_unref(m);
+}
+
+static void on_published(struct publish *p)
+{
+    tell(p->owner, p->status == ST_OK ? " p" : " refused",
+         p->status == ST_OK ? p->msg->offset : (uint64_t)p->status);
+    publish_free(p);
+}
+
+static void publish_waiting(unsigned loop, const char *topic, bool wait)
+{
+    struct publish *p;
+    cr_assert_eq(publish_create(message(topic), &p), ST_OK);
+    p->wait = wait;
+    p->owner = &receivers[loop];
+    p->on_published = on_published;
+    shard_map_publish(&map, couriers[loop], 0, p);
+}
+
+static void on_attached(struct attach *a)
+{
+    tell(a->owner, " +", a->next);
+}
+
+static struct attach attach(unsigned loop, const char *filter)
+{
+    return (struct attach){.filter = slice_cstr(filter),
+                           .wants_interest = true,
+                           .on_attached = on_attached,
+                           .owner = &receivers[loop]};
+}
+
+static void detach(unsigned loop, struct attach *a)
+{
+    struct detach *d = calloc(1, sizeof *d);
+    cr_assert(d && a->interest);
+    d->interest = a->interest;
+    shard_map_detach(&map, couriers[loop], d);
+}
+
+static void on_read(struct read *r)
+{
+    tell(r->owner, r->live ? " R" : " r", r->store.next);
+    read_release(r);
+}
+
+static struct read cursor_read(unsigned loop, uint64_t from)
+{
+    return (struct read){.store = {.from = from, .to = UINT64_MAX, .count_max = 4, .bytes_max = 4096},
+                         .want_live = true,
+                         .on_read = on_read,
+                         .owner = &receivers[loop]};
+}
+
+Test(shard, without_interest_nothing_is_delivered)
+{
+    publish_lazy("a");
+    settle();
+    expect_story(0, "");
+    cr_expect(flog.lanes[0].flushed);
+}
+
+Test(shard, a_turn_leaves_in_one_run)
+{
+    struct attach a = attach(0, "#");
+    shard_map_attach(&map, couriers[0], &a);
+    settle();
+    for (int i = 0; i < 9; i++)
+        publish_lazy("a");
+    expect_story(0, " +0");
+    settle();
+    expect_story(0, " +0 012345678");
+    cr_expect_eq(receivers[0].letters, 1u);
+    detach(0, &a);
+}
+
+Test(shard, attached_lies_between_before_and_after)
+{
+    struct attach a = attach(0, "#"), b = attach(0, "b");
+    shard_map_attach(&map, couriers[0], &a);
+    publish_lazy("a");
+    publish_lazy("a");
+    shard_map_attach(&map, couriers[0], &b);
+    publish_lazy("a");
+    settle();
+    expect_story(0, " +0 01 +2 2");
+    detach(0, &a);
+    detach(0, &b);
+}
+
+Test(shard, live_lies_between_before_and_after)
+{
+    struct attach a = attach(0, "#");
+    struct read r = cursor_read(0, 0), again;
+    shard_map_attach(&map, couriers[0], &a);
+    settle();
+    publish_lazy("a");
+    publish_lazy("a");
+    shard_map_read(&map, couriers[0], &r);
+    publish_lazy("a");
+    settle();
+    expect_story(0, " +0 01 R2 2");
+    again = cursor_read(0, 3);
+    shard_map_read(&map, couriers[0], &again);
+    settle();
+    expect_story(0, " +0 01 R2 2 R3");
+    detach(0, &a);
+}
+
+Test(shard, a_cursor_too_far_behind_reads_from_the_log)
+{
+    for (int i = 0; i < 6; i++)
+        publish_lazy("a");
+    settle();
+    flog.lanes[0].recent = 3;
+    struct read r = cursor_read(0, 0);
+    shard_map_read(&map, couriers[0], &r);
+    settle();
+    expect_story(0, "");
+    cr_expect(fake_log_serve(&flog));
+    settle();
+    expect_story(0, " r4");
+    r = cursor_read(0, 4);
+    shard_map_read(&map, couriers[0], &r);
+    settle();
+    expect_story(0, " r4 R6");
+}
+
+Test(shard, not_live_when_memory_holds_more_than_asked_for)
+{
+    for (int i = 0; i < 6; i++)
+        publish_lazy("a");
+    struct read r = cursor_read(0, 0);
+    shard_map_read(&map, couriers[0], &r);
+    settle();
+    expect_story(0, " r4");
+}
+
+Test(shard, publishes_are_answered_in_order_when_durable)
+{
+    publish_waiting(0, "a", true);
+    publish_waiting(0, "a", false); /* does not come back */
+    publish_waiting(0, "a", true);
+    settle();
+    expect_story(0, "");
+    fake_log_sync(&flog, 0, 1);
+    settle();
+    expect_story(0, " p0");
+    fake_log_sync(&flog, 0, 3);
+    settle();
+    expect_story(0, " p0 p2");
+}
+
+Test(shard, a_refused_publish_is_answered_at_once_and_takes_no_offset)
+{
+    flog.append_status = ST_FULL;
+    flog.append_failures = 3;
+    publish_waiting(0, "a", true);
+    publish_waiting(0, "a", false);
+    struct msg *m = message("a");
+    cr_expect_eq(shard_publish_lazy(map.lanes[0].shard, m), ST_FULL);
+    msg_unref(m);
+    publish_waiting(0, "a", true);
+    settle();
+    char want[32];
+    snprintf(want, sizeof want, " refused%d", ST_FULL);
+    expect_story(0, want);
+    fake_log_sync(&flog, 0, 1);
+    settle();
+    cr_expect(strstr(receivers[0].story, " p0"));
+}
+
+Test(shard, publishes_that_still_wait_at_the_end_are_freed)
+{
+    publish_waiting(0, "a", true); /* the leak check of the sanitizer is the judge */
+    settle();
+}
+
+Test(shard_many, each_loop_gets_what_it_wants_once)
+{
+    open_with(3);
+    struct attach all[] = {attach(0, "a"), attach(1, "#"), attach(1, "a"), attach(2, "b/+")};
+    const unsigned of[] = {0, 1, 1, 2};
+    for (unsigned i = 0; i < 4; i++)
+        shard_map_attach(&map, couriers[of[i]], &all[i]);
+    settle();
+    publish_lazy("a");
+    publish_lazy("b/c");
+    publish_lazy("x");
+    settle();
+    expect_story(0, " +0 0");
+    expect_story(1, " +0 +0 012");
+    expect_story(2, " +0 1");
+    detach(1, &all[1]);
+    settle();
+    publish_lazy("x");
+    publish_lazy("a");
+    settle();
+    expect_story(1, " +0 +0 012 4");
+    for (unsigned i = 0; i < 4; i++)
+        if (i != 1)
+            detach(of[i], &all[i]);
+    settle();
+    publish_lazy("a");
+    settle();
+    expect_story(0, " +0 0 4");
+}
+
+Test(shard_many, letters_of_another_loop_keep_their_order_with_deliver)
+{
+    open_with(2);
+    struct attach a = attach(1, "#"), b = attach(1, "#");
+    struct read r = cursor_read(1, 0);
+    shard_map_attach(&map, couriers[1], &a);
+    turn(1);
+    publish_lazy("a"); /* before loop 0 has opened the letter */
+    turn(0);
+    publish_lazy("a");
+    publish_waiting(1, "a", true);
+    shard_map_read(&map, couriers[1], &r);
+    publish_waiting(1, "a", true);
+    shard_map_attach(&map, couriers[1], &b);
+    turn(1);
+    turn(0);
+    fake_log_sync(&flog, 0, 4);
+    settle();
+    expect_story(1, " +1 12 R3 3 +4 p2 p3");
+    detach(1, &a);
+    detach(1, &b);
+    settle();
+}
+
+Test(shard_many, a_long_run_is_cut)
+{
+    open_with(2);
+    struct attach a = attach(1, "#");
+    shard_map_attach(&map, couriers[1], &a);
+    settle();
+    for (int i = 0; i < RUN_MESSAGES_MAX + 10; i++)
+        publish_lazy("a");
+    settle();
+    cr_expect_eq(receivers[1].letters, 2u);
+    detach(1, &a);
+    settle();
+}
