@@ -83,6 +83,7 @@ struct conn {
     struct outq out;
     struct ws_reader reader;
     struct buf message; /* a message in pieces, or its lines not yet handled */
+    size_t lines_done; /* bytes of `message` that have been handled */
     struct buf unread; /* input that came in the read in which reading was paused */
     struct session *session;
     struct list subscribing; /* struct subscribing: sub requests not yet answered */

@@ -27,32 +27,56 @@ bool conn_is_full(const struct conn *c)
     return conn_must_pause(c) || c->state != CONN_OPEN || c->broken;
 }
 
-/* A whole message, either c->message itself or bytes elsewhere. */
-static void conn_message(struct conn *c, struct slice text)
+/* The lines of `message` from `lines_done` on. */
+static void conn_go_on(struct conn *c)
 {
-    bool own = text.data == c->message.data;
-    if (!c->lines_ready && !utf8_valid(text)) {
-        c->deaf = true;
-        conn_close(c, WS_CLOSE_INVALID, "not UTF-8", END_PROTOCOL);
-        return;
-    }
+    struct slice rest = slice_from(buf_slice(&c->message), c->lines_done);
     c->lines_ready = false;
-    size_t done = serve_lines(c, text);
+    size_t done = serve_lines(c, rest);
     if (c->state != CONN_OPEN)
         return;
-    if (done == text.len) {
+    c->lines_ready = c->paused = done < rest.len;
+    c->lines_done += done;
+    if (!c->lines_ready)
         buf_deinit(&c->message);
+}
+
+static bool conn_check_text(struct conn *c, struct slice text)
+{
+    if (utf8_valid(text))
+        return true;
+    c->deaf = true;
+    conn_close(c, WS_CLOSE_INVALID, "not UTF-8", END_PROTOCOL);
+    return false;
+}
+
+/* A message that lies whole in the input: no copy, unless reading must pause within it. */
+static void conn_message(struct conn *c, struct slice text)
+{
+    if (!conn_check_text(c, text))
         return;
-    }
-    c->lines_ready = true;
-    c->paused = true;
-    if (own) {
-        buf_consume(&c->message, done);
+    size_t done = serve_lines(c, text);
+    if (c->state != CONN_OPEN || done == text.len)
         return;
-    }
+    c->lines_ready = c->paused = true;
+    c->lines_done = 0;
     buf_init(&c->message, c->door->message_bytes_max);
     if (buf_put(&c->message, slice_from(text, done)) != ST_OK)
         conn_break(c);
+}
+
+/* A piece of a message that does not. */
+static void conn_part(struct conn *c, const struct ws_piece *piece)
+{
+    if (piece->first)
+        buf_init(&c->message, c->door->message_bytes_max); /* the reader minds the limit */
+    if (buf_put(&c->message, piece->payload) != ST_OK) {
+        conn_break(c);
+        return;
+    }
+    c->lines_done = 0;
+    if (piece->last && conn_check_text(c, buf_slice(&c->message)))
+        conn_go_on(c);
 }
 
 static void conn_data(struct conn *c, const struct ws_piece *piece)
@@ -64,16 +88,10 @@ static void conn_data(struct conn *c, const struct ws_piece *piece)
         conn_close(c, WS_CLOSE_UNSUPPORTED, "text messages only", END_PROTOCOL);
         return;
     }
-    if (piece->first && piece->last) {
+    if (piece->first && piece->last)
         conn_message(c, piece->payload);
-        return;
-    }
-    if (piece->first)
-        buf_init(&c->message, c->door->message_bytes_max); /* the reader minds the limit */
-    if (buf_put(&c->message, piece->payload) != ST_OK)
-        conn_break(c);
-    else if (piece->last)
-        conn_message(c, buf_slice(&c->message));
+    else
+        conn_part(c, piece);
 }
 
 static void conn_peer_close(struct conn *c, struct slice payload)
@@ -140,7 +158,7 @@ void conn_resume(struct conn *c)
     c->paused = false;
     c->unread = (struct buf){0};
     if (c->lines_ready)
-        conn_message(c, buf_slice(&c->message));
+        conn_go_on(c);
     if (unread.len > 0)
         conn_input(c, unread.data, unread.len);
     buf_deinit(&unread);
