@@ -8,7 +8,7 @@
 #include "core/store/frame.h"
 #include "core/store/store.h"
 
-struct binding;
+struct completion;
 struct reader;
 struct writer;
 
@@ -53,7 +53,7 @@ struct lane {
     struct mail *reader_first, *reader_last;
     uint64_t reader_bytes;
 
-    struct binding *binding;
+    struct completion *completion; /* the letter to its loop; NULL: not bound */
 
     _Alignas(64) _Atomic uint64_t first; /* lowest offset kept; reader writes, any thread reads */
     _Atomic uint64_t durable_next; /* writer writes (release), loop and reader read (acquire) */
@@ -80,8 +80,11 @@ void lane_flush(struct lane *l);
 void lane_hand_over(struct lane *l);
 /* The writer has moved durable_next. Tells the owner. */
 void lane_on_durable(struct lane *l);
-enum status lane_recent(struct lane *l, uint64_t from, struct slice topic,
-                        bool (*wants)(void *ctx, struct slice topic), void *wants_ctx, uint32_t count_max,
-                        struct msg **msgs, uint32_t *found, uint64_t *next) MUST_CHECK;
+
+/* Frames in memory, closed ones: the ring. */
+static inline const struct frame *lane_frame(const struct lane *l, uint32_t number)
+{
+    return l->frames[(l->frames_first + number) & (l->frames_cap - 1)];
+}
 
 #endif

@@ -48,7 +48,7 @@ static uint8_t bits_of(const struct msg *m)
 void record_encode(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out)
 {
     uint64_t exact = msg_record_bytes(m), stored = align8(exact);
-    assert(exact <= RECORD_BYTES_MAX);
+    assert(exact <= RECORD_BYTES_MAX && props_valid(msg_props(m)));
     struct record_header h = {
         .record_bytes = (uint32_t)exact,
         .offset_delta = delta,

@@ -8,6 +8,7 @@
 #include "core/logging.h"
 #include "core/store/manifest.h"
 #include "core/store/reader.h"
+#include "core/store/recent.h"
 #include "core/store/recovery.h"
 #include "core/store/writer.h"
 
@@ -373,5 +374,5 @@ enum status store_recent(struct store *s, unsigned lane, uint64_t from, struct s
                          bool (*wants)(void *ctx, struct slice topic), void *wants_ctx, uint32_t count_max,
                          struct msg **msgs, uint32_t *found, uint64_t *next)
 {
-    return lane_recent(own_lane(s, lane), from, topic, wants, wants_ctx, count_max, msgs, found, next);
+    return recent_read(own_lane(s, lane), from, topic, wants, wants_ctx, count_max, msgs, found, next);
 }

@@ -14,6 +14,7 @@
 
 #include "core/logging.h"
 #include "core/pool.h"
+#include "core/store/completion.h"
 #include "core/store/segment.h"
 
 #include <errno.h>
@@ -47,16 +48,6 @@ struct writer_lane {
     struct writer_lane *touched_next;
 };
 
-struct binding {
-    struct mail mail; /* in the loop's box while `posted` */
-    atomic_bool posted;
-    bool closed; /* the store is gone: do nothing */
-    struct loop *loop;
-    struct lane *lanes[STORE_LANES_MAX];
-    unsigned lane_count;
-    struct binding *next;
-};
-
 struct writer {
     const struct store_options *options;
     const struct store_files *files;
@@ -66,7 +57,7 @@ struct writer {
     struct metrics *metrics;
     struct writer_lane *lanes;
     unsigned lane_count;
-    struct binding *bindings;
+    struct completion *completions;
     char ahead[PATH_MAX]; /* path of the file made ahead */
     bool ahead_ready, ahead_refused;
     bool stopping;
@@ -74,10 +65,6 @@ struct writer {
     struct writer_lane *touched;
     char failure[PATH_MAX + 256];
 };
-
-/* Bindings whose letter was still in a loop's box when their store was closed: the loop will look at them,
- * if it ever runs again. Kept for ever, at most one a loop and store. */
-static struct binding *orphans;
 
 /* --- failure --- */
 
@@ -276,26 +263,12 @@ static bool needs_sync(const struct writer *w, const struct writer_lane *wl)
 
 /* --- telling the loops --- */
 
-static void on_binding(struct mail *mail)
-{
-    struct binding *b = (struct binding *)mail; /* its first member */
-    if (b->closed)
-        return;
-    /* Before the numbers are read: a move behind this point posts again. Pairs with tell_loops. */
-    atomic_exchange_explicit(&b->posted, false, memory_order_acq_rel);
-    for (unsigned i = 0; i < b->lane_count; i++)
-        lane_on_durable(b->lanes[i]);
-}
-
 /* One letter a loop, however many of its lanes moved; none when the last one is still unread. */
 static void tell_loops(struct writer *w)
 {
     for (struct writer_lane *wl = w->touched; wl; wl = wl->touched_next) {
-        struct binding *b = wl->lane->binding;
-        if (b && !atomic_exchange_explicit(&b->posted, true, memory_order_acq_rel)) {
-            b->mail.on_arrival = on_binding;
-            loop_post(b->loop, &b->mail);
-        }
+        if (wl->lane->completion)
+            completion_post(wl->lane->completion);
     }
 }
 
@@ -460,25 +433,11 @@ fail_writer:
     return st;
 }
 
-static void binding_release(struct binding *b)
-{
-    b->closed = true;
-    if (!atomic_load(&b->posted)) {
-        free(b);
-        return;
-    }
-    b->next = orphans;
-    orphans = b;
-}
-
 void writer_destroy(struct writer *w)
 {
     if (!w)
         return;
-    for (struct binding *b = w->bindings, *next; b; b = next) {
-        next = b->next;
-        binding_release(b);
-    }
+    completions_release(w->completions);
     for (unsigned i = 0; i < w->lane_count; i++) {
         if (w->lanes[i].fd >= 0)
             close(w->lanes[i].fd);
@@ -496,17 +455,5 @@ void writer_destroy(struct writer *w)
 
 void writer_bind(struct writer *w, struct lane *l, struct loop *loop)
 {
-    struct binding *b = w->bindings;
-    while (b && b->loop != loop)
-        b = b->next;
-    if (!b) {
-        b = calloc(1, sizeof *b);
-        if (!b)
-            abort();
-        b->loop = loop;
-        b->next = w->bindings;
-        w->bindings = b;
-    }
-    b->lanes[b->lane_count++] = l;
-    l->binding = b;
+    completion_bind(&w->completions, l, loop);
 }

@@ -6,9 +6,6 @@
 #include "core/store/files.h"
 #include "core/store/lane.h"
 
-/* One bound loop: the letter that says "look at your lanes". */
-struct binding;
-
 struct writer;
 
 /* `lanes` are lane_count of them. ST_NO_MEMORY, ST_IO. */

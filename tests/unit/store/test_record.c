@@ -1,3 +1,4 @@
+#include "core/crc32c.h"
 #include "core/store/record.h"
 
 #include <criterion/criterion.h>
@@ -107,11 +108,16 @@ Test(record, is_not_valid_elsewhere)
 
 Test(record, malformed_properties_are_not_valid)
 {
-    struct msg *m = make("a", "", slice_of("\x01\x09\x00x", 4), "text"); /* says 9 bytes, has 1 */
+    struct msg *m = make("a", "", slice_of("\x01\x01\x00x", 4), "text");
     uint8_t out[128];
     struct record r;
     record_encode(m, 0, 0, out);
-    cr_assert_eq(record_decode(slice_of(out, record_stored_bytes(m)), 0, 0, &r), ST_CORRUPT);
+    struct slice all = slice_of(out, record_stored_bytes(m));
+    cr_assert_eq(record_decode(all, 0, 0, &r), ST_OK);
+    out[40 + 1 + 1] = 9; /* says 9 bytes, has 1 */
+    uint32_t crc = crc32c(0, out + 4, all.len - 4);
+    memcpy(out, &crc, sizeof crc);
+    cr_assert_eq(record_decode(all, 0, 0, &r), ST_CORRUPT);
     msg_unref(m);
 }
 
