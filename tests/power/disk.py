@@ -106,15 +106,23 @@ class Disk:
             os.close(fd)
 
     def take_copy(self):
-        """After cut()."""
+        """After cut(): disk.img as it lies still."""
         device = self.device()
-        # What the disk was writing at that moment may still arrive, as it may in a real one.
-        wait_for(lambda: (device / "inflight").read_text().split() == ["0", "0"], "the disk to be idle")
-        before = (device / "stat").read_text().split()[4:7]
-        command("cp", "--sparse=always", self.image, self.copy)
-        after = (device / "stat").read_text().split()[4:7]
-        if before != after:
-            raise OSError(f"{device} was written while it was copied: {before} {after}")
+
+        def sectors_written():
+            return (device / "stat").read_text().split()[6]
+
+        def is_idle():
+            return (device / "inflight").read_text().split() == ["0", "0"]
+
+        def copy_of_one_moment():
+            # What the disk was writing at the cut may still arrive, as it may in a real one; then nothing does.
+            wait_for(is_idle, "the disk to be idle")
+            before = sectors_written()
+            command("cp", "--sparse=always", self.image, self.copy)
+            return before == sectors_written() and is_idle()
+
+        wait_for(copy_of_one_moment, "the disk to lie still")
 
     def replace_by_copy(self):
         """After take_copy() and the end of whoever used the file system: the copy is the disk from now on."""
