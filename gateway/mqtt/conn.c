@@ -242,6 +242,12 @@ void mqtt_conn_flush(struct mqtt_conn *c)
 
 /* --- timers ------------------------------------------------------------------------------------- */
 
+/* Only what a flush has left counts: what this turn has queued was not offered to the socket yet. */
+static uint64_t conn_stall_ms(const struct mqtt_conn *c)
+{
+    return c->queued_counted > 0 ? c->last_progress_ms + c->door->edge->settings->out_stall_ms : UINT64_MAX;
+}
+
 static uint64_t conn_deadline(const struct mqtt_conn *c)
 {
     uint64_t due = UINT64_MAX;
@@ -249,11 +255,8 @@ static uint64_t conn_deadline(const struct mqtt_conn *c)
         due = c->state_deadline_ms;
     else if (c->keep_alive_ms && mqtt_conn_hears(c))
         due = c->last_in_ms + c->keep_alive_ms;
-    if (c->out.bytes > 0) {
-        uint64_t stall = c->last_progress_ms + c->door->edge->settings->out_stall_ms;
-        due = stall < due ? stall : due;
-    }
-    return due;
+    uint64_t stall = conn_stall_ms(c);
+    return stall < due ? stall : due;
 }
 
 void mqtt_conn_rearm(struct mqtt_conn *c)
@@ -273,9 +276,7 @@ static void conn_on_timer(struct timer *t)
         mqtt_conn_rearm(c);
         return;
     }
-    bool stalled =
-        c->out.bytes > 0 && conn_now(c) >= c->last_progress_ms + c->door->edge->settings->out_stall_ms;
-    if (c->state == MQTT_STATE_CONNECTED && !stalled)
+    if (c->state == MQTT_STATE_CONNECTED && conn_now(c) < conn_stall_ms(c))
         mqtt_conn_refuse(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, M_DISCONNECT_TIMEOUT);
     else
         mqtt_conn_close(c, M_DISCONNECT_TIMEOUT, true);

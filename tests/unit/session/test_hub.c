@@ -1,6 +1,6 @@
 /* The hub with its sessions and cursors over a real shard and a fake log: what a connection is told, in which
  * order, whatever is under way. The story of a connection: fake_conn_story. */
-#include "exchange.h"
+#include "fakes/exchange.h"
 
 static struct exchange x;
 static struct fake_conn conn;

@@ -3,7 +3,7 @@
  * as a gap, and lies below what is kept or in a damaged range. Publishers, subscribers, readers, room,
  * retention and loops move in random order; at the end everything is given room and time, and nothing may be
  * missing. */
-#include "exchange.h"
+#include "fakes/exchange.h"
 #include "fakes/seed.h"
 
 enum { CONNS = 5, SUBS_MAX = 5, STEPS = 20000 };
