@@ -157,9 +157,9 @@ void shard_publish(struct shard *s, struct publish *p)
         return;
     }
     s->dirty = true;
-    metric_add(s->group->metrics, M_STORED, 1);
     shard_offer(s, p->msg);
     if (!p->wait) {
+        metric_add(s->group->metrics, M_STORED, 1);
         publish_free(p);
         return;
     }

@@ -131,10 +131,11 @@ void hub_on_deliver(struct mail *mail)
 static void hub_published(struct publish *p)
 {
     struct hub *h = p->hub;
+    /* From open to stored or refused in one step: received = stored + refused + open at any moment. What
+     * nobody waits for is stored when the shard has appended it. */
     metric_sub(h->metrics, M_PUBLISH_OPEN, 1);
-    if (p->status != ST_OK)
-        metric_add(h->metrics, M_REFUSED_UNAVAILABLE, 1);
-    else if (p->msg->accepted_ns)
+    metric_add(h->metrics, p->status == ST_OK ? M_STORED : M_REFUSED_UNAVAILABLE, 1);
+    if (p->status == ST_OK && p->msg->accepted_ns)
         histogram_record(h->metrics, H_DURABLE_SECONDS,
                          clock_mono_ns(loop_clock(h->loop)) - p->msg->accepted_ns);
     p->door_published(p);

@@ -481,6 +481,7 @@ Test(hub, acknowledged_means_durable_delivered_does_not)
     cr_expect(x.log.lanes[0].flushed);
     cr_expect_eq(published, 0u);
     cr_expect_eq(exchange_metric(&x, M_PUBLISH_OPEN), 2);
+    cr_expect_eq(exchange_metric(&x, M_STORED), 0);
     fake_log_sync(&x.log, 0, 1);
     cr_expect_eq(published, 0u, "never inside the call");
     exchange_turn(&x, 0);
@@ -490,6 +491,7 @@ Test(hub, acknowledged_means_durable_delivered_does_not)
     cr_expect_eq(published, 2u);
     cr_expect_eq(published_status, ST_OK);
     cr_expect_eq(exchange_metric(&x, M_PUBLISH_OPEN), 0);
+    cr_expect_eq(exchange_metric(&x, M_STORED), 2);
 }
 
 Test(hub, refused_is_answered_and_counted_once)
