@@ -92,27 +92,25 @@ static bool origin_line_matches(struct slice line, struct slice origin)
     return line.len > 0 && equal_nocase(line, origin) && !equal_nocase(origin, slice_cstr("null"));
 }
 
-static struct slice without_scheme(struct slice origin)
+/* "http://place" or "https://place", and the port that its scheme means when none is written. */
+static bool split_scheme(struct slice origin, struct slice *place, struct slice *default_port)
 {
-    static const char *const schemes[] = {"http://", "https://"};
+    static const struct {
+        const char *start, *port;
+    } schemes[] = {{"http://", "80"}, {"https://", "443"}};
     for (unsigned i = 0; i < 2; i++) {
-        size_t len = strlen(schemes[i]);
-        if (origin.len > len && equal_nocase(slice_of(origin.data, len), slice_cstr(schemes[i])))
-            return slice_from(origin, len);
+        size_t len = strlen(schemes[i].start);
+        if (origin.len > len && equal_nocase(slice_of(origin.data, len), slice_cstr(schemes[i].start))) {
+            *place = slice_from(origin, len);
+            *default_port = slice_cstr(schemes[i].port);
+            return true;
+        }
     }
-    return (struct slice){0};
+    return false;
 }
 
-/* Our own: what the request itself is addressed to, or one of our ports on loopback. */
-static bool origin_is_own(const struct access_rules *rules, struct slice origin, struct slice host)
+static bool is_own_port(const struct access_rules *rules, struct slice port)
 {
-    struct slice place = without_scheme(origin), name, port;
-    if (place.len == 0)
-        return false;
-    if (equal_nocase(place, host))
-        return true;
-    if (!split_port(place, &name, &port) || !name_is_loopback(name))
-        return false;
     for (unsigned i = 0; i < sizeof rules->ports / sizeof rules->ports[0]; i++) {
         char text[PORT_DIGITS_MAX + 1];
         snprintf(text, sizeof text, "%u", (unsigned)rules->ports[i]);
@@ -120,6 +118,23 @@ static bool origin_is_own(const struct access_rules *rules, struct slice origin,
             return true;
     }
     return false;
+}
+
+/* Our own: what the request itself is addressed to, or one of our ports on loopback. */
+static bool origin_is_own(const struct access_rules *rules, struct slice origin, struct slice host)
+{
+    struct slice place, name, port, host_name, host_port, default_port;
+    if (!split_scheme(origin, &place, &default_port) || !split_port(place, &name, &port))
+        return false;
+    if (port.len == 0)
+        port = default_port;
+    if (name_is_loopback(name) && is_own_port(rules, port))
+        return true;
+    if (!split_port(host, &host_name, &host_port))
+        return false;
+    if (host_port.len == 0)
+        host_port = default_port;
+    return equal_nocase(name, host_name) && slice_equal(port, host_port);
 }
 
 /* Takes as long for a key that is wrong in its first byte as for one that is wrong in its last. The length

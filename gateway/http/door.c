@@ -30,6 +30,8 @@ enum {
     CONNECTIONS_MAX = 4096,
     POOL_BYTES = 16384, /* of a connection: head, a piece of body, head of the answer */
     HEAD_BYTES_MAX = POOL_BYTES / 2, /* ADR 1, rule 2 */
+    PARAMETERS_MAX = 64, /* of a query: fit into the pool whatever else is in it */
+    LIBRARY_EXTRA_S = 2, /* the library's time-out beyond ours */
 };
 
 struct api_door {
@@ -40,6 +42,7 @@ struct api_door {
     struct loop_hook hook;
     struct list conns;
     unsigned conn_count;
+    struct timer timeout; /* of the library */
     bool more; /* the library wants to run again without an event */
     bool stopping, closing; /* SIGTERM has come; the loop has ended */
 };
@@ -55,9 +58,20 @@ struct api_conn {
 
 static void door_run(struct api_door *d)
 {
-    MHD_UNSIGNED_LONG_LONG timeout;
+    struct loop *loop = d->api.edge->loop;
+    MHD_UNSIGNED_LONG_LONG timeout_ms;
     (void)MHD_run(d->daemon);
-    d->more = MHD_get_timeout(d->daemon, &timeout) == MHD_YES && timeout == 0;
+    bool any = MHD_get_timeout(d->daemon, &timeout_ms) == MHD_YES;
+    d->more = any && timeout_ms == 0;
+    if (any && timeout_ms > 0)
+        timer_arm(loop_timers(loop), &d->timeout, loop_now_ms(loop) + timeout_ms);
+    else
+        timer_cancel(loop_timers(loop), &d->timeout);
+}
+
+static void door_on_timeout(struct timer *t)
+{
+    LIST_OF(t, struct api_door, timeout)->more = true; /* runs in this turn's hook */
 }
 
 /* --- connections -------------------------------------------------------------------------------- */
@@ -118,7 +132,7 @@ static void conn_begin(struct api_door *d, struct MHD_Connection *connection, vo
 static void conn_end(struct api_conn *c)
 {
     struct edge *e = c->door->api.edge;
-    assert(!c->request);
+    request_free(c->request);
     timer_cancel(loop_timers(e->loop), &c->deadline);
     list_unlink(&c->link);
     c->door->conn_count--;
@@ -256,6 +270,16 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     return MHD_YES;
 }
 
+/* The library parses queries too, into the pool, and loses a connection whose pool is full. */
+static bool query_fits(struct slice target)
+{
+    const uint8_t *mark = target.len > 0 ? memchr(target.data, '?', target.len) : NULL;
+    unsigned parameters = 0;
+    for (const uint8_t *at = mark; at && at < target.data + target.len; at++)
+        parameters += *at == '&' || *at == '?';
+    return parameters <= PARAMETERS_MAX && (!mark || target.len <= HEAD_BYTES_MAX);
+}
+
 /* Before anything else of a request; what it returns becomes the handler's context. */
 static void *on_target(void *cls, const char *uri, struct MHD_Connection *connection)
 {
@@ -263,8 +287,10 @@ static void *on_target(void *cls, const char *uri, struct MHD_Connection *connec
     struct api_conn *c = conn_of(connection);
     if (!c)
         return NULL;
-    assert(!c->request);
+    request_free(c->request);
     c->request = request_create(&d->api, slice_cstr(uri));
+    if (!query_fits(slice_cstr(uri)))
+        conn_shut(c);
     if (c->request)
         c->request->owner = c;
     return c->request;
@@ -276,10 +302,10 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     struct api_door *d = cls;
     struct api_conn *c = conn_of(connection);
     (void)code;
-    request_free(*context);
     *context = NULL;
     if (!c)
         return;
+    request_free(c->request);
     c->request = NULL;
     if (d->stopping)
         conn_shut(c);
@@ -354,12 +380,13 @@ static void api_init(struct api *api, struct edge *edge, int listen_fd)
 
 static struct MHD_Daemon *start_daemon(struct api_door *d)
 {
+    unsigned timeout_s = (unsigned)(d->api.edge->settings->http_timeout_ms / 1000) + LIBRARY_EXTRA_S;
     return MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request, d,
         MHD_OPTION_URI_LOG_CALLBACK, on_target, d, MHD_OPTION_NOTIFY_COMPLETED, on_completed, d,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, d, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_TIMEOUT, timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 
 enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **out, struct buf *error)
@@ -371,6 +398,7 @@ enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **
     api_init(&d->api, edge, listen_fd);
     list_init(&d->conns);
     list_init(&d->hook.link);
+    timer_init(&d->timeout, door_on_timeout);
     d->daemon = start_daemon(d);
     if (!d->daemon) {
         st = buf_printf(error,
@@ -429,6 +457,7 @@ void api_door_destroy(struct api_door *d)
     (void)MHD_run(d->daemon);
     acceptor_destroy(d->acceptor);
     loop_hook_remove(d->api.edge->loop, &d->hook);
+    timer_cancel(loop_timers(d->api.edge->loop), &d->timeout);
     loop_watch_remove(d->api.edge->loop, &d->watch);
     MHD_stop_daemon(d->daemon);
     assert(list_empty(&d->conns));

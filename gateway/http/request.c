@@ -180,6 +180,8 @@ static bool find_route(struct request *r, const char *method)
                        &(struct problem){.status = 404, .code = "not_found", .detail = "no such resource"});
     } else if (!r->route->allow) {
         request_unsupported(r, "this build does not have this resource, see /v1/capabilities");
+    } else if (r->target.trailing_slash) {
+        request_bad(r, target_flaw_text(TARGET_EMPTY_SEGMENT));
     } else if (!allows(r->route->allow, method)) {
         r->answer.allow = r->route->allow;
         request_refuse(r, &(struct problem){.status = 405,

@@ -63,14 +63,10 @@ static bool has_bad_byte(struct slice raw)
     return false;
 }
 
+/* `raw` without the trailing slash, which may leave nothing. */
 static enum target_flaw decode_path(struct slice raw, uint8_t *space, size_t *len)
 {
     size_t used = 0;
-    if (raw.len == 1) {
-        space[used++] = '/';
-        *len = used;
-        return TARGET_FINE;
-    }
     for (size_t at = 0; at < raw.len;) {
         size_t end = at + 1, n = 0;
         while (end < raw.len && raw.data[end] != '/')
@@ -94,11 +90,17 @@ enum target_flaw target_parse(struct slice raw, uint8_t *space, struct target *o
         return TARGET_BAD_BYTE;
     const uint8_t *mark = memchr(raw.data, '?', raw.len);
     struct slice path = mark ? slice_of(raw.data, (size_t)(mark - raw.data)) : raw;
+    bool slash = path.data[path.len - 1] == '/';
     size_t len = 0;
-    enum target_flaw flaw = decode_path(path, space, &len);
+    enum target_flaw flaw = decode_path(slice_of(path.data, path.len - slash), space, &len);
     if (flaw != TARGET_FINE)
         return flaw;
+    if (len == 0) { /* "/" */
+        space[len++] = '/';
+        slash = false;
+    }
     out->path = slice_of(space, len);
+    out->trailing_slash = slash;
     out->query = slice_from(raw, path.len + 1);
     out->space = space + len;
     return TARGET_FINE;

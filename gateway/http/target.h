@@ -20,6 +20,7 @@ enum target_flaw {
 
 struct target {
     struct slice path; /* begins with '/'; each segment decoded once, none empty, none with a '/' in it */
+    bool trailing_slash; /* not in `path`; below a topic's route it is an empty level */
     struct slice query; /* as it came, without the '?' */
     uint8_t *space; /* where the query's texts go */
 };

@@ -28,14 +28,14 @@ static void check_segments(struct slice path)
 }
 
 /* The number of levels is that of the raw path: no percent sign makes one. */
-static void check_levels(struct slice raw, struct slice path)
+static void check_levels(struct slice raw, const struct target *t)
 {
     size_t slashes = 0;
     for (size_t i = 0; i < raw.len && raw.data[i] != '?'; i++)
         slashes += raw.data[i] == '/';
-    for (size_t i = 0; i < path.len; i++)
-        slashes -= path.data[i] == '/';
-    check(slashes == 0);
+    for (size_t i = 0; i < t->path.len; i++)
+        slashes -= t->path.data[i] == '/';
+    check(slashes == (t->trailing_slash ? 1 : 0));
 }
 
 static void check_round_trip(struct slice path)
@@ -84,7 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct target t;
     if (target_parse(raw, space, &t) == TARGET_FINE) {
         check_segments(t.path);
-        check_levels(raw, t.path);
+        check_levels(raw, &t);
         check_round_trip(t.path);
         check_parameters(&t, space, size);
     }

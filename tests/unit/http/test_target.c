@@ -57,7 +57,7 @@ Test(http_target, refuses_what_others_would_rewrite)
         {"/a%zz", TARGET_BAD_PERCENT},        {"/a%2/f", TARGET_BAD_PERCENT},
         {"/a%+1", TARGET_BAD_PERCENT},        {"//", TARGET_EMPTY_SEGMENT},
         {"//a", TARGET_EMPTY_SEGMENT},        {"/a//b", TARGET_EMPTY_SEGMENT},
-        {"/a/", TARGET_EMPTY_SEGMENT},        {"/a/?topic=b", TARGET_EMPTY_SEGMENT},
+        {"/a//", TARGET_EMPTY_SEGMENT},        {"/a//?topic=b", TARGET_EMPTY_SEGMENT},
         {"/.", TARGET_DOT_SEGMENT},           {"/a/..", TARGET_DOT_SEGMENT},
         {"/a/../b", TARGET_DOT_SEGMENT},      {"/a/./b", TARGET_DOT_SEGMENT},
         {"/a/%2e%2E/b", TARGET_DOT_SEGMENT},  {"/a/.%2e", TARGET_DOT_SEGMENT},
@@ -70,6 +70,26 @@ Test(http_target, refuses_what_others_would_rewrite)
         enum target_flaw got = parse(rows[i].raw, &space, &t);
         cr_expect_eq(got, rows[i].want, "%s: %d", rows[i].raw, got);
         cr_expect(strlen(target_flaw_text(got)) > 0, "%s", rows[i].raw);
+        free(space);
+    }
+}
+
+Test(http_target, tells_of_a_trailing_slash)
+{
+    static const struct {
+        const char *raw, *path;
+        bool want;
+    } rows[] = {{"/", "/", false},
+                {"/?a/", "/", false},
+                {"/a", "/a", false},
+                {"/a/", "/a", true},
+                {"/a/?b", "/a", true}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t *space;
+        struct target t;
+        cr_assert_eq(parse(rows[i].raw, &space, &t), TARGET_FINE, "%s", rows[i].raw);
+        cr_expect_eq(t.trailing_slash, rows[i].want, "%s", rows[i].raw);
+        cr_expect(slice_equal_cstr(t.path, rows[i].path), "%s", rows[i].raw);
         free(space);
     }
 }
