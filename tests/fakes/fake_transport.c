@@ -112,7 +112,7 @@ size_t fake_conn_count(const struct fake_conn *c, enum fake_event_kind kind)
     return n;
 }
 
-static void put(char *text, size_t size, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void put(char *text, size_t size, const char *format, ...)
 {
     size_t len = strlen(text);
     va_list args;
