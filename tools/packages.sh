@@ -32,6 +32,7 @@ demo  python3                runs the proof
 demo  python3-websockets     an independent WebSocket client
 test  libcriterion-dev       unit tests
 test  python3-pytest         end-to-end tests
+test  python3-pytest-xdist   two of them at a time
 test  python3-paho-mqtt      a second independent MQTT client
 test  python3-selenium       drives the browser
 test  chromium               a real browser for the demo page
