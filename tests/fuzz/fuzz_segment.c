@@ -22,6 +22,11 @@ static const uint64_t EPOCH = 0x1234567812345678;
 enum { LOG_EPOCH = 0xabc, INPUT_BYTES_MAX = 32 << 10 };
 static struct world w;
 
+static void clean_up(void)
+{
+    world_remove(w.dir);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
@@ -30,6 +35,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     log_setup((enum log_level)(LOG_ERROR + 1), LOG_FORM_TEXT);
     world_init(&w, 1);
     w.options.segment_bytes = 64 << 10;
+    atexit(clean_up);
     return 0;
 }
 
