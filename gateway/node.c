@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STOP_GRACE_MS = 1000, STOP_POLL_MS = 10, AUTO_LOOPS_MAX = 8 };
+enum { STOP_GRACE_MS = 1000, STOP_POLL_MS = 10, SETTLE_MS = 2000, AUTO_LOOPS_MAX = 8 };
 
 struct node_loop {
     struct node *node;
@@ -334,6 +335,41 @@ static void stop_arrived(struct mail *mail)
     timer_arm(loop_timers(l->edge.loop), &l->stop_timer, loop_now_ms(l->edge.loop) + STOP_POLL_MS);
 }
 
+static bool hubs_idle(const struct node *n)
+{
+    for (unsigned i = 0; i < n->loop_count; i++)
+        if (!hub_idle(n->loops[i].edge.hub))
+            return false;
+    return true;
+}
+
+/* One turn of every loop, on the calling thread; waits a tick at most for something to happen. */
+static void turn_all(struct node *n)
+{
+    struct pollfd wakers[LOOPS_MAX];
+    int timeout_ms = TIMER_TICK_MS;
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        if (loop_prepare(n->loops[i].edge.loop) == 0)
+            timeout_ms = 0;
+        wakers[i] = (struct pollfd){.fd = loop_poll_fd(n->loops[i].edge.loop), .events = POLLIN};
+    }
+    (void)poll(wakers, n->loop_count, timeout_ms);
+    for (unsigned i = 0; i < n->loop_count; i++)
+        loop_dispatch(n->loops[i].edge.loop);
+}
+
+/* The threads have ended, each in its own moment, and left letters on the way to each other and to the log:
+ * what they carry would never be freed, and what they point to may be. They arrive here. */
+static void settle(struct node *n)
+{
+    uint64_t end_ms = clock_mono_ms(clock_system()) + SETTLE_MS;
+    while (!hubs_idle(n) && clock_mono_ms(clock_system()) < end_ms)
+        turn_all(n);
+    for (unsigned i = 0; i < 3;
+         i++) /* letters that nobody answers: DELIVER, DETACH; and claims there and back */
+        turn_all(n);
+}
+
 void node_stop(struct node *n)
 {
     if (!n)
@@ -349,6 +385,7 @@ void node_stop(struct node *n)
     for (unsigned i = 0; i < n->loop_count; i++)
         if (n->loops[i].started)
             pthread_join(n->loops[i].thread, NULL);
+    settle(n);
     remove_file(n, "ports");
     remove_file(n, "pid");
     free_node(n);

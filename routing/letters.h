@@ -79,6 +79,8 @@ struct read {
     bool live; /* answer */
     void *shard; /* where it goes, while it travels to another loop */
     void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */
+    void (*door_read)(struct read *r); /* the hub's: the door's on_read while the hub stands between */
+    void *hub; /* of the asker; set by hub_read */
     void *owner;
 };
 void read_release(struct read *r); /* unrefs and frees the messages of the answer; r itself stays */

@@ -99,14 +99,14 @@ static void cursor_counted(struct read *r)
 {
     struct lane_cursor *lc = LIST_OF(r, struct lane_cursor, read);
     struct subscription *sub = lc->sub;
-    sub->letters--;
+    subscription_letter_back(sub);
     if (!sub->session) {
         subscription_release(sub);
         return;
     }
     if (r->store.status == ST_GONE && r->store.first < r->store.to) { /* told as a gap by the first READ */
         r->store.from = r->store.first;
-        sub->letters++;
+        subscription_letter_sent(sub);
         shard_map_read(cursor_hub(lc)->map, cursor_hub(lc)->courier, r);
         return;
     }
@@ -151,7 +151,7 @@ static void subscription_count(struct subscription *sub)
         lc->read.on_read = cursor_counted;
         lc->state = LANE_COUNTING;
         c->pending++;
-        sub->letters++;
+        subscription_letter_sent(sub);
         shard_map_read(sub->channel->hub->map, sub->channel->hub->courier, &lc->read);
     }
     if (--c->pending == 0)
@@ -162,7 +162,7 @@ static void cursor_attached(struct attach *a)
 {
     struct lane_cursor *lc = LIST_OF(a, struct lane_cursor, attach);
     struct subscription *sub = lc->sub;
-    sub->letters--;
+    subscription_letter_back(sub);
     channel_attached(sub->channel, lc->lane, a->interest);
     if (!sub->session) {
         subscription_release(sub);
@@ -198,7 +198,7 @@ void cursor_attach(struct subscription *sub, const struct subscription_options *
                                      .filter = slice_of(ch->filter, ch->filter_len),
                                      .wants_interest = ask,
                                      .on_attached = cursor_attached};
-        sub->letters++;
+        subscription_letter_sent(sub);
         shard_map_attach(ch->hub->map, ch->hub->courier, &lc->attach);
     }
 }
@@ -255,7 +255,7 @@ static void cursor_has_read(struct read *r)
     else if (sub->session)
         room = cursor_offer(lc, r);
     read_release(r);
-    sub->letters--;
+    subscription_letter_back(sub);
     if (!sub->session)
         subscription_release(sub);
     else if (!room)
@@ -273,7 +273,7 @@ static void cursor_read(struct lane_cursor *lc)
     cursor_prepare_read(lc, UINT64_MAX);
     lc->read.want_live = true;
     lc->read.on_read = cursor_has_read;
-    lc->sub->letters++;
+    subscription_letter_sent(lc->sub);
     shard_map_read(h->map, h->courier, &lc->read);
 }
 

@@ -131,6 +131,7 @@ void hub_on_deliver(struct mail *mail)
 static void hub_published(struct publish *p)
 {
     struct hub *h = p->hub;
+    h->letters--;
     /* From open to stored or refused in one step: received = stored + refused + open at any moment. What
      * nobody waits for is stored when the shard has appended it. */
     metric_sub(h->metrics, M_PUBLISH_OPEN, 1);
@@ -146,6 +147,7 @@ void hub_publish(struct hub *h, struct publish *p)
     unsigned lane = topic_partition(msg_topic(p->msg), h->map->lane_count);
     p->msg->partition = lane;
     if (p->wait) {
+        h->letters++;
         metric_add(h->metrics, M_PUBLISH_OPEN, 1);
         p->door_published = p->on_published;
         p->on_published = hub_published;
@@ -175,8 +177,20 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m)
     return ST_OK;
 }
 
+static void hub_has_read(struct read *r)
+{
+    struct hub *h = r->hub;
+    h->letters--;
+    r->on_read = r->door_read; /* it may ask for the next page by the same letter */
+    r->on_read(r);
+}
+
 void hub_read(struct hub *h, struct read *r)
 {
+    h->letters++;
+    r->hub = h;
+    r->door_read = r->on_read;
+    r->on_read = hub_has_read;
     r->want_live = false;
     r->store.lane = topic_partition(r->store.topic, h->map->lane_count);
     r->store.to = UINT64_MAX;
@@ -249,4 +263,9 @@ uint32_t hub_epoch(const struct hub *h)
 unsigned hub_lane_count(const struct hub *h)
 {
     return h->map->lane_count;
+}
+
+bool hub_idle(const struct hub *h)
+{
+    return h->letters == 0;
 }

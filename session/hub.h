@@ -24,6 +24,8 @@ struct loop *hub_loop(const struct hub *h);
 struct metrics *hub_metrics(const struct hub *h);
 uint32_t hub_epoch(const struct hub *h);
 unsigned hub_lane_count(const struct hub *h);
+/* No letter is under way that will come back (a stopping node waits for this). */
+bool hub_idle(const struct hub *h);
 /* For shard_group_meet. */
 void hub_on_deliver(struct mail *mail);
 

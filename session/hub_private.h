@@ -26,6 +26,7 @@ struct hub {
     struct hub_limits limits;
     struct filter_table *filters; /* of channels */
     uint64_t next_session_id;
+    uint64_t letters; /* under way and coming back: ATTACH, READ, PUBLISH that waits */
     struct scratch scratch[WIRE_KINDS];
     struct loop_hook hook;
 };
@@ -94,6 +95,18 @@ struct session {
 /* --- hub.c --- */
 /* Hands one message to one subscription, minding expiry and No Local. ST_AGAIN: no room. */
 enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d);
+
+/* A letter of the subscription leaves, is back. */
+static inline void subscription_letter_sent(struct subscription *sub)
+{
+    sub->letters++;
+    sub->channel->hub->letters++;
+}
+static inline void subscription_letter_back(struct subscription *sub)
+{
+    sub->letters--;
+    sub->channel->hub->letters--;
+}
 
 /* --- cursor.c --- */
 struct lane_cursor *subscription_lane(struct subscription *sub, unsigned lane);

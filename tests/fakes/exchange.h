@@ -125,6 +125,7 @@ static inline void exchange_close(struct exchange *x)
     cr_expect_eq(exchange_metric(x, M_CURSORS), 0);
     cr_expect_eq(exchange_metric(x, M_PUBLISH_OPEN), 0);
     for (unsigned i = 0; i < x->loop_count; i++) {
+        cr_expect(hub_idle(x->hubs[i]));
         hub_destroy(x->hubs[i]);
         shard_group_destroy(x->shards[i]);
         courier_destroy(x->couriers[i]);
