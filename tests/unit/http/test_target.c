@@ -57,7 +57,7 @@ Test(http_target, refuses_what_others_would_rewrite)
         {"/a%zz", TARGET_BAD_PERCENT},        {"/a%2/f", TARGET_BAD_PERCENT},
         {"/a%+1", TARGET_BAD_PERCENT},        {"//", TARGET_EMPTY_SEGMENT},
         {"//a", TARGET_EMPTY_SEGMENT},        {"/a//b", TARGET_EMPTY_SEGMENT},
-        {"/a//", TARGET_EMPTY_SEGMENT},        {"/a//?topic=b", TARGET_EMPTY_SEGMENT},
+        {"/a//", TARGET_EMPTY_SEGMENT},       {"/a//?topic=b", TARGET_EMPTY_SEGMENT},
         {"/.", TARGET_DOT_SEGMENT},           {"/a/..", TARGET_DOT_SEGMENT},
         {"/a/../b", TARGET_DOT_SEGMENT},      {"/a/./b", TARGET_DOT_SEGMENT},
         {"/a/%2e%2E/b", TARGET_DOT_SEGMENT},  {"/a/.%2e", TARGET_DOT_SEGMENT},
