@@ -49,7 +49,7 @@ static json_t *page(const char *query, unsigned status)
     return api_answer(api_settle(&w, ask(query)), status);
 }
 
-/* "3 4 5 " of a page; decrefs it when `next` is NULL. */
+/* The texts of a page, "3 4 5 ". */
 static const char *texts(json_t *answer, char *out)
 {
     size_t index;
