@@ -353,7 +353,7 @@ static bool bound_to_loopback(int fd)
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
         struct sockaddr_storage storage;
-    } address;
+    } address = {.storage = {0}};
     socklen_t len = sizeof address;
     if (getsockname(fd, &address.any, &len) != 0)
         return false;
