@@ -2,6 +2,7 @@
 was acknowledged, subscribers that resume, and the ledger that tells whether the log kept its promises."""
 
 import base64
+import contextlib
 import http.client
 import json
 import random
@@ -162,7 +163,8 @@ class WebPublisher(Publisher):
             else:
                 raise
         finally:
-            web.close()
+            with contextlib.suppress(Exception):  # it may not even be there to be said goodbye to
+                web.close()
 
 
 class MqttPublisher(Publisher):

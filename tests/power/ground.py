@@ -52,13 +52,16 @@ def scratch_folder():
 
 
 def freeze(process):
-    """SIGSTOP, and no thread runs any more: each is stopped, or in the kernel on its way there."""
-    os.kill(process.pid, signal.SIGSTOP)
+    """SIGSTOP, and no thread runs any more: each is stopped, or in the kernel on its way there. A process that has
+    ended of its own accord, of a failed sync, runs no more either."""
+    process.send_signal(signal.SIGSTOP)
 
     def all_stopped():
+        if process.poll() is not None:
+            return True
         try:
             tasks = [(task / "stat").read_text() for task in Path(f"/proc/{process.pid}/task").iterdir()]
-        except OSError:  # it ends just now, of a failed sync
+        except OSError:  # a thread or the process ends just now
             return False
         return all(task.rsplit(")", 1)[1].split()[0] in "TtDZX" for task in tasks)
 

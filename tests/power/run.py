@@ -175,7 +175,9 @@ class Run:
         heard = None
         while load and heard != (heard := load.heard()):
             time.sleep(QUIET_S)
-        self.node.kill9()
+        if self.node.process.poll() is None:
+            self.node.kill9()
+        self.node.killed = True
         if load:
             load.end()
         self.disk.replace_by_copy()
@@ -188,8 +190,10 @@ class Run:
         def start():
             try:
                 self.start()
-            except AssertionError as error:  # it is killed under its start
-                if not re.search("ended with (-9|75):", str(error)):
+            except AssertionError as error:  # killed under its start, or it saw the disk go and said so
+                code = re.search("ended with (-?[0-9]+):", str(error))
+                last_line = str(error).strip().splitlines()[-1]
+                if not code or code[1] not in ("-9", "75") and (code[1] != "1" or "Input/output" not in last_line):
                     self.fault("start", str(error))
 
         before = self.node.process
