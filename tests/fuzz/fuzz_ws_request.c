@@ -1,7 +1,7 @@
 /* part: ws */
-/* A line of a client. Properties: "this is a line at all" is exactly "a valid JSON object whose id, if any, is
- * an integer", whatever is decoded lies inside the line or the text buffer, and what an answer repeats of it
- * is read back by jansson as the same text, in one JSON object without a line break. */
+/* A line of a client. Properties: "this is a line at all" is exactly "a valid JSON object whose id, if any,
+ * is an integer", whatever is decoded lies inside the line or the text buffer, and what an answer repeats of
+ * it is read back by jansson as the same text, in one JSON object without a line break. */
 #include "core/json.h"
 #include "gateway/ws/reply.h"
 #include "gateway/ws/request.h"
