@@ -3,8 +3,7 @@
 #include "gateway/settings.h"
 
 #include "core/store/store.h"
-
-#include <arpa/inet.h>
+#include "gateway/host.h"
 
 #define AT(field) offsetof(struct settings, field)
 
@@ -107,11 +106,7 @@ const struct config_table *settings_table(void)
 
 static bool is_loopback(const char *address)
 {
-    struct in_addr v4;
-    struct in6_addr v6;
-    if (inet_pton(AF_INET, address, &v4) == 1)
-        return (ntohl(v4.s_addr) >> 24) == 127;
-    return inet_pton(AF_INET6, address, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+    return host_address_is_loopback(slice_cstr(address));
 }
 
 /* Rules between keys. */

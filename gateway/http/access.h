@@ -28,7 +28,4 @@ enum access {
 enum access access_judge(const struct access_rules *rules, const struct head *head);
 const char *access_text(enum access access);
 
-/* Host is 127.0.0.0/8, [::1] or localhost, with any port or none. */
-bool access_host_is_loopback(struct slice host);
-
 #endif

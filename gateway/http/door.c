@@ -16,11 +16,11 @@
  * down, and the library finds it closed. */
 #include "core/logging.h"
 #include "gateway/acceptor.h"
+#include "gateway/host.h"
 #include "gateway/http/request.h"
 
 #include <assert.h>
 #include <microhttpd.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -346,23 +346,7 @@ static bool door_turn_end(struct loop_hook *hook)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-static bool bound_to_loopback(int fd)
-{
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-        struct sockaddr_storage storage;
-    } address = {.storage = {0}};
-    socklen_t len = sizeof address;
-    if (getsockname(fd, &address.any, &len) != 0)
-        return false;
-    if (address.any.sa_family == AF_INET)
-        return ntohl(address.v4.sin_addr.s_addr) >> 24 == 127;
-    return address.any.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&address.v6.sin6_addr);
-}
-
-static void api_init(struct api *api, struct edge *edge, int listen_fd)
+static void api_init(struct api *api, struct edge *edge)
 {
     const struct settings *s = edge->settings;
     api->edge = edge;
@@ -371,7 +355,7 @@ static void api_init(struct api *api, struct edge *edge, int listen_fd)
         .hosts = s->api_hosts,
         .origins = s->http_origins,
         .ports = {edge->facts->api_port, edge->facts->http_port},
-        .loopback_only = bound_to_loopback(listen_fd),
+        .loopback_only = host_address_is_loopback(slice_cstr(s->api_bind)),
     };
     api->topic = (struct topic_limits){(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
     api->kept_bytes_max = KEPT_BYTES_MIN + 4 * s->limit_message_bytes;
@@ -395,7 +379,7 @@ enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **
     enum status st = ST_NO_MEMORY;
     if (!d)
         goto fail_fd;
-    api_init(&d->api, edge, listen_fd);
+    api_init(&d->api, edge);
     list_init(&d->conns);
     list_init(&d->hook.link);
     timer_init(&d->timeout, door_on_timeout);

@@ -6,12 +6,9 @@
 
 #include "core/slice.h"
 
-/* The host, with any port, is 127.0.0.0/8, [::1] or localhost. */
-bool host_is_loopback(struct slice host);
-
 /* `listed`: origins such as "https://app.example.com", joined by '\n'; NULL or "" = none.
  * Host: loopback, or that of a listed origin. Origin: absent (data NULL), the Host's own, or listed; an
- * opaque one ("null") never is. */
+ * opaque one ("null") never is (host.h). */
 bool origin_permitted(struct slice host, struct slice origin, const char *listed);
 
 #endif

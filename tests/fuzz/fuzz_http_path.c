@@ -2,7 +2,7 @@
 /* The request target. What is taken must be what was meant: the path is compared with a second, slow reading
  * (cut at slashes, then decode), and encoding it again and reading that gives the same path. Parameters never
  * pass the space that is as large as the target. Input: a target. */
-#include "gateway/http/access.h"
+#include "gateway/host.h"
 #include "gateway/http/request.h"
 
 #include <stdio.h>
@@ -70,7 +70,7 @@ static void check_parameters(struct target *t, const uint8_t *space, size_t size
 /* A host that is loopback has nothing in it that a name could have. */
 static void check_host(struct slice text)
 {
-    if (!access_host_is_loopback(text))
+    if (!host_is_loopback(text))
         return;
     for (size_t i = 0; i < text.len; i++)
         check(text.data[i] && strchr("0123456789.:[]abcdefABCDEFlochstLOCHST", text.data[i]));
