@@ -15,7 +15,8 @@ struct node_facts {
     unsigned lane_count;
     atomic_bool ready; /* /readyz */
     atomic_bool stopping; /* SIGTERM: doors say goodbye, /readyz answers 503 */
-    atomic_uint connections; /* of all doors, against limit_connections */
+    atomic_uint connections; /* of the public doors, against limit_connections */
+    atomic_uint api_connections; /* of the private API, against api_connections of the settings */
     uint16_t mqtt_port, http_port, api_port;
 };
 

@@ -317,7 +317,9 @@ static void stop_poll(struct timer *t)
 {
     struct node_loop *l = LIST_OF(t, struct node_loop, stop_timer);
     uint64_t now = loop_now_ms(l->edge.loop);
-    if (atomic_load(&l->node->facts.connections) == 0 || now >= l->stop_deadline_ms)
+    struct node_facts *facts = &l->node->facts;
+    bool gone = atomic_load(&facts->connections) == 0 && atomic_load(&facts->api_connections) == 0;
+    if (gone || now >= l->stop_deadline_ms)
         loop_stop(l->edge.loop);
     else
         timer_arm(loop_timers(l->edge.loop), t, now + STOP_POLL_MS);

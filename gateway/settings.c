@@ -43,6 +43,8 @@ static const struct config_option options[] = {
      "Bearer key for the private API; with it a request may come from any host"},
     {"api.hosts", CONFIG_LIST, AT(api_hosts), "", NULL, 0, 0,
      "Further Host values that the private API accepts"},
+    {"api.connections", CONFIG_UINT, AT(api_connections), "4096", NULL, 1, 65535,
+     "Connections of the private API; a node that is full of clients still answers there"},
     {"api.timeout_ms", CONFIG_MS, AT(http_timeout_ms), "30s", NULL, 1000, 3600000,
      "An API connection without progress is closed after this"},
 
@@ -65,7 +67,8 @@ static const struct config_option options[] = {
      "Newest bytes of a partition kept in memory for readers that are nearly live"},
 
     {"limit.connections", CONFIG_UINT, AT(limit_connections), "100000", NULL, 1, 10000000,
-     "Connections of all doors together"},
+     "Connections of the public doors together (MQTT, WebSocket, pages); the private API has "
+     "api.connections"},
     {"limit.message_bytes", CONFIG_BYTES, AT(limit_message_bytes), "1M", NULL, 16, UINT64_C(128) << 20,
      "Payload of one message"},
     {"limit.topic_bytes", CONFIG_UINT, AT(limit_topic_bytes), "1024", NULL, 1, 65535,

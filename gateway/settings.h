@@ -16,7 +16,7 @@ struct settings {
     uint64_t http_port;
     char *http_origins; /* '\n'-joined: further origins that may open WebSockets */
     char *api_bind;
-    uint64_t api_port;
+    uint64_t api_port, api_connections;
     char *api_key;
     char *api_hosts; /* '\n'-joined: further Host values that the private port accepts */
     uint64_t test_echo_port;

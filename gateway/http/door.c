@@ -27,7 +27,6 @@
 #include <unistd.h>
 
 enum {
-    CONNECTIONS_MAX = 4096,
     POOL_BYTES = 16384, /* of a connection: head, a piece of body, head of the answer */
     HEAD_BYTES_MAX = POOL_BYTES / 2, /* ADR 1, rule 2 */
     PARAMETERS_MAX = 64, /* of a query: fit into the pool whatever else is in it */
@@ -41,7 +40,6 @@ struct api_door {
     struct loop_watch watch;
     struct loop_hook hook;
     struct list conns;
-    unsigned conn_count;
     struct timer timeout; /* of the library */
     bool more; /* the library wants to run again without an event */
     bool stopping, closing; /* SIGTERM has come; the loop has ended */
@@ -124,8 +122,7 @@ static void conn_begin(struct api_door *d, struct MHD_Connection *connection, vo
     list_push(&d->conns, &c->link);
     conn_arm(c);
     *context = c;
-    d->conn_count++;
-    atomic_fetch_add(&d->api.edge->facts->connections, 1);
+    atomic_fetch_add(&d->api.edge->facts->api_connections, 1);
     metric_add(d->api.edge->metrics, M_CONNECTIONS_HTTP, 1);
 }
 
@@ -135,8 +132,7 @@ static void conn_end(struct api_conn *c)
     request_free(c->request);
     timer_cancel(loop_timers(e->loop), &c->deadline);
     list_unlink(&c->link);
-    c->door->conn_count--;
-    atomic_fetch_sub(&e->facts->connections, 1);
+    atomic_fetch_sub(&e->facts->api_connections, 1);
     metric_sub(e->metrics, M_CONNECTIONS_HTTP, 1);
     free(c);
 }
@@ -152,14 +148,14 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
     }
 }
 
+/* Not counted with the clients' connections: whoever watches or drains a node that is full must get in. */
 static void door_on_socket(void *ctx, int fd)
 {
     struct api_door *d = ctx;
     struct edge *e = d->api.edge;
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
-    if (d->conn_count >= CONNECTIONS_MAX ||
-        atomic_load(&e->facts->connections) >= e->settings->limit_connections) {
+    if (atomic_load(&e->facts->api_connections) >= e->settings->api_connections) {
         metric_add(e->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         close(fd);
         return;
@@ -364,12 +360,13 @@ static void api_init(struct api *api, struct edge *edge)
 
 static struct MHD_Daemon *start_daemon(struct api_door *d)
 {
-    unsigned timeout_s = (unsigned)(d->api.edge->settings->http_timeout_ms / 1000) + LIBRARY_EXTRA_S;
+    const struct settings *s = d->api.edge->settings;
+    unsigned timeout_s = (unsigned)(s->http_timeout_ms / 1000) + LIBRARY_EXTRA_S;
     return MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request, d,
         MHD_OPTION_URI_LOG_CALLBACK, on_target, d, MHD_OPTION_NOTIFY_COMPLETED, on_completed, d,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, d, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->api_connections,
         MHD_OPTION_CONNECTION_TIMEOUT, timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 

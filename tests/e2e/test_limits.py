@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from clients import Web, publish
+from clients import Web, curl, publish
 from node import wait_until
 
 PAYLOAD = b"x" * 4096
@@ -192,34 +192,63 @@ class StoppedWeb:
     __exit__ = lambda self, *_: self.close()
 
 
+def is_closed(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def connect(node, door, count):
+    return [socket.create_connection(("127.0.0.1", node.ports[door])) for _ in range(count)]
+
+
+def close_all(connections):
+    for connection in connections:
+        connection.close()
+
+
 def test_more_connections_than_allowed_are_refused(make_node):
     node = make_node({"limit.connections": 3})
     subscribers = [RawSubscriber(node, b"a", client_id=name) for name in (b"one", b"two")]
-    sockets = []
-    for _ in range(4):
-        sockets.append(socket.create_connection(("127.0.0.1", node.ports["mqtt"])))
+    sockets = connect(node, "mqtt", 4)
+    wait_until(lambda: sum(map(is_closed, sockets)) == 3, "the connections above the limit to be closed")
 
-    def closed(connection):
-        connection.setblocking(False)
+    # The private API is not for clients: a node that is full of them can still be watched and used.
+    assert curl(node.api("/readyz")).json() == {"status": "ok"}
+    assert node.metric("tidegate_connects_total", "limit") == 3
+    publish(node, "a", b"1")
+    assert [subscriber.next() for subscriber in subscribers] == [("a", b"1")] * 2
+    assert sum(map(is_closed, sockets)) == 3
+
+    close_all(sockets)
+    wait_until(lambda: connects(node, b"three"), "room for one more connection")
+    close_all(subscribers)
+
+
+def connects(node, client_id):
+    try:
+        RawSubscriber(node, b"a", client_id=client_id).close()
+        return True
+    except (AssertionError, ConnectionError):
+        return False
+
+
+def test_the_private_api_has_a_limit_of_its_own(make_node):
+    node = make_node({"api.connections": 3})
+    sockets = connect(node, "api", 5)
+    wait_until(lambda: sum(map(is_closed, sockets)) >= 2, "the connections above the limit to be closed")
+    with Web(node) as web:  # clients do not feel it
+        assert "ok" in web.answer(web.request({"pub": {"topic": "a", "text": "1"}}))
+    close_all(sockets)
+
+    def refused():
         try:
-            return connection.recv(1) == b""
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            return True
+            return node.metric("tidegate_connects_total", "limit")
+        except OSError:  # until the node has noticed that they are gone
+            return 0
 
-    wait_until(lambda: sum(map(closed, sockets)) >= 3, "the connections above the limit to be closed")
-    for connection in sockets:
-        connection.close()
-
-    def published():
-        # The API is a door too: it has room once the node has noticed that the third one is gone.
-        try:
-            return publish(node, "a", b"1", check=None).status == 200
-        except AssertionError:
-            return False
-
-    wait_until(published, "room for one more connection")
-    assert subscribers[0].next() == ("a", b"1")
-    for subscriber in subscribers:
-        subscriber.close()
+    assert wait_until(refused, "room again") >= 2

@@ -595,7 +595,6 @@ def test_more_connections_than_allowed(make_node):
         raw.close()
         return None
 
-    # The harness's own connection, which asked whether the node is ready, may still be counted.
     with wait_until(opened, "room for one") as one, wait_until(opened, "room for two"):
         with Raw(node) as three:
             three.send(three.request())
