@@ -27,7 +27,8 @@ static const struct config_option options[] = {
      "only"},
     {"http.port", CONFIG_UINT, AT(http_port), "8080", NULL, 0, 65535, "Public HTTP port; 0 = any free port"},
     {"http.origins", CONFIG_LIST, AT(http_origins), "", NULL, 0, 0,
-     "Further origins (scheme://host:port) whose pages may open WebSockets or call the API"},
+     "Further origins (scheme://host:port) whose pages may open WebSockets and whose requests the API takes; "
+     "it sends no CORS headers, so such a page cannot read the API's answers"},
 
     {"ws.hello_timeout_ms", CONFIG_MS, AT(ws_hello_timeout_ms), "10s", NULL, 50, 600000,
      "A connection to the public port that has not sent a whole request after this is closed"},
