@@ -179,6 +179,8 @@ static bool wanted(struct step *s, const struct record *record)
 {
     const struct store_read *r = s->read;
     struct slice topic = record->topic;
+    if (r->retained_only && !(record->bits & RECORD_RETAIN))
+        return false;
     if (!r->wants)
         return true;
     if (topic.len > MEMO_TOPIC_BYTES)

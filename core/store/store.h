@@ -92,6 +92,7 @@ struct store_read {
     struct slice topic; /* literal topic when data != NULL: by the index */
     bool (*wants)(void *ctx, struct slice topic); /* else: by this (reader thread!); NULL = all */
     void *wants_ctx;
+    bool retained_only; /* only records published with RETAIN: what the fold of retained messages reads */
     uint32_t count_max; /* records, 1 to STORE_READ_COUNT_MAX */
     uint32_t bytes_max; /* of topics and payloads together; at least one record is returned */
     bool count_only; /* no records; `found` counts all that match, and next = to */

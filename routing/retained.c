@@ -1,0 +1,205 @@
+/* Two views of the same entries: a hash table by topic, and a row in the order of offsets. A message that is folded in
+ * always has the greatest offset so far, so the row only grows at its end; what it replaces leaves a hole, and when half
+ * of the row is holes it is closed up. A walk finds its place in the row by bisection. */
+#include "routing/retained.h"
+
+#include "core/hash.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { SLOTS_FIRST = 64, ROW_FIRST = 64 };
+
+struct retained {
+    struct retained_limits limits;
+    uint64_t count, bytes;
+    struct msg **slots; /* open addressing, linear; power of two, at most 2/3 full */
+    uint64_t slot_count;
+    struct row_entry {
+        uint64_t offset;
+        struct msg *msg; /* the table's; NULL: a hole */
+    } *row;
+    uint64_t row_len, row_cap, holes;
+};
+
+static uint64_t cost(const struct msg *m)
+{
+    return sizeof *m + m->topic_len + m->key_len + m->props_len + m->payload_len;
+}
+
+enum status retained_create(const struct retained_limits *limits, struct retained **out)
+{
+    struct retained *r = calloc(1, sizeof *r);
+    if (!r)
+        return ST_NO_MEMORY;
+    r->limits = *limits;
+    *out = r;
+    return ST_OK;
+}
+
+void retained_destroy(struct retained *r)
+{
+    if (!r)
+        return;
+    for (uint64_t i = 0; i < r->slot_count; i++)
+        msg_unref(r->slots[i]);
+    free(r->slots);
+    free(r->row);
+    free(r);
+}
+
+/* --- by topic ------------------------------------------------------------------------------------- */
+
+/* The slot of the topic, or the free one where it would go. */
+static uint64_t slot_of(const struct retained *r, struct slice topic, uint64_t hash)
+{
+    uint64_t i = hash & (r->slot_count - 1);
+    while (r->slots[i] && !(r->slots[i]->topic_hash == hash && slice_equal(msg_topic(r->slots[i]), topic)))
+        i = (i + 1) & (r->slot_count - 1);
+    return i;
+}
+
+static enum status slots_grow(struct retained *r)
+{
+    if (r->slot_count > 0 && (r->count + 1) * 3 <= r->slot_count * 2)
+        return ST_OK;
+    struct retained larger = {.slot_count = r->slot_count ? r->slot_count * 2 : SLOTS_FIRST};
+    larger.slots = calloc(larger.slot_count, sizeof *larger.slots);
+    if (!larger.slots)
+        return ST_NO_MEMORY;
+    for (uint64_t i = 0; i < r->slot_count; i++)
+        if (r->slots[i])
+            larger.slots[slot_of(&larger, msg_topic(r->slots[i]), r->slots[i]->topic_hash)] = r->slots[i];
+    free(r->slots);
+    r->slots = larger.slots;
+    r->slot_count = larger.slot_count;
+    return ST_OK;
+}
+
+/* Takes an entry out without leaving a mark: later ones of its run move up if their own place allows. */
+static void slot_clear(struct retained *r, uint64_t i)
+{
+    uint64_t mask = r->slot_count - 1;
+    for (uint64_t k = (i + 1) & mask; r->slots[k]; k = (k + 1) & mask) {
+        uint64_t home = r->slots[k]->topic_hash & mask;
+        if (((k - home) & mask) >= ((k - i) & mask)) {
+            r->slots[i] = r->slots[k];
+            i = k;
+        }
+    }
+    r->slots[i] = NULL;
+}
+
+/* --- by offset ------------------------------------------------------------------------------------ */
+
+/* The first entry at or above the offset. */
+static uint64_t row_find(const struct retained *r, uint64_t offset)
+{
+    uint64_t low = 0, high = r->row_len;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (r->row[middle].offset < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void row_close_up(struct retained *r)
+{
+    uint64_t to = 0;
+    for (uint64_t i = 0; i < r->row_len; i++)
+        if (r->row[i].msg)
+            r->row[to++] = r->row[i];
+    r->row_len = to;
+    r->holes = 0;
+}
+
+static enum status row_grow(struct retained *r)
+{
+    if (r->row_len < r->row_cap)
+        return ST_OK;
+    uint64_t cap = r->row_cap ? r->row_cap * 2 : ROW_FIRST;
+    struct row_entry *row = realloc(r->row, cap * sizeof *row);
+    if (!row)
+        return ST_NO_MEMORY;
+    r->row = row;
+    r->row_cap = cap;
+    return ST_OK;
+}
+
+/* --- the fold ------------------------------------------------------------------------------------- */
+
+static void retained_drop(struct retained *r, uint64_t slot)
+{
+    struct msg *old = r->slots[slot];
+    uint64_t place = row_find(r, old->offset);
+    assert(place < r->row_len && r->row[place].msg == old);
+    r->row[place].msg = NULL;
+    r->holes++;
+    slot_clear(r, slot);
+    r->count--;
+    r->bytes -= cost(old);
+    msg_unref(old);
+}
+
+bool retained_has_room(const struct retained *r, const struct msg *m)
+{
+    if (m->payload_len == 0)
+        return true;
+    const struct msg *old = retained_get(r, msg_topic(m));
+    uint64_t less = old ? cost(old) : 0;
+    return r->count - (old ? 1 : 0) < r->limits.count_max && r->bytes - less + cost(m) <= r->limits.bytes_max;
+}
+
+enum status retained_fold(struct retained *r, struct msg *m)
+{
+    if (slots_grow(r) != ST_OK || row_grow(r) != ST_OK)
+        return ST_NO_MEMORY;
+    assert(r->row_len == 0 || m->offset > r->row[r->row_len - 1].offset);
+    uint64_t slot = slot_of(r, msg_topic(m), m->topic_hash);
+    if (r->slots[slot]) {
+        retained_drop(r, slot);
+        slot = slot_of(r, msg_topic(m), m->topic_hash);
+    }
+    if (m->payload_len > 0) {
+        r->slots[slot] = msg_ref(m);
+        r->row[r->row_len++] = (struct row_entry){m->offset, m};
+        r->count++;
+        r->bytes += cost(m);
+    }
+    if (r->holes > ROW_FIRST && r->holes * 2 > r->row_len)
+        row_close_up(r);
+    return ST_OK;
+}
+
+uint64_t retained_count(const struct retained *r)
+{
+    return r->count;
+}
+
+uint64_t retained_bytes(const struct retained *r)
+{
+    return r->bytes;
+}
+
+struct msg *retained_get(const struct retained *r, struct slice topic)
+{
+    return r->slot_count == 0 ? NULL : r->slots[slot_of(r, topic, hash64(topic))];
+}
+
+uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to, bool (*wants)(void *ctx, struct slice topic),
+                       void *ctx, uint64_t now_ms, struct msg **msgs, uint32_t most, uint64_t *next)
+{
+    uint32_t found = 0;
+    uint64_t i = row_find(r, from);
+    for (unsigned seen = 0; i < r->row_len && r->row[i].offset < to && found < most && seen < RETAINED_STEP; i++, seen++) {
+        struct msg *m = r->row[i].msg;
+        if (!m || (m->expires_ms && now_ms >= m->expires_ms) || (wants && !wants(ctx, msg_topic(m))))
+            continue;
+        msgs[found++] = msg_ref(m);
+    }
+    *next = i < r->row_len && r->row[i].offset < to ? r->row[i].offset : to;
+    return found;
+}
