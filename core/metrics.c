@@ -38,6 +38,7 @@ static const struct metric_row {
     [M_REFUSED_UNSUPPORTED] = {REFUSED, "reason=\"unsupported\"", REFUSED_HELP},
     [M_REFUSED_FORBIDDEN] = {REFUSED, "reason=\"forbidden\"", REFUSED_HELP},
     [M_REFUSED_UNAVAILABLE] = {REFUSED, "reason=\"unavailable\"", REFUSED_HELP},
+    [M_REFUSED_QUOTA] = {REFUSED, "reason=\"quota\"", REFUSED_HELP},
     [M_PUBLISH_OPEN] = {"tidegate_publishes_open", GAUGE, NULL,
                         "Messages received whose outcome is not decided yet."},
 #define SENT      "tidegate_messages_sent_total", COUNTER
@@ -71,6 +72,8 @@ static const struct metric_row {
     [M_DISCONNECT_SERVER] = {DISCONNECTS, "reason=\"server\"", DISCONNECTS_HELP},
     [M_DISCONNECT_NETWORK] = {DISCONNECTS, "reason=\"network\"", DISCONNECTS_HELP},
     [M_SUBSCRIPTIONS] = {"tidegate_subscriptions", GAUGE, NULL, "Subscriptions of the sessions here."},
+    [M_RETAINED] = {"tidegate_retained_messages", GAUGE, NULL, "Retained messages kept."},
+    [M_RETAINED_BYTES] = {"tidegate_retained_bytes", GAUGE, NULL, "Memory of retained messages."},
 #define BYTES_IN      "tidegate_bytes_received_total", COUNTER
 #define BYTES_IN_HELP "Bytes read from clients' sockets."
     [M_BYTES_IN_MQTT] = {BYTES_IN, "proto=\"mqtt\"", BYTES_IN_HELP},

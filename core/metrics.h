@@ -21,6 +21,7 @@ enum metric {
     M_REFUSED_UNSUPPORTED,
     M_REFUSED_FORBIDDEN,
     M_REFUSED_UNAVAILABLE,
+    M_REFUSED_QUOTA,
     M_PUBLISH_OPEN, /* gauge */
     /* delivering */
     M_DELIVERED_MQTT,
@@ -45,6 +46,8 @@ enum metric {
     M_DISCONNECT_SERVER,
     M_DISCONNECT_NETWORK,
     M_SUBSCRIPTIONS, /* gauge */
+    M_RETAINED, /* gauge */
+    M_RETAINED_BYTES, /* gauge */
     M_BYTES_IN_MQTT,
     M_BYTES_IN_WS,
     M_BYTES_IN_HTTP,

@@ -57,6 +57,7 @@ struct attach {
     void *shard; /* where it goes, while it travels to another loop */
     uint64_t next; /* answer */
     uint64_t first; /* answer: lowest offset kept */
+    bool has_retained; /* answer: there may be retained messages for this filter */
     void (*on_attached)(struct attach *a);
     void *owner;
 };
@@ -76,6 +77,8 @@ struct read {
     struct mail mail;
     uint16_t home;
     bool want_live; /* the asker is a cursor that wants to go live; else a page of history */
+    bool retained; /* walks the retained messages with from <= offset < to instead of the records; answers
+                      after a bounded number of them: go on at `next` while that is below `to` */
     bool live; /* answer */
     void *shard; /* where it goes, while it travels to another loop */
     void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */

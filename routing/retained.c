@@ -196,9 +196,15 @@ uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to, bool (*wa
     uint64_t i = row_find(r, from);
     for (unsigned seen = 0; i < r->row_len && r->row[i].offset < to && found < most && seen < RETAINED_STEP; i++, seen++) {
         struct msg *m = r->row[i].msg;
-        if (!m || (m->expires_ms && now_ms >= m->expires_ms) || (wants && !wants(ctx, msg_topic(m))))
+        if (!m || (wants && !wants(ctx, msg_topic(m))))
             continue;
-        msgs[found++] = msg_ref(m);
+        if (m->expires_ms && now_ms >= m->expires_ms) { /* nobody gets it any more: it need not be kept */
+            retained_drop(r, slot_of(r, msg_topic(m), m->topic_hash));
+            continue;
+        }
+        if (msgs)
+            msgs[found] = msg_ref(m);
+        found++;
     }
     *next = i < r->row_len && r->row[i].offset < to ? r->row[i].offset : to;
     return found;

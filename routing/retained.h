@@ -32,7 +32,7 @@ uint64_t retained_bytes(const struct retained *r);
 struct msg *retained_get(const struct retained *r, struct slice topic);
 
 /* One step of a walk over messages with from <= offset < to whose topic is wanted: looks at no more than
- * RETAINED_STEP of them. References into msgs[] (at most `most`); *next is where to go on, == to at the end. Expired
+ * RETAINED_STEP of them. References into msgs[] (at most `most`; NULL: they are only counted); *next is where to go on, == to at the end. Expired
  * ones (`now_ms`) are passed over. */
 enum { RETAINED_STEP = 2048 };
 uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to, bool (*wants)(void *ctx, struct slice topic),

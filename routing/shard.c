@@ -17,6 +17,7 @@
 #include "routing/topic.h"
 
 #include <assert.h>
+#include <poll.h>
 #include <stdlib.h>
 
 struct interest {
@@ -33,6 +34,7 @@ struct shard {
     struct filter_table *interests; /* only with several loops */
     size_t interest_count;
     struct run *open[LOOPS_MAX];
+    struct retained *retained;
 };
 
 struct shard_group {
@@ -40,6 +42,7 @@ struct shard_group {
     struct topic_log log;
     struct metrics *metrics;
     unsigned loop_count, shard_count;
+    struct retained_limits retained_limits;
     struct shard *shards[PLACE_LANES_MAX];
     struct {
         void *hub;
@@ -133,20 +136,45 @@ static void shard_answer_publish(struct shard *s, struct publish *p, enum status
     courier_send(s->group->courier, p->home, &p->mail);
 }
 
-enum status shard_publish_lazy(struct shard *s, struct msg *m)
+/* The gauges of retained messages follow a change of the state. */
+static void shard_fold_retained(struct shard *s, struct msg *m)
 {
-    enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, false);
+    struct metrics *metrics = s->group->metrics;
+    metric_sub(metrics, M_RETAINED, retained_count(s->retained));
+    metric_sub(metrics, M_RETAINED_BYTES, retained_bytes(s->retained));
+    if (retained_fold(s->retained, m) != ST_OK)
+        abort(); /* it is in the log: a shard that does not know it would tell subscribers wrongly */
+    metric_add(metrics, M_RETAINED, retained_count(s->retained));
+    metric_add(metrics, M_RETAINED_BYTES, retained_bytes(s->retained));
+}
+
+/* Appends, folds, offers. */
+static enum status shard_take(struct shard *s, struct msg *m, bool wait)
+{
+    bool retain = m->flags & MSG_RETAIN;
+    if (retain && !retained_has_room(s->retained, m))
+        return ST_QUOTA;
+    enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, wait);
     if (st != ST_OK)
         return st;
     s->dirty = true;
-    metric_add(s->group->metrics, M_STORED, 1);
+    if (retain)
+        shard_fold_retained(s, m);
     shard_offer(s, m);
     return ST_OK;
 }
 
+enum status shard_publish_lazy(struct shard *s, struct msg *m)
+{
+    enum status st = shard_take(s, m, false);
+    if (st == ST_OK)
+        metric_add(s->group->metrics, M_STORED, 1);
+    return st;
+}
+
 void shard_publish(struct shard *s, struct publish *p)
 {
-    enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, p->msg, p->wait);
+    enum status st = shard_take(s, p->msg, p->wait);
     if (st != ST_OK) {
         if (p->wait) {
             shard_answer_publish(s, p, st);
@@ -156,8 +184,6 @@ void shard_publish(struct shard *s, struct publish *p)
         }
         return;
     }
-    s->dirty = true;
-    shard_offer(s, p->msg);
     if (!p->wait) {
         metric_add(s->group->metrics, M_STORED, 1);
         publish_free(p);
@@ -210,6 +236,8 @@ void shard_attach(struct shard *s, struct attach *a)
     }
     a->next = s->group->log.ops->next(s->group->log.ctx, s->lane);
     a->first = s->group->log.ops->first(s->group->log.ctx, s->lane);
+    bool literal = topic_filter_literal(a->filter);
+    a->has_retained = literal ? retained_get(s->retained, a->filter) != NULL : retained_count(s->retained) > 0;
     a->mail.on_arrival = attach_arrived_home;
     courier_send(s->group->courier, a->home, &a->mail);
 }
@@ -270,9 +298,46 @@ static bool shard_read_recent(struct shard *s, struct read *r)
     return true;
 }
 
+static uint64_t shard_wall_ms(const struct shard *s)
+{
+    return loop_wall_ms(courier_loop(s->group->courier));
+}
+
+/* One step of a walk over retained messages. */
+static void shard_read_retained(struct shard *s, struct read *r)
+{
+    struct store_read *sr = &r->store;
+    sr->status = ST_OK;
+    sr->found = 0;
+    sr->next = sr->to;
+    sr->msgs = sr->count_only ? NULL : malloc(sr->count_max * sizeof(struct msg *));
+    if (!sr->count_only && !sr->msgs) {
+        sr->status = ST_NO_MEMORY;
+        sr->next = sr->from;
+        return;
+    }
+    if (sr->topic.data) {
+        struct msg *m = retained_get(s->retained, sr->topic);
+        bool there = m && m->offset >= sr->from && m->offset < sr->to &&
+                     (m->expires_ms == 0 || shard_wall_ms(s) < m->expires_ms);
+        if (there && sr->msgs)
+            sr->msgs[0] = msg_ref(m);
+        sr->found = there;
+        return;
+    }
+    sr->found = retained_walk(s->retained, sr->from, sr->to, sr->wants, sr->wants_ctx, shard_wall_ms(s), sr->msgs,
+                              sr->count_max, &sr->next);
+}
+
 void shard_read(struct shard *s, struct read *r)
 {
     r->live = false;
+    if (r->retained) {
+        shard_read_retained(s, r);
+        r->mail.on_arrival = read_arrived_home;
+        courier_send(s->group->courier, r->home, &r->mail);
+        return;
+    }
     if (r->want_live && shard_read_recent(s, r)) {
         r->mail.on_arrival = read_arrived_home;
         courier_send(s->group->courier, r->home, &r->mail);
@@ -299,7 +364,8 @@ static void shard_group_round(void *ctx)
 }
 
 enum status shard_group_create(struct courier *courier, struct topic_log log, struct metrics *metrics,
-                               unsigned loop_count, struct shard_group **out)
+                               unsigned loop_count, const struct retained_limits *retained,
+                               struct shard_group **out)
 {
     struct shard_group *g = calloc(1, sizeof *g);
     if (!g)
@@ -309,6 +375,7 @@ enum status shard_group_create(struct courier *courier, struct topic_log log, st
     g->log = log;
     g->metrics = metrics;
     g->loop_count = loop_count;
+    g->retained_limits = *retained;
     *out = g;
     return ST_OK;
 }
@@ -342,7 +409,9 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     if (!s)
         return ST_NO_MEMORY;
     assert(g->shard_count < PLACE_LANES_MAX);
-    if (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK) {
+    if (retained_create(&g->retained_limits, &s->retained) != ST_OK ||
+        (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK)) {
+        retained_destroy(s->retained);
         free(s);
         return ST_NO_MEMORY;
     }
@@ -351,6 +420,62 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     g->shards[g->shard_count++] = s;
     g->log.ops->bind(g->log.ctx, lane, courier_loop(g->courier), &events, g, g->metrics);
     *out = s;
+    return ST_OK;
+}
+
+/* --- the fold at start ---------------------------------------------------------------------------- */
+
+enum { FOLD_COUNT = 1024, FOLD_BYTES = 4 << 20 };
+
+struct fold {
+    struct store_read read;
+    bool done;
+};
+
+static void fold_read_done(struct store_read *r)
+{
+    struct fold *f = LIST_OF(r, struct fold, read);
+    f->done = true;
+}
+
+/* One page, waiting for it. The loop does not run yet, so this thread turns it. */
+static void fold_page(struct shard *s, struct fold *f)
+{
+    struct loop *loop = courier_loop(s->group->courier);
+    f->done = false;
+    s->group->log.ops->read_start(s->group->log.ctx, &f->read);
+    while (!f->done) {
+        struct pollfd p = {.fd = loop_poll_fd(loop), .events = POLLIN};
+        if (loop_prepare(loop) > 0)
+            (void)poll(&p, 1, 100);
+        loop_dispatch(loop);
+    }
+}
+
+enum status shard_fold(struct shard *s)
+{
+    const struct topic_log *log = &s->group->log;
+    struct fold f = {.read = {.lane = s->lane,
+                              .to = UINT64_MAX,
+                              .retained_only = true,
+                              .count_max = FOLD_COUNT,
+                              .bytes_max = FOLD_BYTES,
+                              .home = courier_loop(s->group->courier),
+                              .on_done = fold_read_done}};
+    uint64_t from = log->ops->first(log->ctx, s->lane), end = log->ops->next(log->ctx, s->lane);
+    while (from < end) {
+        f.read.from = from;
+        fold_page(s, &f);
+        if (f.read.status == ST_NO_MEMORY)
+            return ST_NO_MEMORY;
+        for (uint64_t i = 0; i < f.read.found; i++) {
+            shard_fold_retained(s, f.read.msgs[i]);
+            msg_unref(f.read.msgs[i]);
+        }
+        free(f.read.msgs);
+        f.read.msgs = NULL;
+        from = f.read.next;
+    }
     return ST_OK;
 }
 
@@ -367,6 +492,7 @@ void shard_destroy(struct shard *s)
         if (s->open[i])
             run_unref(s->open[i]);
     filter_table_destroy(s->interests);
+    retained_destroy(s->retained);
     free(s);
 }
 

@@ -12,6 +12,7 @@
 
 #include "routing/courier.h"
 #include "routing/letters.h"
+#include "routing/retained.h"
 #include "routing/topic_log.h"
 
 struct shard;
@@ -21,7 +22,8 @@ struct shard_group;
 
 /* `on_deliver` is called on the receiving loop with each DELIVER letter (its hub is set from `hubs`). */
 enum status shard_group_create(struct courier *courier, struct topic_log log, struct metrics *metrics,
-                               unsigned loop_count, struct shard_group **out) MUST_CHECK;
+                               unsigned loop_count, const struct retained_limits *retained,
+                               struct shard_group **out) MUST_CHECK;
 void shard_group_destroy(struct shard_group *g);
 /* Before the loops run: where DELIVER letters of a loop go. */
 void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
@@ -30,12 +32,15 @@ void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
 void shard_group_start(struct shard_group *g);
 
 enum status shard_create(struct shard_group *g, unsigned lane, struct shard **out) MUST_CHECK;
+/* Start-up, once, on the thread that made the loop, before the loop runs: folds what the log holds into the shard's
+ * state. Blocks until the lane has been read. ST_NO_MEMORY; damaged records are passed over and counted. */
+enum status shard_fold(struct shard *s) MUST_CHECK;
 void shard_destroy(struct shard *s);
 
 /* The letters. From the same loop these are called directly; from another loop they are the
  * letters' on_arrival, set by shard_map_send_*. */
 void shard_publish(struct shard *s, struct publish *p);
-/* QoS 0 from the same loop: no letter at all. Borrowed. ST_FULL. */
+/* QoS 0 from the same loop: no letter at all. Borrowed. ST_FULL; ST_QUOTA. */
 enum status shard_publish_lazy(struct shard *s, struct msg *m) MUST_CHECK;
 void shard_attach(struct shard *s, struct attach *a);
 void shard_detach(struct shard *s, struct detach *d);

@@ -19,7 +19,7 @@
 
 enum { BATCH_FIRST = 32 };
 
-static void cursor_read(struct lane_cursor *lc);
+static void cursor_go(struct lane_cursor *lc);
 
 struct lane_cursor *subscription_lane(struct subscription *sub, unsigned lane)
 {
@@ -81,15 +81,15 @@ static void subscription_ready(struct subscription *sub)
     struct catchup *c = sub->behind;
     struct session *s = sub->session;
     unsigned lanes = sub->channel->lane_count;
-    c->announce = sub->options.start != START_LIVE;
+    c->announce = true;
     sub->letters++; /* the callbacks may end it */
     s->ops->subscribed(s->conn, sub, &c->at, c->replay);
     for (unsigned i = 0; i < lanes && sub->session && sub->behind == c; i++) {
         struct lane_cursor *lc = &c->lanes[i];
-        if (lanes == 1 && lc->next >= c->at.next[lc->lane])
-            lane_set_live(lc);
+        if (lanes == 1 && lc->state == LANE_ATTACHING && lc->next >= c->at.next[lc->lane])
+            lane_set_live(lc); /* ATTACHED has just been read: nothing was delivered since */
         else
-            cursor_read(lc);
+            cursor_go(lc);
     }
     sub->letters--;
     subscription_release(sub);
@@ -104,13 +104,19 @@ static void cursor_counted(struct read *r)
         subscription_release(sub);
         return;
     }
+    sub->behind->replay += r->store.status == ST_OK ? r->store.found : 0;
+    if (r->retained && r->store.status == ST_OK && r->store.next < r->store.to) {
+        r->store.from = r->store.next;
+        subscription_letter_sent(sub);
+        shard_map_read(cursor_hub(lc)->map, cursor_hub(lc)->courier, r);
+        return;
+    }
     if (r->store.status == ST_GONE && r->store.first < r->store.to) { /* told as a gap by the first READ */
         r->store.from = r->store.first;
         subscription_letter_sent(sub);
         shard_map_read(cursor_hub(lc)->map, cursor_hub(lc)->courier, r);
         return;
     }
-    sub->behind->replay += r->store.status == ST_OK ? r->store.found : 0;
     if (--sub->behind->pending == 0)
         subscription_ready(sub);
 }
@@ -137,6 +143,13 @@ static void cursor_prepare_read(struct lane_cursor *lc, uint64_t to)
     };
 }
 
+static void cursor_prepare_walk(struct lane_cursor *lc)
+{
+    lc->read.retained = true;
+    lc->read.store.from = lc->walk;
+    lc->read.store.to = lc->sub->behind->at.next[lc->lane];
+}
+
 /* How many will be replayed? Lanes with something between their start and "now" ask the log. */
 static void subscription_count(struct subscription *sub)
 {
@@ -144,10 +157,12 @@ static void subscription_count(struct subscription *sub)
     c->pending = 1; /* held by this function */
     for (unsigned i = 0; i < sub->channel->lane_count; i++) {
         struct lane_cursor *lc = &c->lanes[i];
-        if (lc->next >= c->at.next[lc->lane])
+        if (lc->next >= c->at.next[lc->lane] && !lc->walking)
             continue;
         cursor_prepare_read(lc, c->at.next[lc->lane]);
         lc->read.store.count_only = true;
+        if (lc->walking)
+            cursor_prepare_walk(lc);
         lc->read.on_read = cursor_counted;
         lc->state = LANE_COUNTING;
         c->pending++;
@@ -170,6 +185,7 @@ static void cursor_attached(struct attach *a)
     }
     struct catchup *c = sub->behind;
     c->at.next[lc->lane] = a->next;
+    lc->walking = sub->options.start == START_LIVE && sub->options.retained && a->has_retained;
     if (sub->options.start == START_LIVE)
         lc->next = a->next;
     else if (sub->options.start == START_EARLIEST)
@@ -217,15 +233,16 @@ static void cursor_wait(struct lane_cursor *lc)
 static bool cursor_offer(struct lane_cursor *lc, struct read *r)
 {
     struct hub *h = cursor_hub(lc);
+    uint64_t *place = r->retained ? &lc->walk : &lc->next;
     for (uint64_t i = 0; i < r->store.found; i++) {
-        struct delivery d = {.msg = r->store.msgs[i], .live = false};
+        struct delivery d = {.msg = r->store.msgs[i], .retained = r->retained, .live = false};
         if (hub_offer(h, lc->sub, &d) == ST_AGAIN) {
-            lc->next = r->store.msgs[i]->offset;
+            *place = r->store.msgs[i]->offset;
             lc->batch = i < 4 ? 4 : (uint32_t)i;
             return false;
         }
     }
-    lc->next = r->store.next;
+    *place = r->store.next;
     if (lc->batch < h->limits.read_count)
         lc->batch = lc->batch * 2 < h->limits.read_count ? lc->batch * 2 : h->limits.read_count;
     return true;
@@ -254,6 +271,8 @@ static void cursor_has_read(struct read *r)
         cursor_tell_gap(lc, r->store.next, "damaged");
     else if (sub->session)
         room = cursor_offer(lc, r);
+    if (r->retained && room && lc->walk >= r->store.to)
+        lc->walking = false;
     read_release(r);
     subscription_letter_back(sub);
     if (!sub->session)
@@ -263,15 +282,18 @@ static void cursor_has_read(struct read *r)
     else if (live)
         lane_set_live(lc);
     else
-        cursor_read(lc);
+        cursor_go(lc);
 }
 
-static void cursor_read(struct lane_cursor *lc)
+/* The next READ: of the retained messages first, then of the records until the shard says live. */
+static void cursor_go(struct lane_cursor *lc)
 {
     struct hub *h = cursor_hub(lc);
     lane_set_behind(lc, LANE_READING);
     cursor_prepare_read(lc, UINT64_MAX);
-    lc->read.want_live = true;
+    lc->read.want_live = !lc->walking;
+    if (lc->walking)
+        cursor_prepare_walk(lc);
     lc->read.on_read = cursor_has_read;
     subscription_letter_sent(lc->sub);
     shard_map_read(h->map, h->courier, &lc->read);
@@ -281,7 +303,7 @@ void cursor_resume(struct subscription *sub)
 {
     for (unsigned i = 0; sub->behind && i < sub->channel->lane_count; i++)
         if (sub->behind->lanes[i].state == LANE_WAITING)
-            cursor_read(&sub->behind->lanes[i]);
+            cursor_go(&sub->behind->lanes[i]);
 }
 
 void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset)

@@ -135,7 +135,11 @@ static void hub_published(struct publish *p)
     /* From open to stored or refused in one step: received = stored + refused + open at any moment. What
      * nobody waits for is stored when the shard has appended it. */
     metric_sub(h->metrics, M_PUBLISH_OPEN, 1);
-    metric_add(h->metrics, p->status == ST_OK ? M_STORED : M_REFUSED_UNAVAILABLE, 1);
+    metric_add(h->metrics,
+               p->status == ST_OK      ? M_STORED
+               : p->status == ST_QUOTA ? M_REFUSED_QUOTA
+                                       : M_REFUSED_UNAVAILABLE,
+               1);
     if (p->status == ST_OK && p->msg->accepted_ns)
         histogram_record(h->metrics, H_DURABLE_SECONDS,
                          clock_mono_ns(loop_clock(h->loop)) - p->msg->accepted_ns);
@@ -185,17 +189,28 @@ static void hub_has_read(struct read *r)
     r->on_read(r);
 }
 
-void hub_read(struct hub *h, struct read *r)
+static void hub_send_read(struct hub *h, struct read *r)
 {
     h->letters++;
     r->hub = h;
     r->door_read = r->on_read;
     r->on_read = hub_has_read;
     r->want_live = false;
+    shard_map_read(h->map, h->courier, r);
+}
+
+void hub_read_retained(struct hub *h, struct read *r)
+{
+    r->retained = true;
+    hub_send_read(h, r);
+}
+
+void hub_read(struct hub *h, struct read *r)
+{
     r->store.lane = topic_partition(r->store.topic, h->map->lane_count);
     r->store.to = UINT64_MAX;
     r->store.wants = NULL;
-    shard_map_read(h->map, h->courier, r);
+    hub_send_read(h, r);
 }
 
 /* --- life --------------------------------------------------------------------------------------- */

@@ -51,6 +51,10 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m);
  * on_read and owner are set by the caller, who keeps r and the topic's bytes until on_read. */
 void hub_read(struct hub *h, struct read *r);
 
+/* A step of a walk over the retained messages of one lane (letters.h, READ with `retained`). r->store.lane, topic or
+ * wants, from, to, count_max, on_read and owner are set by the caller. */
+void hub_read_retained(struct hub *h, struct read *r);
+
 /* --- sessions ----------------------------------------------------------------------------------- */
 
 /* `conn` is passed to the ops. ST_NO_MEMORY. */
@@ -69,6 +73,7 @@ enum start { START_LIVE, START_EARLIEST, START_AFTER };
 struct subscription_options {
     uint8_t qos; /* 0 or 1 */
     bool no_local, retain_as_published;
+    bool retained; /* START_LIVE: the retained messages first */
     uint32_t subscription_id; /* MQTT 5.0, 0 = none */
     enum start start;
     const struct place *after; /* START_AFTER: next offset of each lane; borrowed for the call */

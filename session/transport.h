@@ -25,6 +25,7 @@ enum wire_kind {
 struct delivery {
     struct msg *msg; /* borrowed; ref to keep */
     struct slice wires[WIRE_KINDS]; /* data NULL: not made yet; made and kept by the door */
+    bool retained; /* sent because of a new subscription, as the topic's retained message */
     bool live; /* false: read from the log for one cursor */
 };
 
@@ -40,7 +41,7 @@ struct transport_ops {
      * be replayed first (0 for live). Messages come only after this call. */
     void (*subscribed)(void *conn, struct subscription *sub, const struct place *at, uint64_t replay);
     /* The replay has reached the present in all lanes, at `at`. Called once, also right after subscribed
-     * when there was nothing to replay; not for a live subscription. */
+     * when there was nothing to replay. */
     void (*live)(void *conn, struct subscription *sub, const struct place *at);
     /* Messages from..to (offsets of a lane, inclusive) cannot be had any more: retention or damage. */
     void (*gap)(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
