@@ -160,7 +160,7 @@ static void put_payload(struct out *o, const struct msg *m)
     }
 }
 
-enum status message_json_put(struct buf *buf, uint32_t epoch, const struct msg *m)
+enum status message_json_put(struct buf *buf, uint32_t epoch, const struct msg *m, bool retained)
 {
     struct out o = {.buf = buf, .status = ST_OK};
     struct slice type;
@@ -181,6 +181,8 @@ enum status message_json_put(struct buf *buf, uint32_t epoch, const struct msg *
     if (m->props_len > 0)
         put_props(&o, msg_props(m));
     put_payload(&o, m);
+    if (retained)
+        put_literal(&o, ",\"retained\":true");
     put_literal(&o, "}");
     return o.status;
 }

@@ -99,6 +99,7 @@ static enum status create_loop(struct node *n, unsigned index)
         .read_bytes = 64 * 1024,
         .topic = {.bytes_max = (uint32_t)s->limit_topic_bytes, .levels_max = (uint32_t)s->limit_topic_levels},
     };
+    struct retained_limits retained = {.count_max = s->limit_retained, .bytes_max = s->limit_retained_bytes};
     l->node = n;
     l->edge.metrics = metrics_register();
     l->edge.facts = &n->facts;
@@ -108,7 +109,7 @@ static enum status create_loop(struct node *n, unsigned index)
         st = courier_create(l->edge.loop, &l->courier);
     if (st == ST_OK)
         st = shard_group_create(l->courier, topic_log_local(n->store), l->edge.metrics, n->loop_count,
-                                &l->shards);
+                                &retained, &l->shards);
     if (st == ST_OK)
         st = hub_create(l->courier, &n->map, l->edge.metrics, &limits, &l->edge.hub);
     if (st == ST_OK)
@@ -136,6 +137,17 @@ static enum status introduce_loops(struct node *n)
         }
         shard_group_start(n->loops[i].shards);
         courier_start(n->loops[i].courier);
+    }
+    return ST_OK;
+}
+
+/* Before anybody can publish or subscribe, the shards know what the log says. */
+static enum status fold_lanes(struct node *n)
+{
+    for (unsigned lane = 0; lane < n->map.lane_count; lane++) {
+        enum status st = shard_fold(n->map.lanes[lane].shard);
+        if (st != ST_OK)
+            return st;
     }
     return ST_OK;
 }
@@ -236,6 +248,8 @@ enum status node_create(const struct settings *settings, struct node **out, stru
         st = create_loop(n, i);
     if (st == ST_OK)
         st = introduce_loops(n);
+    if (st == ST_OK)
+        st = fold_lanes(n);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
         st = open_doors(n, i, error);
     if (st != ST_OK) {

@@ -86,6 +86,10 @@ static const struct config_option options[] = {
     {"limit.history_count", CONFIG_UINT, AT(limit_history_count), "1000", NULL, 1, STORE_READ_COUNT_MAX,
      "Messages of one page of history"},
 
+    {"limit.retained", CONFIG_UINT, AT(limit_retained), "1000000", NULL, 0, 0,
+     "Retained messages of a partition; above, publishing another topic with RETAIN is refused"},
+    {"limit.retained_bytes", CONFIG_BYTES, AT(limit_retained_bytes), "256M", NULL, 0, 0, "Memory of those"},
+
     {"out.bytes_max", CONFIG_BYTES, AT(out_bytes_max), "1M", NULL, 4096, UINT64_C(1) << 30,
      "Unsent bytes of one connection; above, its subscriptions become cursors (MQTT QoS 0: messages are "
      "dropped and counted)"},

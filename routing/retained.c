@@ -1,6 +1,7 @@
-/* Two views of the same entries: a hash table by topic, and a row in the order of offsets. A message that is folded in
- * always has the greatest offset so far, so the row only grows at its end; what it replaces leaves a hole, and when half
- * of the row is holes it is closed up. A walk finds its place in the row by bisection. */
+/* Two views of the same entries: a hash table by topic, and a row in the order of offsets. A message that is
+ * folded in always has the greatest offset so far, so the row only grows at its end; what it replaces leaves
+ * a hole, and when half of the row is holes it is closed up. A walk finds its place in the row by bisection.
+ */
 #include "routing/retained.h"
 
 #include "core/hash.h"
@@ -18,7 +19,7 @@ struct retained {
     struct row_entry {
         uint64_t offset;
         struct msg *msg; /* the table's; NULL: a hole */
-    } *row;
+    } * row;
     uint64_t row_len, row_cap, holes;
 };
 
@@ -189,12 +190,14 @@ struct msg *retained_get(const struct retained *r, struct slice topic)
     return r->slot_count == 0 ? NULL : r->slots[slot_of(r, topic, hash64(topic))];
 }
 
-uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to, bool (*wants)(void *ctx, struct slice topic),
-                       void *ctx, uint64_t now_ms, struct msg **msgs, uint32_t most, uint64_t *next)
+uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to,
+                       bool (*wants)(void *ctx, struct slice topic), void *ctx, uint64_t now_ms,
+                       struct msg **msgs, uint32_t most, uint64_t *next)
 {
     uint32_t found = 0;
     uint64_t i = row_find(r, from);
-    for (unsigned seen = 0; i < r->row_len && r->row[i].offset < to && found < most && seen < RETAINED_STEP; i++, seen++) {
+    for (unsigned seen = 0; i < r->row_len && r->row[i].offset < to && found < most && seen < RETAINED_STEP;
+         i++, seen++) {
         struct msg *m = r->row[i].msg;
         if (!m || (wants && !wants(ctx, msg_topic(m))))
             continue;

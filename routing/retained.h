@@ -1,11 +1,11 @@
 /* Retained messages of one lane: the newest message of each topic that was published with RETAIN (MQTT 5.0,
- * 3.3.1.3). A fold over the lane's records and nothing else: a message with RETAIN replaces, one with an empty payload
- * removes. So every replica has the same, and dropping it costs a scan at start.
+ * 3.3.1.3). A fold over the lane's records and nothing else: a message with RETAIN replaces, one with an
+ * empty payload removes. So every replica has the same, and dropping it costs a scan at start.
  *
- * Messages are kept in memory (one reference each), bounded by count and bytes. They are walked in the order of their
- * offsets, in steps: a subscription at activation offset `a` gets those below a; a topic whose message has been
- * replaced at or above a is not there any more, because that one comes live (ARCHITECTURE.md 4).
- * Owning loop only. */
+ * Messages are kept in memory (one reference each), bounded by count and bytes. They are walked in the order
+ * of their offsets, in steps: a subscription at activation offset `a` gets those below a; a topic whose
+ * message has been replaced at or above a is not there any more, because that one comes live (ARCHITECTURE.md
+ * 4). Owning loop only. */
 #ifndef TG_ROUTING_RETAINED_H
 #define TG_ROUTING_RETAINED_H
 
@@ -20,10 +20,11 @@ struct retained_limits {
 enum status retained_create(const struct retained_limits *limits, struct retained **out) MUST_CHECK;
 void retained_destroy(struct retained *r); /* NULL is allowed */
 
-/* Is there room for `m`, were it folded in? Ask before it is appended: the fold itself refuses nothing, since what
- * is in the log is true. */
+/* Is there room for `m`, were it folded in? Ask before it is appended: the fold itself refuses nothing, since
+ * what is in the log is true. */
 bool retained_has_room(const struct retained *r, const struct msg *m);
-/* Folds in a message with RETAIN, in offset order; takes its own reference. ST_NO_MEMORY: the state is what it was. */
+/* Folds in a message with RETAIN, in offset order; takes its own reference. ST_NO_MEMORY: the state is what
+ * it was. */
 enum status retained_fold(struct retained *r, struct msg *m) MUST_CHECK;
 
 uint64_t retained_count(const struct retained *r);
@@ -32,10 +33,11 @@ uint64_t retained_bytes(const struct retained *r);
 struct msg *retained_get(const struct retained *r, struct slice topic);
 
 /* One step of a walk over messages with from <= offset < to whose topic is wanted: looks at no more than
- * RETAINED_STEP of them. References into msgs[] (at most `most`; NULL: they are only counted); *next is where to go on, == to at the end. Expired
- * ones (`now_ms`) are passed over. */
+ * RETAINED_STEP of them. References into msgs[] (at most `most`; NULL: they are only counted); *next is where
+ * to go on, == to at the end. Expired ones (`now_ms`) are passed over. */
 enum { RETAINED_STEP = 2048 };
-uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to, bool (*wants)(void *ctx, struct slice topic),
-                       void *ctx, uint64_t now_ms, struct msg **msgs, uint32_t most, uint64_t *next);
+uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to,
+                       bool (*wants)(void *ctx, struct slice topic), void *ctx, uint64_t now_ms,
+                       struct msg **msgs, uint32_t most, uint64_t *next);
 
 #endif

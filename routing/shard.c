@@ -179,7 +179,7 @@ void shard_publish(struct shard *s, struct publish *p)
         if (p->wait) {
             shard_answer_publish(s, p, st);
         } else {
-            metric_add(s->group->metrics, M_REFUSED_UNAVAILABLE, 1);
+            metric_add(s->group->metrics, st == ST_QUOTA ? M_REFUSED_QUOTA : M_REFUSED_UNAVAILABLE, 1);
             publish_free(p);
         }
         return;
@@ -237,7 +237,8 @@ void shard_attach(struct shard *s, struct attach *a)
     a->next = s->group->log.ops->next(s->group->log.ctx, s->lane);
     a->first = s->group->log.ops->first(s->group->log.ctx, s->lane);
     bool literal = topic_filter_literal(a->filter);
-    a->has_retained = literal ? retained_get(s->retained, a->filter) != NULL : retained_count(s->retained) > 0;
+    a->has_retained =
+        literal ? retained_get(s->retained, a->filter) != NULL : retained_count(s->retained) > 0;
     a->mail.on_arrival = attach_arrived_home;
     courier_send(s->group->courier, a->home, &a->mail);
 }
@@ -325,8 +326,8 @@ static void shard_read_retained(struct shard *s, struct read *r)
         sr->found = there;
         return;
     }
-    sr->found = retained_walk(s->retained, sr->from, sr->to, sr->wants, sr->wants_ctx, shard_wall_ms(s), sr->msgs,
-                              sr->count_max, &sr->next);
+    sr->found = retained_walk(s->retained, sr->from, sr->to, sr->wants, sr->wants_ctx, shard_wall_ms(s),
+                              sr->msgs, sr->count_max, &sr->next);
 }
 
 void shard_read(struct shard *s, struct read *r)

@@ -168,7 +168,7 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m)
         enum status st = shard_publish_lazy(h->map->lanes[lane].shard, m);
         msg_unref(m);
         if (st != ST_OK)
-            metric_add(h->metrics, M_REFUSED_UNAVAILABLE, 1);
+            metric_add(h->metrics, st == ST_QUOTA ? M_REFUSED_QUOTA : M_REFUSED_UNAVAILABLE, 1);
         return st;
     }
     struct publish *p;

@@ -51,8 +51,8 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m);
  * on_read and owner are set by the caller, who keeps r and the topic's bytes until on_read. */
 void hub_read(struct hub *h, struct read *r);
 
-/* A step of a walk over the retained messages of one lane (letters.h, READ with `retained`). r->store.lane, topic or
- * wants, from, to, count_max, on_read and owner are set by the caller. */
+/* A step of a walk over the retained messages of one lane (letters.h, READ with `retained`). r->store.lane,
+ * topic or wants, from, to, count_max, on_read and owner are set by the caller. */
 void hub_read_retained(struct hub *h, struct read *r);
 
 /* --- sessions ----------------------------------------------------------------------------------- */

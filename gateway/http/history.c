@@ -136,7 +136,7 @@ static bool page_put(struct page *p, const struct msg *m, bool first)
     size_t before = text->len;
     enum status st = first ? ST_OK : buf_put_byte(text, ',');
     if (st == ST_OK)
-        st = message_json_put(text, p->api->edge->facts->epoch, m);
+        st = message_json_put(text, p->api->edge->facts->epoch, m, false);
     uint64_t need = text->len + PAGE_END_BYTES, kept = p->request->kept_bytes;
     if (st == ST_OK && (need <= kept || request_keep(p->request, need - kept)))
         return true;

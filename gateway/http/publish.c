@@ -33,8 +33,6 @@ static const char *unsupported_part(const struct request *r)
                "?topic=";
     if (head_has(h, HEAD_IDEMPOTENCY_KEY))
         return "Idempotency-Key is not in this build";
-    if (head_has(h, HEAD_RETAIN))
-        return "Tidegate-Retain is not in this build";
     if (head_has(h, HEAD_DELIVER_AT))
         return "Tidegate-Deliver-At is not in this build";
     if (head_has(h, HEAD_CE_SPECVERSION) ||
@@ -55,14 +53,16 @@ static const char *bad_part(struct request *r)
 {
     const struct head *h = &r->head;
     if (h->unknown_tidegate)
-        return "there is no such Tidegate-* header field; there are Tidegate-Key, Tidegate-Ttl-Ms and "
-               "Tidegate-Wait";
+        return "there is no such Tidegate-* header field; there are Tidegate-Key, Tidegate-Ttl-Ms, "
+               "Tidegate-Retain and Tidegate-Wait";
     if (h->fields[HEAD_CONTENT_TYPE].len > TYPE_BYTES_MAX || !utf8_valid_mqtt(h->fields[HEAD_CONTENT_TYPE]))
         return "Content-Type must be UTF-8 of at most 1,024 bytes";
     if (h->fields[HEAD_KEY].len > r->api->topic.bytes_max || !utf8_valid_mqtt(h->fields[HEAD_KEY]))
         return "Tidegate-Key must be UTF-8, no longer than a topic may be";
     if (head_has(h, HEAD_TTL_MS) && !read_number(h->fields[HEAD_TTL_MS], &r->publish.ttl_ms))
         return "Tidegate-Ttl-Ms must be an integer from 1 to 2^53-1";
+    if (head_has(h, HEAD_RETAIN) && !is(h->fields[HEAD_RETAIN], "1") && !is(h->fields[HEAD_RETAIN], "0"))
+        return "Tidegate-Retain can be 1 or 0";
     if (!read_wait(r))
         return "Tidegate-Wait can be accepted or durable";
     return NULL;
@@ -165,6 +165,8 @@ static enum status make_msg(struct request *r, struct msg **out)
     m->content = (uint8_t)content;
     m->qos = 1;
     m->flags = type.len > 0 ? MSG_TYPE_GIVEN : 0;
+    if (is(r->head.fields[HEAD_RETAIN], "1"))
+        m->flags |= MSG_RETAIN;
     m->expires_ms = r->publish.ttl_ms > 0 ? loop_wall_ms(loop) + r->publish.ttl_ms : 0;
     m->accepted_ns = clock_mono_ns(loop_clock(loop));
     *out = m;
@@ -202,6 +204,10 @@ static void reply_refused(struct request *r, enum status status)
                                             .code = "storage_full",
                                             .detail = "the disk is full",
                                             .retry_ms = RETRY_MS});
+    else if (status == ST_QUOTA)
+        request_refuse(r, &(struct problem){.status = 503,
+                                            .code = "quota_exceeded",
+                                            .detail = "limit.retained or limit.retained_bytes is reached"});
     else
         request_unavailable(r, "the log does not take it now; nothing was stored");
 }

@@ -100,9 +100,8 @@ static void connect_send_connack(struct mqtt_conn *c)
     const struct settings *s = c->door->edge->settings;
     struct mqtt_packet p = {.type = MQTT_CONNACK};
     struct mqtt_props *props = &p.connack.props;
-    props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_QOS | MQTT_HAS_RETAIN_AVAILABLE |
-                     MQTT_HAS_MAXIMUM_PACKET_SIZE | MQTT_HAS_SUBSCRIPTION_ID_AVAILABLE |
-                     MQTT_HAS_SHARED_AVAILABLE;
+    props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_QOS | MQTT_HAS_MAXIMUM_PACKET_SIZE |
+                     MQTT_HAS_SUBSCRIPTION_ID_AVAILABLE | MQTT_HAS_SHARED_AVAILABLE;
     props->receive_maximum = (uint16_t)s->limit_publish_open;
     props->maximum_qos = 1;
     props->maximum_packet_bytes = c->door->packet_bytes_max;

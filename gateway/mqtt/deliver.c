@@ -110,7 +110,14 @@ static size_t header_bytes(struct slice frame)
     return n + 1;
 }
 
-static enum status deliver_qos0(struct mqtt_conn *c, struct delivery *d, struct slice frame)
+/* RETAIN of the packet (3.3.1.3): 1 for a retained message that a new subscription brings, else 0, or as
+ * published when the subscription asked for that. */
+static bool retain_flag(const struct subscription *sub, const struct delivery *d)
+{
+    return d->retained || (subscription_options_of(sub)->retain_as_published && (d->msg->flags & MSG_RETAIN));
+}
+
+static enum status deliver_qos0(struct mqtt_conn *c, struct delivery *d, struct slice frame, bool retain)
 {
     if (!mqtt_conn_has_room(c, frame.len)) {
         if (!d->live)
@@ -118,10 +125,17 @@ static enum status deliver_qos0(struct mqtt_conn *c, struct delivery *d, struct 
         metric_add(c->door->edge->metrics, M_DROPPED_QUEUE_FULL, 1);
         return ST_FULL;
     }
-    return outq_put_span(&c->out, frame) == ST_OK ? ST_OK : ST_AGAIN;
+    if (!retain)
+        return outq_put_span(&c->out, frame) == ST_OK ? ST_OK : ST_AGAIN;
+    uint8_t *place = outq_reserve(&c->out, frame.len); /* the shared bytes are those of RETAIN 0 */
+    if (!place)
+        return ST_AGAIN;
+    memcpy(place, frame.data, frame.len);
+    place[0] |= 0x01;
+    return ST_OK;
 }
 
-static enum status deliver_qos1(struct mqtt_conn *c, struct delivery *d, struct slice frame)
+static enum status deliver_qos1(struct mqtt_conn *c, struct delivery *d, struct slice frame, bool retain)
 {
     uint16_t id;
     if (!mqtt_conn_has_room(c, frame.len) || window_take(&c->window, &id) != ST_OK)
@@ -133,6 +147,7 @@ static enum status deliver_qos1(struct mqtt_conn *c, struct delivery *d, struct 
         return ST_AGAIN;
     }
     memcpy(place, frame.data, frame.len);
+    place[0] |= retain;
     place += id_place(d->msg, header_bytes(frame));
     place[0] = (uint8_t)(id >> 8);
     place[1] = (uint8_t)id;
@@ -170,7 +185,8 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
         metric_add(e->metrics, M_DROPPED_TOO_LARGE, 1);
         return ST_FULL;
     }
-    enum status st = qos1 ? deliver_qos1(c, d, frame) : deliver_qos0(c, d, frame);
+    bool retain = retain_flag(sub, d);
+    enum status st = qos1 ? deliver_qos1(c, d, frame, retain) : deliver_qos0(c, d, frame, retain);
     if (st == ST_OK) {
         metric_add(e->metrics, M_DELIVERED_MQTT, 1);
         mqtt_conn_dirty(c);

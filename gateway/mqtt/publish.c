@@ -83,6 +83,7 @@ static uint8_t reason_of(enum status status)
     case ST_OK:
         return MQTT_RC_SUCCESS;
     case ST_FULL:
+    case ST_QUOTA:
     case ST_NO_SPACE:
         return MQTT_RC_QUOTA_EXCEEDED;
     default:
@@ -115,8 +116,6 @@ static void on_published(struct publish *p)
 static uint8_t publish_violation(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
 {
     *why = M_REFUSED_UNSUPPORTED;
-    if (p->retain)
-        return MQTT_RC_RETAIN_NOT_SUPPORTED;
     if (p->qos == 2)
         return MQTT_RC_QOS_NOT_SUPPORTED;
     *why = M_REFUSED_INVALID;
@@ -245,7 +244,7 @@ static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publis
     m->flags =
         (uint8_t)(((p->props.present & MQTT_HAS_PAYLOAD_FORMAT) && p->props.payload_format ? MSG_PFI_UTF8
                                                                                            : 0) |
-                  (type.len > 0 ? MSG_TYPE_GIVEN : 0));
+                  (type.len > 0 ? MSG_TYPE_GIVEN : 0) | (p->retain ? MSG_RETAIN : 0));
     if (p->props.present & MQTT_HAS_MESSAGE_EXPIRY)
         m->expires_ms = loop_wall_ms(e->loop) + (uint64_t)p->props.message_expiry_s * 1000;
     m->origin = session_id(c->session);

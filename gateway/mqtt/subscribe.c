@@ -120,6 +120,8 @@ static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_reques
     o->no_local = r->no_local;
     o->retain_as_published = r->retain_as_published;
     struct subscription *old = session_find(c->session, r->filter);
+    /* 3.8.3.1, Retain Handling: 0 always, 1 only if the subscription is new, 2 never. */
+    o->retained = r->retain_handling == 0 || (r->retain_handling == 1 && !old);
     if (old)
         suback_let_go(old);
     pending->waiting++;

@@ -17,6 +17,9 @@ static void on_published(struct publish *p)
         case ST_NO_SPACE:
             serve_error(c, id, "storage_full", "the disk is full");
             break;
+        case ST_QUOTA:
+            serve_error(c, id, "quota_exceeded", "limit.retained or limit.retained_bytes is reached");
+            break;
         default:
             serve_later(c, id, "unavailable", "the log does not take it now");
         }
@@ -49,7 +52,7 @@ static enum status serve_make_msg(struct conn *c, const struct ws_request *r, st
         return st;
     m->content = (uint8_t)classes[r->payload_kind];
     m->qos = 1;
-    m->flags = MSG_TYPE_GIVEN;
+    m->flags = (uint8_t)(MSG_TYPE_GIVEN | (r->retain ? MSG_RETAIN : 0));
     m->expires_ms = r->has_ttl ? loop_wall_ms(c->door->loop) + r->ttl_ms : 0;
     m->origin = session_id(c->session);
     m->accepted_ns = c->read_ns;

@@ -65,15 +65,16 @@ static struct out begin(struct buf *buf, struct ws_id id)
     return o;
 }
 
-static void put_message(struct out *o, uint32_t epoch, const struct msg *m)
+static void put_message(struct out *o, uint32_t epoch, const struct msg *m, bool retained)
 {
     if (o->status == ST_OK)
-        o->status = message_json_put(o->buf, epoch, m);
+        o->status = message_json_put(o->buf, epoch, m, retained);
 }
 
 /* --- deliveries --------------------------------------------------------------------------------- */
 
-enum status ws_put_delivery(struct buf *buf, uint32_t epoch, const struct msg *m, const struct slice *filter)
+enum status ws_put_delivery(struct buf *buf, uint32_t epoch, const struct msg *m, bool retained,
+                            const struct slice *filter)
 {
     struct out o = {.buf = buf, .status = ST_OK};
     put_literal(&o, "{");
@@ -83,7 +84,7 @@ enum status ws_put_delivery(struct buf *buf, uint32_t epoch, const struct msg *m
         put_literal(&o, ",");
     }
     put_literal(&o, "\"msg\":");
-    put_message(&o, epoch, m);
+    put_message(&o, epoch, m, retained);
     put_literal(&o, "}");
     return o.status;
 }
@@ -100,7 +101,7 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     put_literal(&o, ",\"max_bytes\":");
     put_number(&o, h->max_bytes);
     put_literal(&o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"from.earliest\",\"from.after\","
-                    "\"mode.all\",\"key\",\"ttl\"]}}");
+                    "\"mode.all\",\"key\",\"ttl\",\"retain\"]}}");
     return o.status;
 }
 
@@ -157,7 +158,7 @@ enum status ws_put_page(struct buf *buf, struct ws_id id, struct slice topic, ui
     for (uint64_t i = 0; i < count && o.status == ST_OK; i++) {
         if (i > 0)
             put_literal(&o, ",");
-        put_message(&o, epoch, msgs[i]);
+        put_message(&o, epoch, msgs[i], false);
     }
     put_literal(&o, "],\"next\":");
     put_bookmark(&o, epoch, next);

@@ -13,7 +13,7 @@ struct ws_id {
 };
 
 /* {"msg":<object>}, or {"sub":"<filter>","msg":<object>} when the filter is not the topic. */
-enum status ws_put_delivery(struct buf *out, uint32_t epoch, const struct msg *m,
+enum status ws_put_delivery(struct buf *out, uint32_t epoch, const struct msg *m, bool retained,
                             const struct slice *filter) MUST_CHECK;
 
 struct ws_hello {

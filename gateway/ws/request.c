@@ -135,7 +135,9 @@ static void read_ack(struct parse *p, struct json_value v)
 
 static void read_retain(struct parse *p, struct json_value v)
 {
-    unless_false(p, v, "retained messages are not in this build");
+    if (v.type != JSON_IS_TRUE && v.type != JSON_IS_FALSE)
+        bad(p->r, "true or false is wanted");
+    p->r->retain = v.type == JSON_IS_TRUE;
 }
 
 static void read_inbox(struct parse *p, struct json_value v)
@@ -143,11 +145,11 @@ static void read_inbox(struct parse *p, struct json_value v)
     unless_false(p, v, "inboxes are not in this build");
 }
 
-/* There are no retained messages, so both values ask for the same. */
 static void read_retained(struct parse *p, struct json_value v)
 {
     if (v.type != JSON_IS_TRUE && v.type != JSON_IS_FALSE)
         bad(p->r, "true or false is wanted");
+    p->r->not_retained = v.type == JSON_IS_FALSE;
 }
 
 static void read_refused(struct parse *p, struct json_value v)

@@ -39,6 +39,8 @@ struct ws_request {
     enum ws_payload payload_kind; /* pub */
     struct slice payload; /* JSON as written, text and binary decoded */
     struct slice key, type;
+    bool retain; /* pub */
+    bool not_retained; /* sub: without the retained messages */
     bool has_ttl;
     uint64_t ttl_ms;
     bool has_max;

@@ -12,7 +12,6 @@ struct subscribing {
     struct list link; /* conn->subscribing */
     struct subscription *subscription;
     struct ws_id id;
-    bool live; /* from now on: `live` follows the answer at once */
     size_t gap_len; /* a position of another epoch, for the gap to be told */
     uint8_t gap_from[];
 };
@@ -25,7 +24,7 @@ static enum status serve_make_wire(struct web_door *d, struct delivery *delivery
 {
     struct buf *scratch = &d->scratch;
     buf_clear(scratch);
-    enum status st = ws_put_delivery(scratch, d->epoch, delivery->msg, filter);
+    enum status st = ws_put_delivery(scratch, d->epoch, delivery->msg, delivery->retained, filter);
     if (st != ST_OK)
         return st;
     size_t header = ws_header_bytes(scratch->len);
@@ -92,8 +91,6 @@ static void on_subscribed(void *conn, struct subscription *sub, const struct pla
         serve_put(c, ws_put_subscribed(scratch, s->id, filter, c->door->epoch, at, replay));
     if (s->gap_len > 0)
         serve_put(c, ws_put_gap_from(scratch, filter, slice_of(s->gap_from, s->gap_len), "epoch"));
-    if (s->live)
-        serve_put(c, ws_put_live(scratch, filter, c->door->epoch, at));
     drop_subscribing(s);
 }
 
@@ -148,7 +145,8 @@ static void serve_supersede(struct conn *c, struct subscribing *s, const char *d
 static void serve_subscribe(struct conn *c, const struct ws_request *r, const struct place *after,
                             struct slice stranger)
 {
-    struct subscription_options o = {.qos = 1, .retain_as_published = true, .after = after};
+    struct subscription_options o = {
+        .qos = 1, .retain_as_published = true, .retained = !r->not_retained, .after = after};
     o.start = r->start == WS_START_LIVE ? START_LIVE : after ? START_AFTER : START_EARLIEST;
     struct subscribing *s = calloc(1, sizeof *s + stranger.len);
     if (!s) {
@@ -157,7 +155,6 @@ static void serve_subscribe(struct conn *c, const struct ws_request *r, const st
     }
     list_init(&s->link);
     s->id = serve_id(r);
-    s->live = r->start == WS_START_LIVE;
     s->gap_len = stranger.len;
     if (stranger.len > 0)
         memcpy(s->gap_from, stranger.data, stranger.len);
