@@ -78,7 +78,7 @@ struct read {
     uint16_t home;
     bool want_live; /* the asker is a cursor that wants to go live; else a page of history */
     bool retained; /* walks the retained messages with from <= offset < to instead of the records; answers
-                      after a bounded number of them: go on at `next` while that is below `to` */
+                      after a bounded number of them: go on at `next` while that is below `end` */
     bool live; /* answer */
     void *shard; /* where it goes, while it travels to another loop */
     void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */

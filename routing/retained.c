@@ -18,9 +18,12 @@ struct retained {
     uint64_t slot_count;
     struct row_entry {
         uint64_t offset;
+        uint64_t expires_ms; /* the message's, 0 = never: looking for what has expired touches only the row */
         struct msg *msg; /* the table's; NULL: a hole */
     } * row;
     uint64_t row_len, row_cap, holes;
+    uint64_t expiring; /* entries with expires_ms */
+    uint64_t swept; /* retained_expire goes on at this offset */
 };
 
 static uint64_t cost(const struct msg *m)
@@ -142,7 +145,14 @@ static void retained_drop(struct retained *r, uint64_t slot)
     slot_clear(r, slot);
     r->count--;
     r->bytes -= cost(old);
+    r->expiring -= old->expires_ms != 0;
     msg_unref(old);
+}
+
+static void row_tidy(struct retained *r)
+{
+    if (r->holes > ROW_FIRST && r->holes * 2 > r->row_len)
+        row_close_up(r);
 }
 
 bool retained_has_room(const struct retained *r, const struct msg *m)
@@ -166,12 +176,12 @@ enum status retained_fold(struct retained *r, struct msg *m)
     }
     if (m->payload_len > 0) {
         r->slots[slot] = msg_ref(m);
-        r->row[r->row_len++] = (struct row_entry){m->offset, m};
+        r->row[r->row_len++] = (struct row_entry){m->offset, m->expires_ms, m};
         r->count++;
         r->bytes += cost(m);
+        r->expiring += m->expires_ms != 0;
     }
-    if (r->holes > ROW_FIRST && r->holes * 2 > r->row_len)
-        row_close_up(r);
+    row_tidy(r);
     return ST_OK;
 }
 
@@ -190,25 +200,53 @@ struct msg *retained_get(const struct retained *r, struct slice topic)
     return r->slot_count == 0 ? NULL : r->slots[slot_of(r, topic, hash64(topic))];
 }
 
+static bool has_expired(const struct row_entry *e, uint64_t now_ms)
+{
+    return e->expires_ms != 0 && now_ms >= e->expires_ms;
+}
+
+static void row_drop(struct retained *r, const struct row_entry *e)
+{
+    retained_drop(r, slot_of(r, msg_topic(e->msg), e->msg->topic_hash));
+}
+
 uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to,
                        bool (*wants)(void *ctx, struct slice topic), void *ctx, uint64_t now_ms,
                        struct msg **msgs, uint32_t most, uint64_t *next)
 {
     uint32_t found = 0;
     uint64_t i = row_find(r, from);
-    for (unsigned seen = 0; i < r->row_len && r->row[i].offset < to && found < most && seen < RETAINED_STEP;
-         i++, seen++) {
-        struct msg *m = r->row[i].msg;
-        if (!m || (wants && !wants(ctx, msg_topic(m))))
+    for (unsigned seen = 0; i < r->row_len && r->row[i].offset < to && seen < RETAINED_STEP; i++, seen++) {
+        const struct row_entry *e = &r->row[i];
+        if (msgs && found == most)
+            break;
+        if (e->msg && has_expired(e, now_ms))
+            row_drop(r, e);
+        if (!e->msg || (wants && !wants(ctx, msg_topic(e->msg))))
             continue;
-        if (m->expires_ms && now_ms >= m->expires_ms) { /* nobody gets it any more: it need not be kept */
-            retained_drop(r, slot_of(r, msg_topic(m), m->topic_hash));
-            continue;
-        }
         if (msgs)
-            msgs[found] = msg_ref(m);
+            msgs[found] = msg_ref(e->msg);
         found++;
     }
-    *next = i < r->row_len && r->row[i].offset < to ? r->row[i].offset : to;
+    *next = i < r->row_len && r->row[i].offset < to ? r->row[i].offset : from > to ? from : to;
     return found;
+}
+
+uint64_t retained_expiring(const struct retained *r)
+{
+    return r->expiring;
+}
+
+bool retained_expire(struct retained *r, uint64_t now_ms)
+{
+    uint64_t i = row_find(r, r->swept);
+    if (r->expiring == 0)
+        i = r->row_len;
+    for (unsigned seen = 0; i < r->row_len && seen < RETAINED_STEP; i++, seen++)
+        if (r->row[i].msg && has_expired(&r->row[i], now_ms))
+            row_drop(r, &r->row[i]);
+    bool end = i == r->row_len;
+    r->swept = end ? 0 : r->row[i].offset;
+    row_tidy(r);
+    return end;
 }

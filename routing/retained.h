@@ -5,7 +5,8 @@
  * Messages are kept in memory (one reference each), bounded by count and bytes. They are walked in the order
  * of their offsets, in steps: a subscription at activation offset `a` gets those below a; a topic whose
  * message has been replaced at or above a is not there any more, because that one comes live (ARCHITECTURE.md
- * 4). Owning loop only. */
+ * 4). What has expired is as good as not there; that it is let go now or later nobody can tell but by the
+ * count. Owning loop only. */
 #ifndef TG_ROUTING_RETAINED_H
 #define TG_ROUTING_RETAINED_H
 
@@ -33,11 +34,18 @@ uint64_t retained_bytes(const struct retained *r);
 struct msg *retained_get(const struct retained *r, struct slice topic);
 
 /* One step of a walk over messages with from <= offset < to whose topic is wanted: looks at no more than
- * RETAINED_STEP of them. References into msgs[] (at most `most`; NULL: they are only counted); *next is where
- * to go on, == to at the end. Expired ones (`now_ms`) are passed over. */
+ * RETAINED_STEP of them. References into msgs[] (at most `most`; NULL: they are only counted, any number);
+ * *next is where to go on, >= to at the end. Expired ones (`now_ms`) are passed over and let go. */
 enum { RETAINED_STEP = 2048 };
 uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to,
                        bool (*wants)(void *ctx, struct slice topic), void *ctx, uint64_t now_ms,
                        struct msg **msgs, uint32_t most, uint64_t *next);
+
+/* Messages that will expire some time: while there are any, retained_expire wants to be called now and then.
+ */
+uint64_t retained_expiring(const struct retained *r);
+/* One step of letting go what has expired, so that it does not count against the limits: looks at no more
+ * than RETAINED_STEP, from where the last step stopped, round and round. True: it has come to the end. */
+bool retained_expire(struct retained *r, uint64_t now_ms);
 
 #endif

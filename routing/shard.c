@@ -12,6 +12,7 @@
  * PUBLISHes that wait are answered in offset order, because the log's durable mark only moves forward. */
 #include "routing/shard.h"
 
+#include "core/logging.h"
 #include "core/pool.h"
 #include "routing/filter_table.h"
 #include "routing/topic.h"
@@ -35,6 +36,7 @@ struct shard {
     size_t interest_count;
     struct run *open[LOOPS_MAX];
     struct retained *retained;
+    struct timer sweep; /* armed while some retained message will expire */
 };
 
 struct shard_group {
@@ -136,23 +138,68 @@ static void shard_answer_publish(struct shard *s, struct publish *p, enum status
     courier_send(s->group->courier, p->home, &p->mail);
 }
 
-/* The gauges of retained messages follow a change of the state. */
+/* --- retained messages -------------------------------------------------------------------------- */
+
+/* 488 steps go round a million messages: what has expired counts for 11 s at most, and a step is short. */
+enum { SWEEP_STEP_MS = 20, SWEEP_REST_MS = 1000 };
+
+static uint64_t shard_wall_ms(const struct shard *s)
+{
+    return loop_wall_ms(courier_loop(s->group->courier));
+}
+
+/* The gauges follow what has changed since they were told `count` and `bytes`. */
+static void retained_changed(struct shard *s, uint64_t count, uint64_t bytes)
+{
+    metric_add(s->group->metrics, M_RETAINED, retained_count(s->retained) - count);
+    metric_add(s->group->metrics, M_RETAINED_BYTES, retained_bytes(s->retained) - bytes);
+}
+
+static void shard_sweep_later(struct shard *s, uint64_t ms)
+{
+    struct loop *loop = courier_loop(s->group->courier);
+    timer_arm(loop_timers(loop), &s->sweep, loop_now_ms(loop) + ms);
+}
+
+static bool shard_sweep(struct shard *s)
+{
+    uint64_t count = retained_count(s->retained), bytes = retained_bytes(s->retained);
+    bool end = retained_expire(s->retained, shard_wall_ms(s));
+    retained_changed(s, count, bytes);
+    return end;
+}
+
+static void on_sweep(struct timer *t)
+{
+    struct shard *s = LIST_OF(t, struct shard, sweep);
+    bool end = shard_sweep(s);
+    if (retained_expiring(s->retained) > 0)
+        shard_sweep_later(s, end ? SWEEP_REST_MS : SWEEP_STEP_MS);
+}
+
 static void shard_fold_retained(struct shard *s, struct msg *m)
 {
-    struct metrics *metrics = s->group->metrics;
-    metric_sub(metrics, M_RETAINED, retained_count(s->retained));
-    metric_sub(metrics, M_RETAINED_BYTES, retained_bytes(s->retained));
+    uint64_t count = retained_count(s->retained), bytes = retained_bytes(s->retained);
     if (retained_fold(s->retained, m) != ST_OK)
         abort(); /* it is in the log: a shard that does not know it would tell subscribers wrongly */
-    metric_add(metrics, M_RETAINED, retained_count(s->retained));
-    metric_add(metrics, M_RETAINED_BYTES, retained_bytes(s->retained));
+    retained_changed(s, count, bytes);
+    if (m->expires_ms && !timer_armed(&s->sweep))
+        shard_sweep_later(s, SWEEP_REST_MS);
+}
+
+static bool shard_has_room_to_retain(struct shard *s, const struct msg *m)
+{
+    if (retained_has_room(s->retained, m))
+        return true;
+    (void)shard_sweep(s); /* perhaps it is full of what has expired */
+    return retained_has_room(s->retained, m);
 }
 
 /* Appends, folds, offers. */
 static enum status shard_take(struct shard *s, struct msg *m, bool wait)
 {
     bool retain = m->flags & MSG_RETAIN;
-    if (retain && !retained_has_room(s->retained, m))
+    if (retain && !shard_has_room_to_retain(s, m))
         return ST_QUOTA;
     enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, wait);
     if (st != ST_OK)
@@ -299,35 +346,38 @@ static bool shard_read_recent(struct shard *s, struct read *r)
     return true;
 }
 
-static uint64_t shard_wall_ms(const struct shard *s)
+static bool shard_reads_topic(struct shard *s, struct store_read *sr)
 {
-    return loop_wall_ms(courier_loop(s->group->courier));
+    struct msg *m = retained_get(s->retained, sr->topic);
+    if (!m || m->offset < sr->from || m->offset >= sr->end ||
+        (m->expires_ms && shard_wall_ms(s) >= m->expires_ms))
+        return false;
+    if (sr->msgs)
+        sr->msgs[0] = msg_ref(m);
+    return true;
 }
 
 /* One step of a walk over retained messages. */
 static void shard_read_retained(struct shard *s, struct read *r)
 {
     struct store_read *sr = &r->store;
+    uint64_t end = s->group->log.ops->next(s->group->log.ctx, s->lane);
     sr->status = ST_OK;
+    sr->end = sr->to < end ? sr->to : end;
+    sr->next = sr->end > sr->from ? sr->end : sr->from;
     sr->found = 0;
-    sr->next = sr->to;
     sr->msgs = sr->count_only ? NULL : malloc(sr->count_max * sizeof(struct msg *));
     if (!sr->count_only && !sr->msgs) {
         sr->status = ST_NO_MEMORY;
         sr->next = sr->from;
-        return;
+    } else if (sr->topic.data) {
+        sr->found = shard_reads_topic(s, sr);
+    } else {
+        uint64_t count = retained_count(s->retained), bytes = retained_bytes(s->retained);
+        sr->found = retained_walk(s->retained, sr->from, sr->end, sr->wants, sr->wants_ctx, shard_wall_ms(s),
+                                  sr->msgs, sr->count_max, &sr->next);
+        retained_changed(s, count, bytes);
     }
-    if (sr->topic.data) {
-        struct msg *m = retained_get(s->retained, sr->topic);
-        bool there = m && m->offset >= sr->from && m->offset < sr->to &&
-                     (m->expires_ms == 0 || shard_wall_ms(s) < m->expires_ms);
-        if (there && sr->msgs)
-            sr->msgs[0] = msg_ref(m);
-        sr->found = there;
-        return;
-    }
-    sr->found = retained_walk(s->retained, sr->from, sr->to, sr->wants, sr->wants_ctx, shard_wall_ms(s),
-                              sr->msgs, sr->count_max, &sr->next);
 }
 
 void shard_read(struct shard *s, struct read *r)
@@ -336,7 +386,10 @@ void shard_read(struct shard *s, struct read *r)
     if (r->retained) {
         shard_read_retained(s, r);
         r->mail.on_arrival = read_arrived_home;
-        courier_send(s->group->courier, r->home, &r->mail);
+        if (r->store.next >= r->store.end)
+            courier_send(s->group->courier, r->home, &r->mail);
+        else /* by the mailbox, so by another turn: a walk over a million must not be one turn of the loop */
+            loop_post(r->store.home, &r->mail);
         return;
     }
     if (r->want_live && shard_read_recent(s, r)) {
@@ -418,6 +471,7 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     }
     s->group = g;
     s->lane = lane;
+    timer_init(&s->sweep, on_sweep);
     g->shards[g->shard_count++] = s;
     g->log.ops->bind(g->log.ctx, lane, courier_loop(g->courier), &events, g, g->metrics);
     *out = s;
@@ -469,6 +523,9 @@ enum status shard_fold(struct shard *s)
         fold_page(s, &f);
         if (f.read.status == ST_NO_MEMORY)
             return ST_NO_MEMORY;
+        if (f.read.status == ST_CORRUPT)
+            log_error("records cannot be read: what they retained is not known lane=%u from=%lu to=%lu",
+                      s->lane, (unsigned long)from, (unsigned long)f.read.next);
         for (uint64_t i = 0; i < f.read.found; i++) {
             shard_fold_retained(s, f.read.msgs[i]);
             msg_unref(f.read.msgs[i]);
@@ -492,6 +549,7 @@ void shard_destroy(struct shard *s)
     for (unsigned i = 0; i < s->group->loop_count; i++)
         if (s->open[i])
             run_unref(s->open[i]);
+    timer_cancel(loop_timers(courier_loop(s->group->courier)), &s->sweep);
     filter_table_destroy(s->interests);
     retained_destroy(s->retained);
     free(s);

@@ -34,7 +34,7 @@ void shard_group_start(struct shard_group *g);
 enum status shard_create(struct shard_group *g, unsigned lane, struct shard **out) MUST_CHECK;
 /* Start-up, once, on the thread that made the loop, before the loop runs: folds what the log holds into the
  * shard's state. Blocks until the lane has been read. ST_NO_MEMORY; damaged records are passed over and
- * counted. */
+ * logged. */
 enum status shard_fold(struct shard *s) MUST_CHECK;
 void shard_destroy(struct shard *s);
 

@@ -105,7 +105,7 @@ static void cursor_counted(struct read *r)
         return;
     }
     sub->behind->replay += r->store.status == ST_OK ? r->store.found : 0;
-    if (r->retained && r->store.status == ST_OK && r->store.next < r->store.to) {
+    if (r->retained && r->store.status == ST_OK && r->store.next < r->store.end) {
         r->store.from = r->store.next;
         subscription_letter_sent(sub);
         shard_map_read(cursor_hub(lc)->map, cursor_hub(lc)->courier, r);
@@ -271,7 +271,7 @@ static void cursor_has_read(struct read *r)
         cursor_tell_gap(lc, r->store.next, "damaged");
     else if (sub->session)
         room = cursor_offer(lc, r);
-    if (r->retained && room && lc->walk >= r->store.to)
+    if (r->retained && room && lc->walk >= r->store.end)
         lc->walking = false;
     read_release(r);
     subscription_letter_back(sub);

@@ -58,11 +58,13 @@ static enum status put_limits(struct buf *out, const struct settings *s)
     return buf_printf(out,
                       ",\"limits\":{\"message_bytes\":%lu,\"topic_bytes\":%lu,\"topic_levels\":%lu,"
                       "\"subscriptions\":%lu,\"inflight\":%lu,\"publish_open\":%lu,\"history_count\":%lu,"
+                      "\"retained\":%lu,\"retained_bytes\":%lu,"
                       "\"connections\":%lu,\"out_bytes\":%lu}",
                       (unsigned long)s->limit_message_bytes, (unsigned long)s->limit_topic_bytes,
                       (unsigned long)s->limit_topic_levels, (unsigned long)s->limit_subscriptions,
                       (unsigned long)s->limit_inflight, (unsigned long)s->limit_publish_open,
-                      (unsigned long)s->limit_history_count, (unsigned long)s->limit_connections,
+                      (unsigned long)s->limit_history_count, (unsigned long)s->limit_retained,
+                      (unsigned long)s->limit_retained_bytes, (unsigned long)s->limit_connections,
                       (unsigned long)s->out_bytes_max);
 }
 
@@ -101,9 +103,11 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
     if (st == ST_OK)
         st = put_doors(out, e->facts);
     if (st == ST_OK)
-        st = buf_put_cstr(out, ",\"features\":[\"publish\",\"publish.key\",\"publish.ttl\",\"publish.trace\","
-                               "\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
-                               "\"history.from.earliest\",\"history.from.after\"]");
+        st = buf_put_cstr(
+            out,
+            ",\"features\":[\"publish\",\"publish.key\",\"publish.ttl\",\"publish.retain\",\"publish.trace\","
+            "\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
+            "\"history.from.earliest\",\"history.from.after\",\"retained\"]");
     if (st == ST_OK)
         st = put_limits(out, s);
     if (st == ST_OK)

@@ -197,7 +197,7 @@ static void reply_ok(struct request *r, const struct msg *m)
     request_reply(r, m ? 200 : 202, json_type, &body);
 }
 
-static void reply_refused(struct request *r, enum status status)
+void publish_refuse(struct request *r, enum status status)
 {
     if (status == ST_NO_SPACE)
         request_refuse(r, &(struct problem){.status = 503,
@@ -220,7 +220,7 @@ static void on_published(struct publish *p)
         if (p->status == ST_OK)
             reply_ok(r, p->msg);
         else
-            reply_refused(r, p->status);
+            publish_refuse(r, p->status);
     }
     publish_free(p);
 }
@@ -263,7 +263,7 @@ void publish_run(struct request *r)
         if (st == ST_OK)
             reply_ok(r, NULL);
         else
-            reply_refused(r, st);
+            publish_refuse(r, st);
     } else if (publish_create(m, &p) != ST_OK) {
         msg_unref(m);
         no_memory(r);

@@ -188,6 +188,7 @@ static bool find_route(struct request *r, const char *method)
                                             .code = "bad_request",
                                             .detail = "this resource has no such method, see Allow"});
     }
+    r->deletes = strcmp(method, "DELETE") == 0;
     return !request_is_answered(r);
 }
 
@@ -287,8 +288,9 @@ static void read_parameters(struct request *r, bool *in_query,
         request_bad(r, "a '%' in the query must be followed by two hexadecimal digits");
 }
 
-bool request_read_topic(struct request *r,
-                        void (*on_parameter)(struct request *r, struct slice name, struct slice value))
+static bool read_topic(struct request *r, bool (*valid)(struct slice text, const struct topic_limits *limits),
+                       const char *invalid,
+                       void (*on_parameter)(struct request *r, struct slice name, struct slice value))
 {
     bool in_query = false;
     r->topic = slice_from(r->target.path, strlen(r->route->path) + 1);
@@ -297,13 +299,26 @@ bool request_read_topic(struct request *r,
         return false;
     if (!in_query && r->topic.len == 0)
         return true; /* none given: the route knows what that means */
-    if (!topic_name_valid(r->topic, &r->api->topic))
-        request_bad(r, "the topic is not a topic name within the limits");
+    if (!valid(r->topic, &r->api->topic))
+        request_bad(r, invalid);
     else if (topic_internal(r->topic))
         request_refuse(r, &(struct problem){.status = 403,
                                             .code = "forbidden",
                                             .detail = "topics that begin with $ are the node's own"});
     return !request_is_answered(r);
+}
+
+bool request_read_topic(struct request *r,
+                        void (*on_parameter)(struct request *r, struct slice name, struct slice value))
+{
+    return read_topic(r, topic_name_valid, "the topic is not a topic name within the limits", on_parameter);
+}
+
+bool request_read_filter(struct request *r,
+                         void (*on_parameter)(struct request *r, struct slice name, struct slice value))
+{
+    return read_topic(r, topic_filter_valid, "the filter is not a topic filter within the limits",
+                      on_parameter);
 }
 
 /* --- body --------------------------------------------------------------------------------------- */

@@ -18,7 +18,7 @@
 #include "gateway/http/target.h"
 
 enum {
-    HISTORIES_OPEN_MAX = 64, /* pages that are being read */
+    PAGES_OPEN_MAX = 64, /* that are being read */
     KEPT_BYTES_MIN = 64 << 20, /* bodies and pages kept at a time, besides four of the largest messages */
     PROBLEM_BYTES_MAX = 4096,
     RETRY_MS = 1000,
@@ -30,7 +30,7 @@ struct api {
     struct access_rules access;
     struct topic_limits topic;
     uint64_t kept_bytes, kept_bytes_max;
-    unsigned histories_open;
+    unsigned pages_open;
     struct list answered; /* requests that have waited and may be answered now: struct request.link */
 };
 
@@ -59,6 +59,7 @@ struct request {
     struct head head; /* borrowed texts that live as long as the request */
     struct target target;
     struct slice topic; /* in `space` */
+    bool deletes; /* the method is DELETE */
     struct buf body;
     uint64_t kept_bytes; /* of api->kept_bytes */
     struct answer answer;
@@ -71,8 +72,9 @@ struct request {
         struct {
             struct place from;
             uint32_t max;
-            bool earliest;
-        } history;
+            bool earliest; /* whatever is the first that is kept; else a gap is answered 410 */
+            bool retained; /* retained messages instead of the past; the topic may be a filter */
+        } page;
     };
     size_t raw_len;
     uint8_t texts[]; /* the raw target, then as much again for what is decoded of it */
@@ -108,6 +110,9 @@ bool request_is_answered(const struct request *r);
  * `on_parameter` (NULL: there are none), which refuses what it does not like. False: refused. */
 bool request_read_topic(struct request *r,
                         void (*on_parameter)(struct request *r, struct slice name, struct slice value));
+/* The same of a topic filter. */
+bool request_read_filter(struct request *r,
+                         void (*on_parameter)(struct request *r, struct slice name, struct slice value));
 
 /* Counts bytes that the request makes us keep. False: too much is kept already. */
 bool request_keep(struct request *r, uint64_t bytes);
@@ -133,10 +138,20 @@ void publish_begin(struct request *r);
 void publish_run(struct request *r);
 void publish_give_up(struct request *r);
 void publish_count_refused(struct request *r); /* by its answer */
+void publish_refuse(struct request *r, enum status status); /* the log or the shard has refused it */
+
+/* What /v1/history and GET /v1/retained have in common: r->page and r->topic say what is read. */
+void page_run(struct request *r);
+void page_give_up(struct request *r);
+/* Parameters of a page: max and from. True: `name` was one of them. */
+bool page_parameter(struct request *r, struct slice name, struct slice value);
+void page_defaults(struct request *r);
 
 void history_begin(struct request *r);
-void history_run(struct request *r);
-void history_give_up(struct request *r);
+
+void retained_begin(struct request *r);
+void retained_run(struct request *r);
+void retained_give_up(struct request *r);
 
 void health_live(struct request *r);
 void health_ready(struct request *r);

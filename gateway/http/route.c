@@ -4,14 +4,14 @@
  * beginning. */
 const struct route routes[] = {
     {"/v1/publish", true, "POST", publish_begin, publish_run, publish_give_up},
-    {"/v1/history", true, "GET, HEAD", history_begin, history_run, history_give_up},
+    {"/v1/history", true, "GET, HEAD", history_begin, page_run, page_give_up},
+    {"/v1/retained", true, "GET, HEAD, DELETE", retained_begin, retained_run, retained_give_up},
     {"/v1/capabilities", false, "GET, HEAD", NULL, capabilities_run, NULL},
     {"/healthz", false, "GET, HEAD", NULL, health_live, NULL},
     {"/livez", false, "GET, HEAD", NULL, health_live, NULL},
     {"/readyz", false, "GET, HEAD", NULL, health_ready, NULL},
     {"/metrics", false, "GET, HEAD", NULL, health_metrics, NULL},
     {.path = "/v1/users", .below = true},
-    {.path = "/v1/retained", .below = true},
     {.path = "/v1/connections", .below = true},
     {.path = "/v1/sessions", .below = true},
     {.path = "/v1/nodes", .below = true},

@@ -403,7 +403,7 @@ enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_req
     if (!buf_reserve(texts, 2 * line.len))
         return ST_NO_MEMORY;
     out->operation = WS_OP_NONE;
-    out->has_id = out->has_ttl = out->has_max = false;
+    out->has_id = out->has_ttl = out->has_max = out->retain = out->not_retained = false;
     out->id = out->ttl_ms = out->max = 0;
     out->refused = out->detail = NULL;
     out->topic = out->payload = out->key = out->type = (struct slice){0};

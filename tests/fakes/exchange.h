@@ -22,6 +22,7 @@ struct exchange {
     struct metrics *metrics[EX_LOOPS_MAX];
     struct hub *hubs[EX_LOOPS_MAX];
     struct shard_map map;
+    struct retained_limits retained; /* of a lane */
     int64_t gauges[METRIC_COUNT]; /* before the first session */
 };
 
@@ -46,7 +47,7 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
     static const struct clock clock = {.mono_ns = ex_mono, .wall_ms = ex_wall};
     const struct hub_limits limits = {
         .subscriptions_max = 5, .read_count = 64, .read_bytes = 4096, .topic = {1024, 32}};
-    *x = (struct exchange){.loop_count = loop_count};
+    *x = (struct exchange){.loop_count = loop_count, .retained = {1000, 1 << 20}};
     fake_log_init(&x->log, lane_count);
     x->map.lane_count = lane_count;
     x->map.epoch = 7;
@@ -55,7 +56,7 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
         cr_assert_eq(loop_create(&clock, i, &x->loops[i]), ST_OK);
         cr_assert_eq(courier_create(x->loops[i], &x->couriers[i]), ST_OK);
         cr_assert_eq(shard_group_create(x->couriers[i], fake_log_port(&x->log), x->metrics[i], loop_count,
-                                        &x->shards[i]),
+                                        &x->retained, &x->shards[i]),
                      ST_OK);
         cr_assert_eq(hub_create(x->couriers[i], &x->map, x->metrics[i], &limits, &x->hubs[i]), ST_OK);
     }
@@ -141,6 +142,16 @@ static inline struct msg *exchange_msg(const char *topic, const char *payload)
     cr_assert_eq(msg_create(slice_cstr(topic), (struct slice){0}, (struct slice){0}, slice_cstr(payload), &m),
                  ST_OK);
     return m;
+}
+
+/* A message with RETAIN, or without; an empty payload clears. From a loop, QoS 0. */
+static inline enum status exchange_retain(struct exchange *x, unsigned loop, const char *topic,
+                                          const char *payload, uint64_t expires_ms)
+{
+    struct msg *m = exchange_msg(topic, payload);
+    m->flags = MSG_RETAIN;
+    m->expires_ms = expires_ms;
+    return hub_publish_lazy(x->hubs[loop], m);
 }
 
 /* QoS 0 from a loop. */

@@ -197,7 +197,8 @@ static void read_collect(struct fake_log *f, struct fake_lane *l, struct store_r
             }
             return;
         }
-        if (!m || !wanted(r->topic, r->wants, r->wants_ctx, m))
+        if (!m || !wanted(r->topic, r->wants, r->wants_ctx, m) ||
+            (r->retained_only && !(m->flags & MSG_RETAIN)))
             continue;
         uint64_t len = msg_topic(m).len + msg_payload(m).len;
         if (r->found > 0 && bytes + len > r->bytes_max)

@@ -41,6 +41,7 @@ static enum status fake_deliver(void *conn, struct subscription *sub, struct del
     struct fake_event *e = note(c, FAKE_MESSAGE, sub);
     e->msg = msg_ref(d->msg);
     e->live = d->live;
+    e->retained = d->retained;
     return ST_OK;
 }
 
@@ -139,8 +140,8 @@ const char *fake_conn_story(const struct fake_conn *c)
             put(text, sizeof text, "%sgap(%lu-%lu)", space, (unsigned long)e->from, (unsigned long)e->to);
             break;
         case FAKE_MESSAGE:
-            put(text, sizeof text, "%s%.*s@%lu%s", space, SLICE_ARG(msg_topic(e->msg)),
-                (unsigned long)e->msg->offset, e->live ? "*" : "");
+            put(text, sizeof text, "%s%.*s@%lu%s%s", space, SLICE_ARG(msg_topic(e->msg)),
+                (unsigned long)e->msg->offset, e->live ? "*" : "", e->retained ? "!" : "");
             break;
         }
     }

@@ -12,6 +12,7 @@ struct fake_event {
     struct subscription *sub;
     struct msg *msg; /* FAKE_MESSAGE: a reference */
     bool live; /* FAKE_MESSAGE: it came by DELIVER */
+    bool retained; /* FAKE_MESSAGE: because of the subscription */
     unsigned lane; /* FAKE_GAP: from..to, inclusive */
     uint64_t from, to;
     struct place at; /* FAKE_SUBSCRIBED, FAKE_LIVE */
@@ -38,7 +39,8 @@ void fake_conn_clear(struct fake_conn *c); /* forgets the events */
 /* The n-th event of a kind, from 0; NULL. */
 const struct fake_event *fake_conn_event(const struct fake_conn *c, enum fake_event_kind kind, size_t n);
 size_t fake_conn_count(const struct fake_conn *c, enum fake_event_kind kind);
-/* All events, a word each: "subscribed(2) a@0 a@1 live a@2* gap(3-5)"; `*`: live. Static storage. */
+/* All events, a word each: "subscribed(2) a@0 a@1! live a@2* gap(3-5)"; `*`: live, `!`:
+ * retained. Static storage. */
 const char *fake_conn_story(const struct fake_conn *c);
 
 #endif

@@ -22,7 +22,7 @@ static void expect(enum content_class content, struct slice props, const char *k
     m->offset = 255;
     m->ts_ms = 1790000000123;
     buf_init(&out, 4096);
-    cr_assert_eq(message_json_put(&out, 0xabc, m), ST_OK);
+    cr_assert_eq(message_json_put(&out, 0xabc, m, false), ST_OK);
     cr_expect(slice_equal_cstr(buf_slice(&out), want), "%.*s", SLICE_ARG(buf_slice(&out)));
     buf_deinit(&out);
     msg_unref(m);
@@ -61,7 +61,7 @@ Test(http_message_json, does_not_pass_the_buffers_limit)
         msg_create(slice_cstr("a"), (struct slice){0}, (struct slice){0}, slice_cstr("xxxxxxxx"), &m), ST_OK);
     m->content = CONTENT_TEXT;
     buf_init(&out, 20);
-    cr_expect_eq(message_json_put(&out, 1, m), ST_FULL);
+    cr_expect_eq(message_json_put(&out, 1, m, false), ST_FULL);
     cr_expect(out.len <= 20);
     buf_deinit(&out);
     msg_unref(m);

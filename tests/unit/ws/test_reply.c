@@ -83,9 +83,17 @@ Test(ws_reply, a_message_says_its_payload_by_class)
         char want[256];
         struct msg *m = make(rows[i].content, "a/b", rows[i].payload, rows[i].len, (struct slice){0}, "");
         snprintf(want, sizeof want, "{\"msg\":{\"topic\":\"a/b\"," HEAD ",%s}}", rows[i].want);
-        expect(ws_put_delivery(&out, 7, m, NULL), want);
+        expect(ws_put_delivery(&out, 7, m, false, NULL), want);
         msg_unref(m);
     }
+}
+
+Test(ws_reply, a_retained_message_says_so)
+{
+    struct msg *m = make(CONTENT_JSON, "a/b", "1", 1, (struct slice){0}, "");
+    expect(ws_put_delivery(&out, 7, m, true, NULL),
+           "{\"msg\":{\"topic\":\"a/b\"," HEAD ",\"data\":1,\"retained\":true}}");
+    msg_unref(m);
 }
 
 Test(ws_reply, a_message_has_key_type_and_props)
@@ -99,7 +107,7 @@ Test(ws_reply, a_message_has_key_type_and_props)
     struct msg *m = make(CONTENT_TEXT, "t", "x", 1, slice_of(props, len), "k");
     const struct slice filter = slice_cstr("+\"");
     expect(
-        ws_put_delivery(&out, 7, m, &filter),
+        ws_put_delivery(&out, 7, m, false, &filter),
         "{\"sub\":\"+\\\"\",\"msg\":{\"topic\":\"t\"," HEAD
         ",\"key\":\"k\",\"type\":\"a/\\\"b\",\"props\":{\"a\":\"2\",\"z\":[\"1\",\"3\"]},\"text\":\"x\"}}");
     msg_unref(m);
@@ -116,7 +124,7 @@ Test(ws_reply, many_user_properties_keep_order_within_a_name)
         len += put_user(props + len, name, text);
     }
     struct msg *m = make(CONTENT_TEXT, "t", "x", 1, slice_of(props, len), "");
-    cr_assert_eq(message_json_put(&out, 7, m), ST_OK);
+    cr_assert_eq(message_json_put(&out, 7, m, false), ST_OK);
     json_t *root = json_loadb((const char *)out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
     cr_assert(root);
     json_t *values = json_object_get(json_object_get(root, "props"), "n3");
@@ -138,7 +146,7 @@ Test(ws_reply, answers)
     expect(ws_put_hello(&out, id, &hello),
            "{\"id\":9007199254740991,\"ok\":{\"node\":\"n\\\"1\",\"ping_ms\":25000,\"max_bytes\":1048576,"
            "\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"from.earliest\",\"from.after\",\"mode.all\","
-           "\"key\",\"ttl\"]}}");
+           "\"key\",\"ttl\",\"retain\"]}}");
     snprintf(want, sizeof want, "{\"ok\":{\"topic\":\"a/+\",\"pos\":\"%s\",\"replay\":16}}", bookmark);
     expect(ws_put_subscribed(&out, none, slice_cstr("a/+"), 7, &at, 16), want);
     snprintf(want, sizeof want, "{\"live\":{\"topic\":\"a/+\",\"pos\":\"%s\"}}", bookmark);
@@ -188,7 +196,7 @@ Test(ws_reply, a_full_buffer_is_told)
     for (size_t limit = 1; limit < 90; limit++) {
         struct buf small;
         buf_init(&small, limit);
-        cr_assert_eq(ws_put_delivery(&small, 7, m, NULL), ST_FULL, "limit %zu", limit);
+        cr_assert_eq(ws_put_delivery(&small, 7, m, false, NULL), ST_FULL, "limit %zu", limit);
         buf_deinit(&small);
     }
     msg_unref(m);

@@ -39,6 +39,8 @@ static void describe(const char *line, char *out, size_t size)
                 at += snprintf(out + at, size - (size_t)at, " type=%.*s", SLICE_ARG(r.type));
             if (r.has_ttl)
                 at += snprintf(out + at, size - (size_t)at, " ttl=%lu", (unsigned long)r.ttl_ms);
+            if (r.retain || r.not_retained)
+                at += snprintf(out + at, size - (size_t)at, "%s", r.retain ? " retain" : " without retained");
             if (r.has_max)
                 snprintf(out + at, size - (size_t)at, " max=%lu", (unsigned long)r.max);
         }
@@ -102,7 +104,7 @@ static const struct {
      "sub #2 <a> from 0"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":\"earliest\",\"retained\":true}}", "sub #2 <a> from 1"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[\"p\",\"q\"]},\"retained\":false}}",
-     "sub #2 <a> from 2 p q"},
+     "sub #2 <a> from 2 p q without retained"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":\"p\"}}}", "sub #2 <a> from 2 p"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[]}}}", "sub #2 bad_request"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[1]}}}", "sub #2 bad_request"},
@@ -137,7 +139,8 @@ static const struct {
      "u\",\"ttl_ms\":30000,\"retain\":false}}",
      "pub <r> 1:1 key=k type=t/u ttl=30000"},
     {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"ttl_ms\":-1}}", "pub bad_request"},
-    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":true}}", "pub #4 unsupported"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":true}}", "pub #4 <r> 1:1 retain"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":1}}", "pub #4 bad_request"},
     {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\"}}", "pub #4 unsupported"},
     {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"seq\":1}}", "pub #4 unsupported"},
     /* get */
