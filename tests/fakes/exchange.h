@@ -118,6 +118,82 @@ static inline void exchange_settle(struct exchange *x)
     }
 }
 
+/* --- the fold ------------------------------------------------------------------------------------- */
+
+struct exchange_serving {
+    struct loop_hook hook;
+    struct fake_log *log;
+};
+
+static inline bool exchange_serve(struct loop_hook *hook)
+{
+    struct exchange_serving *s = LIST_OF(hook, struct exchange_serving, hook);
+    return fake_log_serve(s->log);
+}
+
+static inline void exchange_read_back(struct read *r)
+{
+    *(bool *)r->owner = true;
+}
+
+/* The offsets of all retained messages of a shard that is at home on `loop`. */
+static inline size_t exchange_retained(struct exchange *x, unsigned loop, struct shard *shard, unsigned lane,
+                                       uint64_t *offsets, size_t most)
+{
+    bool back;
+    size_t count = 0;
+    struct read r = {.store = {.lane = lane, .to = UINT64_MAX, .count_max = 100, .home = x->loops[loop]},
+                     .home = (uint16_t)loop,
+                     .retained = true,
+                     .on_read = exchange_read_back,
+                     .owner = &back};
+    do {
+        back = false;
+        shard_read(shard, &r);
+        while (!back)
+            exchange_turn(x, loop);
+        cr_assert_eq(r.store.status, ST_OK);
+        for (uint64_t i = 0; i < r.store.found; i++) {
+            cr_assert_lt(count, most);
+            offsets[count++] = r.store.msgs[i]->offset;
+        }
+        read_release(&r);
+        r.store.from = r.store.next;
+    } while (r.store.next < r.store.end);
+    return count;
+}
+
+/* What a new start folds out of the log is what the shards have folded as it came. Settled. */
+static inline void exchange_expect_fold(struct exchange *x)
+{
+    enum { RETAINED_MOST = 10000 };
+    static uint64_t running[RETAINED_MOST], folded[RETAINED_MOST];
+    struct shard_group *group;
+    struct exchange_serving serving = {.hook.on_turn_end = exchange_serve, .log = &x->log};
+    list_init(&serving.hook.link);
+    loop_hook_add(x->loops[0], &serving.hook);
+    cr_assert_eq(shard_group_create(x->couriers[0], fake_log_port(&x->log), metrics_register(), x->loop_count,
+                                    &x->retained, &group),
+                 ST_OK);
+    for (unsigned lane = 0; lane < x->log.lane_count; lane++) {
+        struct shard *again;
+        const struct fake_lane bound = x->log.lanes[lane];
+        cr_assert_eq(shard_create(group, lane, &again), ST_OK);
+        cr_assert_eq(shard_fold(again), ST_OK);
+        x->log.lanes[lane].loop = bound.loop; /* the running shard's again */
+        x->log.lanes[lane].events = bound.events;
+        x->log.lanes[lane].events_ctx = bound.events_ctx;
+        size_t had = exchange_retained(x, lane % x->loop_count, x->map.lanes[lane].shard, lane, running,
+                                       RETAINED_MOST);
+        size_t has = exchange_retained(x, 0, again, lane, folded, RETAINED_MOST);
+        cr_assert_eq(has, had, "lane %u: %zu retained messages by the fold, %zu by running", lane, has, had);
+        for (size_t i = 0; i < has; i++)
+            cr_assert_eq(folded[i], running[i], "lane %u, retained message %zu", lane, i);
+    }
+    shard_group_destroy(group);
+    loop_hook_remove(x->loops[0], &serving.hook);
+}
+
 /* Sessions have ended. */
 static inline void exchange_close(struct exchange *x)
 {

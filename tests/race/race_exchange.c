@@ -1,8 +1,9 @@
 /* Loops in threads of their own over the real store, its lanes at home on different loops: publishers on
  * every loop, readers on every loop that start early, late and live, are fast, slow, or leave and resume
  * where they were. Each publisher numbers what it puts under a topic from 1 on, so a reader that gets 1, 2, 3
- * ... to the last of each matching topic has got everything once and in order. ThreadSanitizer sees the
- * races. */
+ * ... to the last of each matching topic has got everything once and in order. Every other message is
+ * retained; a peeker on every loop subscribes again and again and gets what is retained first.
+ * ThreadSanitizer sees the races. */
 #include "core/pool.h"
 #include "fakes/seed.h"
 #include "fakes/store_world.h"
@@ -44,6 +45,15 @@ struct reader {
     uint64_t live_count, read_count;
 };
 
+struct peeker {
+    struct station *at;
+    struct session *session;
+    struct timer timer;
+    struct place place; /* where now was */
+    uint64_t next[LANES]; /* all below has been received */
+    uint64_t retained_count;
+};
+
 struct station {
     unsigned index, seed;
     struct loop *loop;
@@ -55,6 +65,7 @@ struct station {
     uint32_t round, topic, open;
     uint64_t pause_until_ms; /* so that readers become live now and then */
     struct reader readers[READERS];
+    struct peeker peeker;
     struct mail end_mail;
     pthread_t thread;
 };
@@ -182,6 +193,60 @@ static void reader_open(struct station *s, unsigned i)
     timer_arm(loop_timers(s->loop), &r->timer, loop_now_ms(s->loop) + TIMER_TICK_MS);
 }
 
+/* --- peekers ------------------------------------------------------------------------------------ */
+
+static enum status on_peek(void *conn, struct subscription *sub, struct delivery *d)
+{
+    struct peeker *p = conn;
+    unsigned lane = d->msg->partition;
+    uint64_t offset = d->msg->offset;
+    (void)sub;
+    CHECK(loop_is_current(p->at->loop));
+    CHECK(d->retained == (offset < p->place.next[lane]));
+    CHECK(offset >= p->next[lane]);
+    CHECK(!d->retained || (!d->live && (d->msg->flags & MSG_RETAIN)));
+    p->next[lane] = offset + 1;
+    p->retained_count += d->retained;
+    return ST_OK;
+}
+
+static void on_peeker_subscribed(void *conn, struct subscription *sub, const struct place *at,
+                                 uint64_t replay)
+{
+    struct peeker *p = conn;
+    (void)sub, (void)replay;
+    p->place = *at;
+    memset(p->next, 0, sizeof p->next);
+}
+
+/* A new subscription as soon as the last one is live. */
+static void on_peeker_live(void *conn, struct subscription *sub, const struct place *at)
+{
+    struct peeker *p = conn;
+    (void)sub, (void)at;
+    timer_arm(loop_timers(p->at->loop), &p->timer, loop_now_ms(p->at->loop));
+}
+
+static void on_peeker_timer(struct timer *t)
+{
+    static const struct transport_ops ops = {on_peek, on_peeker_subscribed, on_peeker_live, on_gap};
+    struct peeker *p = LIST_OF(t, struct peeker, timer);
+    struct subscription *sub;
+    const struct subscription_options o = {.start = START_LIVE, .retained = true};
+    if (atomic_load(&publishers_done) == LOOPS)
+        return;
+    if (!p->session)
+        CHECK(session_create(p->at->hub, &ops, p, &p->session) == ST_OK);
+    CHECK(session_subscribe(p->session, slice_cstr("#"), &o, &sub) == ST_OK);
+}
+
+static void peeker_open(struct station *s)
+{
+    s->peeker.at = s;
+    timer_init(&s->peeker.timer, on_peeker_timer);
+    timer_arm(loop_timers(s->loop), &s->peeker.timer, loop_now_ms(s->loop) + TIMER_TICK_MS);
+}
+
 /* --- publishers --------------------------------------------------------------------------------- */
 
 static void on_published(struct publish *p)
@@ -199,6 +264,7 @@ static void publish_one(struct station *s)
     struct msg *m;
     CHECK(msg_create(slice_cstr(topic_names[s->topic]), (struct slice){0}, (struct slice){0},
                      slice_of(&number, sizeof number), &m) == ST_OK);
+    m->flags = s->round % 2 ? MSG_RETAIN : 0;
     if (++s->topic == TOPICS) {
         s->topic = 0;
         s->round++;
@@ -253,11 +319,14 @@ static void on_end(struct mail *mail)
         timer_cancel(loop_timers(s->loop), &s->readers[i].timer);
         session_end(s->readers[i].session);
     }
+    timer_cancel(loop_timers(s->loop), &s->peeker.timer);
+    session_end(s->peeker.session);
 }
 
 static void node_open(const struct store_options *options, struct buf *error)
 {
     const struct hub_limits limits = {10, 64, 8192, {1024, 32}};
+    const struct retained_limits retained = {100, 1 << 20};
     CHECK(store_open(options, &store, error) == ST_OK);
     map.lane_count = LANES;
     map.epoch = store_epoch(store);
@@ -267,7 +336,8 @@ static void node_open(const struct store_options *options, struct buf *error)
         s->metrics = metrics_register();
         CHECK(loop_create(clock_system(), i, &s->loop) == ST_OK);
         CHECK(courier_create(s->loop, &s->courier) == ST_OK);
-        CHECK(shard_group_create(s->courier, topic_log_local(store), s->metrics, LOOPS, &s->shards) == ST_OK);
+        CHECK(shard_group_create(s->courier, topic_log_local(store), s->metrics, LOOPS, &retained,
+                                 &s->shards) == ST_OK);
         CHECK(hub_create(s->courier, &map, s->metrics, &limits, &s->hub) == ST_OK);
     }
     for (unsigned lane = 0; lane < LANES; lane++) {
@@ -287,6 +357,7 @@ static void node_open(const struct store_options *options, struct buf *error)
         hub_start(s->hub);
         for (unsigned r = 0; r < READERS; r++)
             reader_open(s, r);
+        peeker_open(s);
     }
 }
 
@@ -351,11 +422,12 @@ int main(void)
         loop_post(stations[i].loop, &stations[i].end_mail);
     }
     wait_for(all_ended, "the sessions to end");
-    uint64_t live = 0, read = 0, behind = metrics_sum(M_BECAME_CURSOR);
+    uint64_t live = 0, read = 0, retained = 0, behind = metrics_sum(M_BECAME_CURSOR);
     for (unsigned i = 0; i < LOOPS; i++)
         loop_stop(stations[i].loop);
     for (unsigned i = 0; i < LOOPS; i++) {
         pthread_join(stations[i].thread, NULL);
+        retained += stations[i].peeker.retained_count;
         for (unsigned r = 0; r < READERS; r++) {
             live += stations[i].readers[r].live_count;
             read += stations[i].readers[r].read_count;
@@ -363,8 +435,10 @@ int main(void)
     }
     CHECK(metrics_sum(M_STORED) == LOOPS * TOPICS * ROUNDS);
     CHECK(metrics_sum(M_REFUSED_UNAVAILABLE) == 0);
+    CHECK(retained > 0);
     node_close();
     world_deinit(&w);
-    printf("live=%lu read=%lu behind=%lu\n", (unsigned long)live, (unsigned long)read, (unsigned long)behind);
+    printf("live=%lu read=%lu behind=%lu retained=%lu\n", (unsigned long)live, (unsigned long)read,
+           (unsigned long)behind, (unsigned long)retained);
     return 0;
 }

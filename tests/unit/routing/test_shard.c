@@ -23,6 +23,8 @@ static struct courier *couriers[LOOPS];
 static struct shard_group *group; /* on loop 0 */
 static struct shard_map map;
 static struct metrics *metrics;
+static struct retained_limits limits = {3, 1 << 20};
+static uint64_t wall_ms = 1700000000000, mono_ms = 1000;
 static struct receiver receivers[LOOPS];
 
 static void tell(struct receiver *r, const char *what, uint64_t n)
@@ -41,17 +43,31 @@ static void on_deliver(struct mail *mail)
     deliver_free(d);
 }
 
+static uint64_t mono_ns(void *ctx)
+{
+    (void)ctx;
+    return mono_ms * 1000000;
+}
+
+static uint64_t wall(void *ctx)
+{
+    (void)ctx;
+    return wall_ms;
+}
+
 static void open_with(unsigned count)
 {
+    static const struct clock clock = {.mono_ns = mono_ns, .wall_ms = wall};
     loop_count = count;
     metrics = metrics_register();
     fake_log_init(&flog, 1);
     memset(receivers, 0, sizeof receivers);
     for (unsigned i = 0; i < count; i++) {
-        cr_assert_eq(loop_create(clock_system(), i, &loops[i]), ST_OK);
+        cr_assert_eq(loop_create(&clock, i, &loops[i]), ST_OK);
         cr_assert_eq(courier_create(loops[i], &couriers[i]), ST_OK);
     }
-    cr_assert_eq(shard_group_create(couriers[0], fake_log_port(&flog), metrics, count, &group), ST_OK);
+    cr_assert_eq(shard_group_create(couriers[0], fake_log_port(&flog), metrics, count, &limits, &group),
+                 ST_OK);
     map = (struct shard_map){.lane_count = 1};
     cr_assert_eq(shard_create(group, 0, &map.lanes[0].shard), ST_OK);
     for (unsigned i = 0; i < count; i++) {
@@ -355,4 +371,222 @@ Test(shard_many, a_long_run_is_cut)
     cr_expect_eq(receivers[1].letters, 2u);
     detach(1, &a);
     settle();
+}
+
+/* --- retained messages -------------------------------------------------------------------------- */
+
+static enum status retain(const char *topic, const char *payload, uint64_t ttl_ms)
+{
+    struct msg *m;
+    cr_assert_eq(msg_create(slice_cstr(topic), (struct slice){0}, (struct slice){0}, slice_cstr(payload), &m),
+                 ST_OK);
+    m->flags = MSG_RETAIN;
+    m->expires_ms = ttl_ms ? wall_ms + ttl_ms : 0;
+    enum status st = shard_publish_lazy(map.lanes[0].shard, m);
+    msg_unref(m);
+    return st;
+}
+
+static void on_retained(struct read *r)
+{
+    if (r->store.count_only)
+        tell(r->owner, " #", r->store.found);
+    for (uint64_t i = 0; i < r->store.found && r->store.msgs; i++)
+        tell(r->owner, i == 0 ? " " : "", r->store.msgs[i]->offset);
+    tell(r->owner, " r", r->store.next);
+    read_release(r);
+}
+
+static void read_retained(struct read *r, const char *topic)
+{
+    *r = (struct read){.store = {.to = UINT64_MAX, .count_max = 4},
+                       .retained = true,
+                       .on_read = on_retained,
+                       .owner = &receivers[0]};
+    if (topic)
+        r->store.topic = slice_cstr(topic);
+    shard_map_read(&map, couriers[0], r);
+    settle();
+}
+
+static uint64_t gauge(enum metric id)
+{
+    return atomic_load(&metrics->values[id]);
+}
+
+Test(shard, the_newest_retained_message_of_each_topic_is_kept)
+{
+    struct read r;
+    cr_assert_eq(retain("a", "1", 0), ST_OK);
+    cr_assert_eq(retain("b", "1", 0), ST_OK);
+    cr_assert_eq(retain("c", "1", 0), ST_OK);
+    publish_lazy("a");
+    cr_assert_eq(retain("a", "2", 0), ST_OK);
+    cr_assert_eq(retain("b", "", 0), ST_OK);
+    read_retained(&r, NULL);
+    read_retained(&r, "a");
+    read_retained(&r, "b");
+    expect_story(0, " 24 r6 4 r6 r6");
+    cr_expect_eq(gauge(M_RETAINED), 2u);
+}
+
+Test(shard, over_the_limit_a_new_topic_is_refused_and_an_old_one_replaced)
+{
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(retain((const char *[]){"a", "b", "c"}[i], "1", 0), ST_OK);
+    cr_expect_eq(retain("d", "1", 0), ST_QUOTA);
+    cr_expect_eq(flog.lanes[0].count, 3u, "nothing was stored");
+    cr_expect_eq(retain("b", "2", 0), ST_OK);
+    cr_expect_eq(retain("d", "", 0), ST_OK, "clearing needs no room");
+    cr_expect_eq(retain("c", "", 0), ST_OK);
+    cr_expect_eq(retain("d", "1", 0), ST_OK);
+    publish_lazy("e");
+}
+
+Test(shard, a_refused_retained_publish_is_answered)
+{
+    struct publish *p;
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(retain((const char *[]){"a", "b", "c"}[i], "1", 0), ST_OK);
+    cr_assert_eq(publish_create(message("d"), &p), ST_OK);
+    p->msg->flags = MSG_RETAIN;
+    p->wait = true;
+    p->owner = &receivers[0];
+    p->on_published = on_published;
+    shard_map_publish(&map, couriers[0], 0, p);
+    settle();
+    char want[32];
+    snprintf(want, sizeof want, " refused%u", (unsigned)ST_QUOTA);
+    expect_story(0, want);
+}
+
+Test(shard, what_has_expired_makes_room_at_once)
+{
+    struct read r;
+    cr_assert_eq(retain("a", "1", 50), ST_OK);
+    cr_assert_eq(retain("b", "1", 0), ST_OK);
+    cr_assert_eq(retain("c", "1", 0), ST_OK);
+    cr_expect_eq(retain("d", "1", 0), ST_QUOTA);
+    wall_ms += 50;
+    settle();
+    read_retained(&r, "a");
+    expect_story(0, " r3");
+    cr_expect_eq(gauge(M_RETAINED), 3u, "nobody has come by yet");
+    cr_expect_eq(retain("d", "1", 0), ST_OK);
+    cr_expect_eq(gauge(M_RETAINED), 3u);
+}
+
+Test(shard, what_has_expired_goes_without_anybody_asking)
+{
+    cr_assert_eq(retain("a", "1", 50), ST_OK);
+    cr_assert_eq(retain("b", "1", 5000), ST_OK);
+    uint64_t bytes = gauge(M_RETAINED_BYTES);
+    wall_ms += 1500;
+    mono_ms += 1500;
+    settle();
+    cr_expect_eq(gauge(M_RETAINED), 1u);
+    cr_expect_eq(gauge(M_RETAINED_BYTES), bytes / 2);
+    wall_ms += 5000;
+    for (unsigned i = 0; i < 3; i++) {
+        mono_ms += 1500;
+        settle();
+    }
+    cr_expect_eq(gauge(M_RETAINED), 0u);
+    cr_expect_eq(gauge(M_RETAINED_BYTES), 0u);
+    cr_expect_eq(loop_timers(loops[0])->count, 0u, "it sleeps while nothing will expire");
+}
+
+Test(shard, a_walk_counts_down_what_it_lets_go)
+{
+    struct read r;
+    cr_assert_eq(retain("a", "1", 50), ST_OK);
+    cr_assert_eq(retain("b", "1", 0), ST_OK);
+    wall_ms += 50;
+    settle();
+    read_retained(&r, NULL);
+    expect_story(0, " 1 r2");
+    cr_expect_eq(gauge(M_RETAINED), 1u);
+}
+
+Test(shard, attached_says_whether_something_may_be_retained)
+{
+    static const struct {
+        const char *filter;
+        bool want;
+    } rows[] = {{"a", true}, {"b", false}, {"#", true}, {"x/+", true}};
+    cr_assert_eq(retain("a", "1", 0), ST_OK);
+    for (unsigned i = 0; i < 4; i++) {
+        struct attach a = attach(0, rows[i].filter);
+        shard_map_attach(&map, couriers[0], &a);
+        settle();
+        cr_expect_eq(a.has_retained, rows[i].want, "%s", rows[i].filter);
+        detach(0, &a);
+    }
+    cr_assert_eq(retain("a", "", 0), ST_OK);
+    struct attach a = attach(0, "#");
+    shard_map_attach(&map, couriers[0], &a);
+    settle();
+    cr_expect_not(a.has_retained);
+    detach(0, &a);
+}
+
+/* However many it has to look at, a step is one turn of the loop. */
+Test(shard, a_long_walk_lets_others_have_their_turn)
+{
+    struct read r;
+    limits.count_max = 3 * RETAINED_STEP;
+    close_all();
+    open_with(1);
+    for (unsigned i = 0; i < 3 * RETAINED_STEP; i++) {
+        char topic[16];
+        snprintf(topic, sizeof topic, "t/%u", i);
+        cr_assert_eq(retain(topic, "1", 0), ST_OK);
+    }
+    settle();
+    memset(&receivers[0], 0, sizeof receivers[0]);
+    r = (struct read){.store = {.to = UINT64_MAX, .count_only = true, .count_max = 1},
+                      .retained = true,
+                      .on_read = on_retained,
+                      .owner = &receivers[0]};
+    shard_map_read(&map, couriers[0], &r);
+    loop_prepare(loops[0]);
+    expect_story(0, "");
+    loop_dispatch(loops[0]);
+    expect_story(0, " #2048 r2048");
+    r.store.from = 2 * RETAINED_STEP;
+    shard_map_read(&map, couriers[0], &r);
+    loop_prepare(loops[0]);
+    expect_story(0, " #2048 r2048 #2048 r6144");
+}
+
+static bool serve_log(struct loop_hook *h)
+{
+    (void)h;
+    return fake_log_serve(&flog);
+}
+
+/* Start-up: a page of the log after another, waiting for each. */
+Test(shard, the_fold_is_the_state)
+{
+    struct loop_hook hook = {.on_turn_end = serve_log};
+    struct read r;
+    list_init(&hook.link);
+    cr_assert_eq(retain("a", "1", 0), ST_OK);
+    cr_assert_eq(retain("b", "1", 0), ST_OK);
+    publish_lazy("c");
+    cr_assert_eq(retain("b", "", 0), ST_OK);
+    cr_assert_eq(retain("c", "1", 0), ST_OK);
+    fake_log_jump(&flog, 0, 5);
+    cr_assert_eq(retain("a", "2", 0), ST_OK);
+    settle();
+    flog.serve_max = 1;
+    struct shard *running = map.lanes[0].shard;
+    loop_hook_add(loops[0], &hook);
+    cr_assert_eq(shard_create(group, 0, &map.lanes[0].shard), ST_OK);
+    cr_assert_eq(shard_fold(map.lanes[0].shard), ST_OK);
+    loop_hook_remove(loops[0], &hook);
+    read_retained(&r, NULL);
+    map.lanes[0].shard = running;
+    read_retained(&r, NULL);
+    expect_story(0, " 410 r11 410 r11");
 }

@@ -216,6 +216,136 @@ Test(hub, a_drop_does_not_stop_what_follows)
     expect_story("subscribed(0) live a@1*");
 }
 
+/* --- retained messages -------------------------------------------------------------------------- */
+
+static void retain(const char *topic, const char *payload)
+{
+    cr_assert_eq(exchange_retain(&x, 0, topic, payload, 0), ST_OK);
+    exchange_settle(&x);
+}
+
+static struct subscription *subscribe_retained(const char *filter)
+{
+    struct subscription *sub = NULL;
+    const struct subscription_options o = {.qos = 1, .start = START_LIVE, .retained = true};
+    cr_assert_eq(session_subscribe(session, slice_cstr(filter), &o, &sub), ST_OK);
+    return sub;
+}
+
+Test(hub, retained_messages_come_before_live_ones)
+{
+    retain("a", "1");
+    retain("b", "1");
+    publish_settled(1);
+    retain("a", "2");
+    subscribe_retained("#");
+    exchange_settle(&x);
+    retain("b", "2");
+    expect_story("subscribed(2) b@1! a@3! live b@4*");
+}
+
+Test(hub, retained_messages_of_the_filter_only)
+{
+    retain("a", "1");
+    retain("c/d", "1");
+    subscribe_retained("c/+");
+    subscribe_retained("a");
+    subscribe_retained("b");
+    exchange_settle(&x);
+    cr_expect_eq(fake_conn_count(&conn, FAKE_MESSAGE), 2u);
+    cr_expect_eq(fake_conn_count(&conn, FAKE_LIVE), 3u);
+}
+
+Test(hub, retained_messages_only_for_live_ones_that_ask)
+{
+    retain("a", "1");
+    subscribe("#", START_LIVE);
+    subscribe("+", START_EARLIEST);
+    exchange_settle(&x);
+    expect_story("subscribed(0) live subscribed(1) a@0 live");
+}
+
+Test(hub, what_is_replaced_during_the_walk_comes_live_only)
+{
+    retain("a", "1");
+    retain("b", "1");
+    retain("c", "1");
+    conn.room = 1;
+    subscribe_retained("#");
+    exchange_settle(&x);
+    expect_story("subscribed(3) a@0!");
+    retain("b", "2");
+    retain("c", ""); /* cleared: this, too, is a message that comes live */
+    retain("d", "1");
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    expect_story("subscribed(3) a@0! b@3 c@4 d@5 live");
+    cr_expect_eq(exchange_metric(&x, M_CURSORS), 0);
+}
+
+Test(hub, a_walk_goes_on_where_the_room_ended)
+{
+    char topic[] = "a/00";
+    for (unsigned i = 0; i < 100; i++) {
+        topic[2] = (char)('0' + i / 10);
+        topic[3] = (char)('0' + i % 10);
+        retain(topic, "1");
+    }
+    conn.room = 7;
+    subscribe_retained("a/#");
+    for (unsigned n = 1; n <= 15; n++) {
+        exchange_settle(&x);
+        cr_expect_eq(fake_conn_count(&conn, FAKE_MESSAGE), n < 15 ? 7 * n : 100u);
+        conn.room = 7;
+        session_room(session);
+    }
+    for (unsigned i = 0; i < 100; i++)
+        cr_assert_eq(fake_conn_event(&conn, FAKE_MESSAGE, i)->msg->offset, i);
+    cr_expect_eq(conn.events[conn.count - 1].kind, FAKE_LIVE);
+}
+
+Test(hub, a_walk_may_be_ended)
+{
+    retain("a", "1");
+    retain("b", "1");
+    conn.room = 1;
+    subscribe_retained("#");
+    exchange_settle(&x);
+    cr_assert_eq(session_unsubscribe(session, slice_cstr("#")), ST_OK);
+    exchange_settle(&x);
+    subscribe_retained("#"); /* and while its letters are under way */
+    cr_assert_eq(session_unsubscribe(session, slice_cstr("#")), ST_OK);
+    exchange_settle(&x);
+    expect_story("subscribed(2) a@0!");
+}
+
+Test(hub, retained_messages_that_have_expired_do_not_come)
+{
+    cr_assert_eq(exchange_retain(&x, 0, "a", "1", ex_wall_ms + 10), ST_OK);
+    retain("b", "1");
+    ex_wall_ms += 10;
+    exchange_settle(&x);
+    subscribe_retained("#");
+    subscribe_retained("a");
+    exchange_settle(&x);
+    cr_expect_eq(fake_conn_count(&conn, FAKE_MESSAGE), 1u);
+}
+
+Test(hub, over_the_limit_nothing_more_is_retained)
+{
+    char topic[16];
+    for (unsigned i = 0; i < x.retained.count_max; i++) {
+        snprintf(topic, sizeof topic, "t/%u", i);
+        cr_assert_eq(exchange_retain(&x, 0, topic, "1", 0), ST_OK);
+    }
+    cr_expect_eq(exchange_retain(&x, 0, "a", "1", 0), ST_QUOTA);
+    cr_expect_eq(exchange_retain(&x, 0, topic, "2", 0), ST_OK);
+    cr_expect_eq(exchange_metric(&x, M_REFUSED_QUOTA), 1);
+    exchange_settle(&x);
+    exchange_expect_fold(&x);
+}
+
 /* --- gaps --------------------------------------------------------------------------------------- */
 
 Test(hub, what_retention_took_is_told_once)
