@@ -155,7 +155,8 @@ AFTER5 = [
     ("packet of 268 MB announced", "3.2.2-15", b"\x30\xff\xff\xff\x7f", bye(0x95)),
     ("PUBLISH QoS 3", "3.3.1-4", publish("t", flags=0x06), bye(0x81)),
     ("PUBLISH QoS 0 with DUP", "3.3.1-2", publish("t", flags=0x08), bye(0x81)),
-    ("PUBLISH retained", "3.2.2-14", publish("t", b"x", flags=0x01), bye(0x9A)),
+    ("PUBLISH retained", "3.3.1.3", publish("bytes/kept", b"x", 1, 7, flags=0x03), acked()),
+    ("PUBLISH retained, QoS 2", "3.2.2-11", publish("bytes/kept", b"x", 2, 7, flags=0x05), bye(0x9B)),
     ("PUBLISH QoS 2", "3.2.2-11", publish("t", b"x", 2, 7), bye(0x9B)),
     ("PUBLISH with identifier 0", "2.2.1-3", publish("t", b"x", 1, 0), bye(0x82)),
     ("PUBLISH, QoS 1, DUP", "3.3.1.1", publish("bytes/dup", b"x", 1, 7, flags=0x0A), acked()),
@@ -236,7 +237,7 @@ AFTER311 = [
     ("second CONNECT", "3.1.0-2", connect(4, "again"), CLOSED),
     ("AUTH", "2.2.1", packet(0xF0), CLOSED),
     ("PINGRESP from a client", "2.2.1", PONG, CLOSED),
-    ("PUBLISH retained", "PROTOCOL.md", publish("t", b"x", version=4, flags=0x01), CLOSED),
+    ("PUBLISH retained", "3.3.1.3", publish("bytes/kept", b"x", 1, 7, version=4, flags=0x03), acked()),
     ("PUBLISH QoS 2", "PROTOCOL.md", publish("t", b"x", 2, 7, 4), CLOSED),
     ("PUBLISH QoS 3", "3.3.1-4", publish("t", version=4, flags=0x06), CLOSED),
     ("PUBLISH with identifier 0", "2.3.1-1", publish("t", b"x", 1, 0, 4), CLOSED),
@@ -263,7 +264,7 @@ AFTER31 = [
     ("PUBLISH QoS 1", "3.3", publish("bytes/q1", b"x", 1, 7, 3), acked()),
     ("SUBSCRIBE", "3.8", subscribe(7, "t", ("u", 0), version=3), suback(1, 0, version=3)),
     ("SUBSCRIBE to a wrong filter: 3.1 has no code", "3.9", subscribe(7, "a#", version=3), CLOSED),
-    ("PUBLISH retained", "PROTOCOL.md", publish("t", b"x", version=3, flags=0x01), CLOSED),
+    ("PUBLISH retained", "3.3", publish("bytes/kept", b"x", 1, 7, version=3, flags=0x03), acked()),
     ("PINGREQ", "3.12", PING, answer(PONG)),
 ]
 

@@ -339,7 +339,7 @@ ERRORS = [
     ({"unsub": {"topic": "never"}}, "not_found"), ({"pub": {"topic": "a/+", "data": 1}}, "bad_request"),
     ({"pub": {"topic": "$SYS/a", "data": 1}}, "forbidden"), ({"pub": {"topic": "$user/x", "data": 1}}, "forbidden"),
     ({"pub": {"topic": "a"}}, "bad_request"), ({"pub": {"topic": "a", "data": 1, "text": "x"}}, "bad_request"),
-    ({"pub": {"topic": "a", "data": 1, "retain": True}}, "unsupported"),
+    ({"pub": {"topic": "a", "data": 1, "retain": 1}}, "bad_request"),
     ({"pub": {"topic": "a", "data": 1, "producer": "p", "seq": 1}}, "unsupported"),
     ({"pub": {"topic": "a" * 2000, "data": 1}}, "bad_request"), ({"pub": {"topic": "a", "b64": "x"}}, "bad_request"),
     ({"get": {"topic": "a/#"}}, "bad_request"), ({"get": {"topic": "a", "max": 0}}, "bad_request"),
