@@ -208,7 +208,7 @@ def test_history_that_cannot_be_had(node, query, status):
 # --- the rest --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("method, target", [
-    ("GET", "/v1/users/u1"), ("POST", "/v1/users/u1/messages"), ("GET", "/v1/retained/a"), ("DELETE", "/v1/retained/a"),
+    ("GET", "/v1/users/u1"), ("POST", "/v1/users/u1/messages"),
     ("GET", "/v1/connections"), ("DELETE", "/v1/connections/1"), ("GET", "/v1/sessions/c"), ("GET", "/v1/nodes"),
     ("POST", "/v1/node/drain"), ("POST", "/v1/tickets"), ("GET", "/console/"), ("POST", "/v1/publish"),
 ])
@@ -216,7 +216,7 @@ def test_what_is_named_and_not_there(node, method, target):
     problem(node, target, "-X", method, status=501, code="unsupported")
 
 
-@pytest.mark.parametrize("field", ["Idempotency-Key: k", "Tidegate-Retain: 1", "Tidegate-Deliver-At: 1790000000123",
+@pytest.mark.parametrize("field", ["Idempotency-Key: k", "Tidegate-Deliver-At: 1790000000123",
                                    "ce-specversion: 1.0", "Content-Type: application/cloudevents+json"])
 def test_a_field_that_is_named_and_not_there_is_not_ignored(node, field):
     problem(node, "/v1/publish/a", "-H", field, data=b"{}", status=501, code="unsupported")

@@ -94,8 +94,8 @@ def test_set_replace_and_clear_at_every_door(node, put):
     put(node, "home/a", b"2")
     with MosquittoSub(node, "home/+") as sub, MosquittoSub(node, "home/+", "-V", "5") as sub5, Web(node) as web:
         for one in (sub, sub5):
-            assert one.messages.get(timeout=10) == ("home/b", b"1", True)
-            assert one.messages.get(timeout=10) == ("home/a", b"2", True)
+            first = [one.messages.get(timeout=10) for _ in range(2)]
+            assert first == [("home/b", b"1", True), ("home/a", b"2", True)], "the newest of each topic, in order"
         assert [message["topic"] for message in replayed(web, "home/+")] == ["home/b", "home/a"]
         put(node, "home/a", b"3")  # live: no RETAIN
         for one in (sub, sub5):
@@ -105,7 +105,8 @@ def test_set_replace_and_clear_at_every_door(node, put):
         for one in (sub, sub5):
             assert one.messages.get(timeout=10) == ("home/a", b"", False)
         assert web.next()["topic"] == "home/a"
-    assert kept(node, "home/a") == [] and kept(node, "home/b") == ["1"]
+    assert kept(node, "home/a") == [], "what was cleared is not kept"
+    assert kept(node, "home/b") in (["1"], [1])
     assert node.metric("tidegate_retained_messages") == 1
     with MosquittoSub(node, "#") as sub:
         assert sub.messages.get(timeout=10) == ("home/b", b"1", True)
@@ -318,7 +319,7 @@ def test_kill9_changes_nothing(make_node, settings):
     for end in (node.kill9, node.stop):
         end()
         node.restart()
-        assert all_kept(node, "%23") == before
+        assert all_kept(node, "%23") == before, "a start folds the same out of the log"
         assert [node.metric("tidegate_retained_messages"), node.metric("tidegate_retained_bytes")] == figures
     with Web(node) as web:
         assert values(replayed(web, "t/#")) == values(before)
@@ -384,6 +385,10 @@ def test_many_topics_to_a_slow_reader_while_publishing_goes_on(make_node, settin
     publisher.start()
     with StoppedWeb(node, "many/#") as slow:
         wait_until(lambda: len(replaced) > 500, "publishing to go on while it reads nothing", 60)
+        # Far behind what the sockets' buffers have taken: these must come as they are now, and only live. (Of
+        # several lanes one may be far ahead of the others.)
+        early = {topic for topic in dict(replaced) if int(topic.split("/")[1]) >= 19_000 and not settings}
+        assert len(early) > 10 or settings
         most = max(node.rss_bytes() for _ in range(10))
         seen, newest = {}, {}
         live = False
@@ -395,6 +400,7 @@ def test_many_topics_to_a_slow_reader_while_publishing_goes_on(make_node, settin
                     message = item["msg"]
                     if message.get("retained"):
                         assert message["topic"] not in seen, f"{message['topic']} came again"
+                        assert message["topic"] not in early or "new" in message["text"], "replaced, and came"
                         seen[message["topic"]] = message["pos"]
                     newest[message["topic"]] = message
             most = max(most, node.rss_bytes())

@@ -84,4 +84,35 @@ MUTANTS = [
         "test": "test_limits.py::test_stopped_mqtt_reader_costs_bounded_memory_and_counted_drops",
         "red": "MiB more for one stopped reader",
     },
+    {
+        "name": "an empty retained message removes nothing",
+        "file": "routing/retained.c",
+        "old": """    if (m->payload_len > 0) {
+        r->slots[slot] = msg_ref(m);
+""",
+        "new": """    {
+        r->slots[slot] = msg_ref(m);
+""",
+        "test": "test_retained.py::test_set_replace_and_clear_at_every_door",
+        "red": "what was cleared is not kept|in order",
+    },
+    {
+        "name": "a retained message that was replaced since comes all the same",
+        "file": "routing/retained.c",
+        "old": """        retained_drop(r, slot);
+        slot = slot_of(r, msg_topic(m), m->topic_hash);
+""",
+        "new": """        r->slots[slot] = NULL;
+""",
+        "test": "test_retained.py::test_many_topics_to_a_slow_reader_while_publishing_goes_on",
+        "red": "replaced, and came|came again",
+    },
+    {
+        "name": "retained messages not folded out of the log at start",
+        "file": "routing/shard.c",
+        "old": "    while (from < end) {\n        f.read.from = from;\n",
+        "new": "    while (from == UINT64_MAX) {\n        f.read.from = from;\n",
+        "test": "test_retained.py::test_kill9_changes_nothing",
+        "red": "a start folds the same out of the log",
+    },
 ]
