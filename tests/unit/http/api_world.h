@@ -48,7 +48,7 @@ static inline void api_close(struct api_world *w)
 {
     exchange_close(&w->x);
     cr_expect_eq(w->api.kept_bytes, 0);
-    cr_expect_eq(w->api.histories_open, 0);
+    cr_expect_eq(w->api.pages_open, 0);
     cr_expect(list_empty(&w->api.answered));
 }
 

@@ -189,21 +189,21 @@ Test(http_history, given_up_is_answered_and_its_read_is_nobodys, .init = setup, 
     request_give_up(r);
     api_take_answered(&w);
     json_decref(api_answer(r, 503));
-    cr_expect_eq(w.api.histories_open, 1, "its read is under way");
+    cr_expect_eq(w.api.pages_open, 1, "its read is under way");
 }
 
 Test(http_history, reads_a_bounded_number_of_pages_at_a_time, .init = setup, .fini = teardown)
 {
-    struct request *open[HISTORIES_OPEN_MAX];
+    struct request *open[PAGES_OPEN_MAX];
     fill("a", 1);
-    for (unsigned i = 0; i < HISTORIES_OPEN_MAX; i++)
+    for (unsigned i = 0; i < PAGES_OPEN_MAX; i++)
         open[i] = ask("a");
     struct request *over = ask("a");
     cr_expect_eq(over->state, REQUEST_ANSWERED);
     json_decref(api_answer(over, 503));
     exchange_settle(&w.x);
     api_take_answered(&w);
-    for (unsigned i = 0; i < HISTORIES_OPEN_MAX; i++)
+    for (unsigned i = 0; i < PAGES_OPEN_MAX; i++)
         json_decref(api_answer(open[i], 200));
     json_decref(page("a", 200));
 }
