@@ -111,7 +111,7 @@ MUTANTS = [
         "name": "retained messages not folded out of the log at start",
         "file": "routing/shard.c",
         "old": "    while (from < end) {\n        f.read.from = from;\n",
-        "new": "    while (from == UINT64_MAX) {\n        f.read.from = from;\n",
+        "new": "    while (from < end && !log) {\n        f.read.from = from;\n",
         "test": "test_retained.py::test_kill9_changes_nothing",
         "red": "a start folds the same out of the log",
     },
