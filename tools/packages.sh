@@ -44,6 +44,9 @@ ci    clang                  the second compiler, and the fuzzers
 ci    libclang-rt-dev        sanitizer and fuzzer runtime
 ci    clang-format           layout check
 ci    clang-tidy             static checks
+ci    e2fsprogs              file system of the disk whose power is cut
+ci    mount                  mount, umount, losetup
+ci    util-linux             unshare
 bench mosquitto              the broker to compare with (its service is left off)
 LIST
 }
