@@ -1,4 +1,9 @@
-/* Pages of history. A read on its way holds a reference to the connection's memory. */
+/* Pages of history. A read on its way holds a reference to the connection's memory.
+ *
+ * What has expired is left out and does not count, so a page may take several reads: one after the other,
+ * until it is full or the end is reached. An empty page therefore is the end. Its messages are kept until
+ * then and encoded at once; PAGE_BYTES_MAX of everything that is written of them keeps the text within the
+ * door's scratch space (door.c, scratch_bytes_max), and the first message is always taken. */
 #include "gateway/ws/serve.h"
 
 #include <stdlib.h>
@@ -11,76 +16,157 @@ struct page {
     struct conn *conn;
     struct ws_id id;
     bool earliest;
+    bool full;
+    uint64_t next; /* offset to go on at */
+    uint32_t count, count_max;
+    size_t bytes; /* of its messages */
+    struct msg **msgs; /* count_max places; each a reference */
     size_t topic_len;
     uint8_t topic[];
 };
 
-static void page_answer(struct page *p)
+static void page_free(struct page *p)
+{
+    for (uint32_t i = 0; i < p->count; i++)
+        msg_unref(p->msgs[i]);
+    free(p->msgs);
+    free(p);
+}
+
+static void page_put(struct page *p)
 {
     struct conn *c = p->conn;
-    struct buf *scratch = &c->door->scratch;
+    struct place next = {.lane_count = hub_lane_count(c->door->hub)};
+    next.next[p->read.store.lane] = p->next;
+    serve_put(c, ws_put_page(&c->door->scratch, p->id, slice_of(p->topic, p->topic_len), c->door->epoch,
+                             p->msgs, p->count, &next));
+}
+
+static void page_failed(struct page *p)
+{
+    struct conn *c = p->conn;
     struct store_read *r = &p->read.store;
-    if (r->status == ST_OK) {
-        struct place next = {.lane_count = hub_lane_count(c->door->hub)};
-        next.next[r->lane] = r->next;
-        serve_put(c, ws_put_page(scratch, p->id, slice_of(p->topic, p->topic_len), c->door->epoch, r->msgs,
-                                 r->found, &next));
+    if (p->count > 0) {
+        page_put(p); /* the next page tells of it */
     } else if (r->status == ST_GONE) {
         char earliest[POSITION_BYTES + 1];
         position_write(c->door->epoch, r->lane, r->first - 1,
                        earliest); /* strictly after it: the first kept */
         earliest[POSITION_BYTES] = '\0';
         const struct ws_error e = {.code = "position_gone", .earliest = earliest};
-        serve_put(c, ws_put_error(scratch, p->id, &e));
+        serve_put(c, ws_put_error(&c->door->scratch, p->id, &e));
     } else {
         serve_error(c, p->id, "internal", "the log cannot be read here");
     }
+}
+
+static size_t message_bytes(const struct msg *m)
+{
+    return (size_t)m->topic_len + m->key_len + m->props_len + m->payload_len;
+}
+
+/* Takes over what a read has found. */
+static void page_take(struct page *p)
+{
+    struct store_read *r = &p->read.store;
+    uint64_t wall_ms = loop_wall_ms(p->conn->door->loop);
+    for (uint64_t i = 0; i < r->found; i++) {
+        struct msg *m = r->msgs[i];
+        if (m->expires_ms != 0 && m->expires_ms <= wall_ms)
+            continue;
+        p->full = p->count > 0 && p->bytes + message_bytes(m) > PAGE_BYTES_MAX;
+        if (p->full) {
+            p->next = m->offset;
+            return;
+        }
+        p->bytes += message_bytes(m);
+        p->msgs[p->count++] = m;
+        r->msgs[i] = NULL;
+    }
+    p->next = r->next;
+    p->full = p->count == p->count_max || p->bytes >= PAGE_BYTES_MAX;
+}
+
+static void page_read(struct page *p)
+{
+    p->read.store.from = p->next;
+    p->read.store.count_max = p->count_max - p->count;
+    p->read.store.bytes_max = (uint32_t)(PAGE_BYTES_MAX - p->bytes);
+    hub_read(p->conn->door->hub, &p->read);
+}
+
+/* False: another read is needed. */
+static bool page_is_done(struct page *p)
+{
+    struct store_read *r = &p->read.store;
+    if (p->conn->state != CONN_OPEN)
+        return true;
+    if (r->status == ST_OK) {
+        page_take(p);
+        return p->full || r->next >= r->end;
+    }
+    /* What was the earliest has been removed meanwhile. */
+    if (r->status != ST_GONE || !p->earliest || p->count > 0 || r->first <= r->from)
+        return true;
+    p->next = r->first;
+    return false;
 }
 
 static void on_page(struct read *read)
 {
     struct page *p = LIST_OF(read, struct page, read);
     struct conn *c = p->conn;
-    struct store_read *r = &p->read.store;
-    /* What was the earliest has been removed meanwhile. */
-    if (r->status == ST_GONE && p->earliest && r->first > r->from && c->state == CONN_OPEN) {
-        read_release(read);
-        r->from = r->first;
-        hub_read(c->door->hub, read);
+    bool done = page_is_done(p);
+    read_release(read);
+    if (!done) {
+        page_read(p);
         return;
     }
     c->reads_open--;
     if (c->state == CONN_OPEN) {
-        page_answer(p);
+        if (read->store.status == ST_OK)
+            page_put(p);
+        else
+            page_failed(p);
         conn_touch(c);
     }
-    read_release(read);
-    free(p);
+    page_free(p);
     conn_unref(c);
+}
+
+static struct page *page_create(struct conn *c, const struct ws_request *r, uint64_t from)
+{
+    uint64_t count = r->has_max ? r->max : PAGE_DEFAULT, most = c->door->settings->limit_history_count;
+    struct page *p = calloc(1, sizeof *p + r->topic.len);
+    if (!p)
+        return NULL;
+    p->count_max = (uint32_t)(count < most ? count : most);
+    p->msgs = calloc(p->count_max, sizeof(struct msg *));
+    if (!p->msgs) {
+        free(p);
+        return NULL;
+    }
+    p->conn = c;
+    p->id = serve_id(r);
+    p->earliest = r->start == WS_START_EARLIEST;
+    p->next = from;
+    p->topic_len = r->topic.len;
+    memcpy(p->topic, r->topic.data, r->topic.len);
+    p->read.store.topic = slice_of(p->topic, p->topic_len);
+    p->read.on_read = on_page;
+    return p;
 }
 
 static void serve_read(struct conn *c, const struct ws_request *r, uint64_t from)
 {
-    const struct settings *s = c->door->settings;
-    struct page *p = calloc(1, sizeof *p + r->topic.len);
+    struct page *p = page_create(c, r, from);
     if (!p) {
         serve_later(c, serve_id(r), "unavailable", "no memory");
         return;
     }
-    uint64_t count = r->has_max ? r->max : PAGE_DEFAULT;
-    p->conn = c;
-    p->id = serve_id(r);
-    p->earliest = r->start == WS_START_EARLIEST;
-    p->topic_len = r->topic.len;
-    memcpy(p->topic, r->topic.data, r->topic.len);
-    p->read.store.topic = slice_of(p->topic, p->topic_len);
-    p->read.store.from = from;
-    p->read.store.count_max = (uint32_t)(count < s->limit_history_count ? count : s->limit_history_count);
-    p->read.store.bytes_max = PAGE_BYTES_MAX;
-    p->read.on_read = on_page;
     conn_ref(c);
     c->reads_open++;
-    hub_read(c->door->hub, &p->read);
+    page_read(p);
 }
 
 void serve_get(struct conn *c, const struct ws_request *r)

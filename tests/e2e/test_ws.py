@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from clients import Closed, Web
+from clients import Closed, Web, module, paho_client
 from node import PATIENCE, wait_until
 
 WAIT_S = 15 * PATIENCE
@@ -460,6 +460,49 @@ def test_history_by_pages(ws):
     assert [message["data"] for message in got] == list(range(25))
     page = ws.ask({"id": 100, "get": {"topic": "a", "from": {"after": [got[20]["pos"]]}}})["ok"]
     assert [message["data"] for message in page["messages"]] == [21, 22, 23, 24]
+
+
+def test_history_leaves_out_what_has_expired(ws):
+    """It does not count either: a page is as full without it, and an empty one is the end."""
+    for number in range(60):
+        kept = number % 10 == 9
+        ws.ask({"id": number, "pub": {"topic": "a", "data": number, "ttl_ms": 3_600_000 if kept else 1}})
+
+    def page(start, most):
+        answer = ws.ask({"id": 100, "get": {"topic": "a", "from": start, "max": most}})["ok"]
+        return [message["data"] for message in answer["messages"]], {"after": [answer["next"]]}
+
+    wait_until(lambda: page("earliest", 1000)[0] == [9, 19, 29, 39, 49, 59], "the others to expire")
+    got, start = page("earliest", 1)
+    assert got == [9]
+    got, start = page(start, 4)
+    assert got == [19, 29, 39, 49]
+    got, start = page(start, 4)
+    assert got == [59]
+    assert page(start, 4)[0] == []
+
+
+def test_a_page_is_bounded_by_all_that_is_written_of_its_messages(node, ws):
+    """Also by what is no payload. 300 messages with 60 KB of properties each are more text than a connection may
+    ever be sent at once."""
+    client = paho_client("props", version=5)
+    properties = module("paho.mqtt.properties").Properties(module("paho.mqtt.packettypes").PacketTypes.PUBLISH)
+    properties.UserProperty = [("p", "x" * 60_000)]
+    client.connect("127.0.0.1", node.ports["mqtt"])
+    client.loop_start()
+    sent = [client.publish("a", str(number), qos=1, properties=properties) for number in range(300)]
+    for message in sent:
+        message.wait_for_publish(WAIT_S)
+    client.disconnect()
+    client.loop_stop()
+    got, start = [], "earliest"
+    while True:
+        page = ws.ask({"id": 1, "get": {"topic": "a", "from": start, "max": 1000}})["ok"]
+        got += [message["text"] for message in page["messages"]]
+        start = {"after": [page["next"]]}
+        if not page["messages"]:
+            break
+    assert got == [str(number) for number in range(300)]
 
 
 def test_more_subscriptions_than_allowed(make_node):
