@@ -1,7 +1,8 @@
-/* http_load: POSTs over keep-alive connections, one request at a time on each, and tells what an answer
+/* bench.http_load: POSTs over keep-alive connections, one request at a time on each, and tells what an answer
  * cost and how long it took.
  *
- *   http_load [-c conns] [-d seconds] [-b body_bytes] [-r per_second] [-u path] [-H header]... [-t pid] port
+ *   bench.http_load [-c conns] [-d seconds] [-b body_bytes] [-r per_second] [-u path] [-H header]... [-t pid]
+ * port
  *
  * Without -r every connection sends its next request as soon as it has its answer (throughput, CPU per
  * request). With -r request k is due at k/rate, whatever the server does, and its time counts from when
@@ -302,7 +303,8 @@ static void request_build(struct load *l, char *const *headers, int headers_coun
 
 static void usage(void)
 {
-    fputs("usage: http_load [-c conns] [-d seconds] [-b body_bytes] [-r per_second] [-u path] [-H header]... "
+    fputs("usage: bench.http_load [-c conns] [-d seconds] [-b body_bytes] [-r per_second] [-u path] [-H "
+          "header]... "
           "[-t server_pid] port\n",
           stderr);
     exit(2);
