@@ -48,6 +48,9 @@ give_up() {
     local code=0
     wait "$supervisor" || code=$?
     supervisor=""
+    # It was asked to stop: by Ctrl-C, which every process of the terminal gets (the trap may be a moment behind), or by
+    # a SIGTERM of somebody else.
+    [ "$code" != 0 ] || { sleep 0.3; say "The node was stopped."; exit 130; }
     # What it says to a person begins so; without such a line the end of its log must do.
     grep '^tidegate: ' "$log" >&2 || tail -n 20 "$log" >&2
     [ "$code" != 69 ] || cat >&2 <<TEXT
@@ -55,7 +58,6 @@ Way out: stop that process, or choose other ports and another folder and start a
   TIDEGATE_MQTT__PORT=1884 TIDEGATE_HTTP__PORT=8090 TIDEGATE_API__PORT=8091 TIDEGATE_DATA__DIR=data2 ./dev demo
 TEXT
     say "The node has ended by itself (exit code $code; log: $log)." >&2
-    [ "$code" != 0 ] || code=1
     exit "$code"
 }
 

@@ -299,7 +299,7 @@ def test_bodies_of_many_connections_have_a_bound(make_node):
 
 
 def test_more_connections_than_allowed(make_node):
-    node = make_node({"limit.connections": 5})
+    node = make_node({"api.connections": 5})
     # The harness asks over this door too: the last one that it had may still be going away.
     wait_until(lambda: node.metric("tidegate_connections", "http") <= 1, "the harness's connection to be gone")
     wires = [Wire(node) for _ in range(5)]
