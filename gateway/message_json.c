@@ -1,50 +1,10 @@
-/* Put together by hand, in one pass. A `struct out` carries the first error, so that the encoder reads as the
- * list of what it writes. */
 #include "gateway/message_json.h"
 
 #include "core/base64.h"
 #include "core/json.h"
-#include "routing/position.h"
+#include "gateway/json_out.h"
 
 #include <stdlib.h>
-
-struct out {
-    struct buf *buf;
-    enum status status;
-};
-
-static void put(struct out *o, struct slice bytes)
-{
-    if (o->status == ST_OK)
-        o->status = buf_put(o->buf, bytes);
-}
-
-#define put_literal(o, text) put(o, slice_of("" text, sizeof text - 1))
-
-static void put_string(struct out *o, struct slice text)
-{
-    if (o->status == ST_OK)
-        o->status = json_put_string(o->buf, text);
-}
-
-static void put_number(struct out *o, uint64_t value)
-{
-    char digits[20];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    put(o, slice_of(digits + at, sizeof digits - at));
-}
-
-static void put_position(struct out *o, uint32_t epoch, unsigned lane, uint64_t offset)
-{
-    char text[POSITION_BYTES + 2];
-    text[0] = text[POSITION_BYTES + 1] = '"';
-    position_write(epoch, lane, offset, text + 1);
-    put(o, slice_of(text, sizeof text));
-}
 
 /* --- user properties ---------------------------------------------------------------------------- */
 
@@ -89,30 +49,30 @@ static int compare_users(const void *left, const void *right)
     return a->name.data < b->name.data ? -1 : 1;
 }
 
-static void put_users(struct out *o, const struct user *users, size_t count)
+static void put_users(struct json_out *o, const struct user *users, size_t count)
 {
     for (size_t i = 0, end; i < count; i = end) {
         for (end = i + 1; end < count && slice_equal(users[end].name, users[i].name);)
             end++;
         if (i > 0)
-            put_literal(o, ",");
-        put_string(o, users[i].name);
-        put_literal(o, ":");
+            json_out_literal(o, ",");
+        json_out_string(o, users[i].name);
+        json_out_literal(o, ":");
         if (end > i + 1)
-            put_literal(o, "[");
+            json_out_literal(o, "[");
         for (size_t at = i; at < end; at++) {
             if (at > i)
-                put_literal(o, ",");
-            put_string(o, users[at].text);
+                json_out_literal(o, ",");
+            json_out_string(o, users[at].text);
         }
         if (end > i + 1)
-            put_literal(o, "]");
+            json_out_literal(o, "]");
     }
 }
 
 /* ,"props":{...}, or nothing when there is no user property. They are sorted to bring equal names
  * together: a stranger may send 13,000 of them, so comparing each with each is out of the question. */
-static void put_props(struct out *o, struct slice props)
+static void put_props(struct json_out *o, struct slice props)
 {
     struct user few[USERS_ON_STACK], *users = few;
     size_t place = 0, count = 0, at = 0;
@@ -128,61 +88,61 @@ static void put_props(struct out *o, struct slice props)
     for (place = 0; at < count && next_user(props, &place, &users[at]);)
         at++;
     qsort(users, at, sizeof *users, compare_users);
-    put_literal(o, ",\"props\":{");
+    json_out_literal(o, ",\"props\":{");
     put_users(o, users, at);
-    put_literal(o, "}");
+    json_out_literal(o, "}");
     if (users != few)
         free(users);
 }
 
 /* --- the whole ---------------------------------------------------------------------------------- */
 
-static void put_payload(struct out *o, const struct msg *m)
+static void put_payload(struct json_out *o, const struct msg *m)
 {
     struct slice payload = msg_payload(m);
     switch ((enum content_class)m->content) {
     case CONTENT_JSON:
-        put_literal(o, ",\"data\":");
+        json_out_literal(o, ",\"data\":");
         if (o->status == ST_OK)
             o->status = json_put_embedded(o->buf, payload);
         break;
     case CONTENT_TEXT:
-        put_literal(o, ",\"text\":");
-        put_string(o, payload);
+        json_out_literal(o, ",\"text\":");
+        json_out_string(o, payload);
         break;
     case CONTENT_BINARY:
     default:
-        put_literal(o, ",\"b64\":\"");
+        json_out_literal(o, ",\"b64\":\"");
         if (o->status == ST_OK)
             o->status = base64_encode(payload, o->buf);
-        put_literal(o, "\"");
+        json_out_literal(o, "\"");
         break;
     }
 }
 
 enum status message_json_put(struct buf *buf, uint32_t epoch, const struct msg *m, bool retained)
 {
-    struct out o = {.buf = buf, .status = ST_OK};
+    struct json_out o = {.buf = buf, .status = ST_OK};
     struct slice type;
-    put_literal(&o, "{\"topic\":");
-    put_string(&o, msg_topic(m));
-    put_literal(&o, ",\"pos\":");
-    put_position(&o, epoch, m->partition, m->offset);
-    put_literal(&o, ",\"ts\":");
-    put_number(&o, m->ts_ms);
+    json_out_literal(&o, "{\"topic\":");
+    json_out_string(&o, msg_topic(m));
+    json_out_literal(&o, ",\"pos\":");
+    json_out_position(&o, epoch, m->partition, m->offset);
+    json_out_literal(&o, ",\"ts\":");
+    json_out_number(&o, m->ts_ms);
     if (m->key_len > 0) {
-        put_literal(&o, ",\"key\":");
-        put_string(&o, msg_key(m));
+        json_out_literal(&o, ",\"key\":");
+        json_out_string(&o, msg_key(m));
     }
     if (m->props_len > 0 && props_find(msg_props(m), PROP_CONTENT_TYPE, &type)) {
-        put_literal(&o, ",\"type\":");
-        put_string(&o, type);
+        json_out_literal(&o, ",\"type\":");
+        json_out_string(&o, type);
     }
     if (m->props_len > 0)
         put_props(&o, msg_props(m));
     put_payload(&o, m);
     if (retained)
-        put_literal(&o, ",\"retained\":true");
-    put_literal(&o, "}");
+        json_out_literal(&o, ",\"retained\":true");
+    json_out_literal(&o, "}");
     return o.status;
 }
