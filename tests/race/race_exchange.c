@@ -8,6 +8,7 @@
 #include "fakes/seed.h"
 #include "fakes/store_world.h"
 #include "session/hub.h"
+#include "race/check.h"
 
 #include <pthread.h>
 
@@ -22,14 +23,6 @@ enum {
     READERS = 5, /* a loop */
     DEADLINE_MS = 100000,
 };
-
-#define CHECK(claim)                                                                                         \
-    do {                                                                                                     \
-        if (!(claim)) {                                                                                      \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #claim);                            \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 struct reader {
     struct station *at;

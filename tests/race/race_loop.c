@@ -1,6 +1,7 @@
 /* Loops in threads of their own, one of them inside a host: letters that wander from loop to loop and
  * from foreign threads all arrive, in turns that mostly sleep, and loop_stop from anywhere ends them. */
 #include "core/loop.h"
+#include "race/check.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -9,14 +10,6 @@
 #include <stdlib.h>
 
 enum { LOOPS = 4, POSTERS = 3, LETTERS = 2000, HOPS = 20, DEADLINE_MS = 20000 };
-
-#define CHECK(claim)                                                                                         \
-    do {                                                                                                     \
-        if (!(claim)) {                                                                                      \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #claim);                            \
-            exit(1);                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 struct wanderer {
     struct mail mail;

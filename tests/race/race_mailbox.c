@@ -1,6 +1,7 @@
 /* Many writers, one reader: no letter is lost, each writer's come in order, and a reader that sleeps is
  * woken. A lost wake shows as a poll that runs into its deadline; nothing here waits by time. */
 #include "core/mailbox.h"
+#include "race/check.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -10,14 +11,6 @@
 #include <stdlib.h>
 
 enum { WRITERS = 6, LETTERS = 40000, CHAIN_MAX = 5, ROUNDS = 200000, DEADLINE_MS = 10000 };
-
-#define CHECK(claim)                                                                                         \
-    do {                                                                                                     \
-        if (!(claim)) {                                                                                      \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #claim);                            \
-            exit(1);                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 struct letter {
     struct mail mail;

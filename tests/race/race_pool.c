@@ -3,6 +3,7 @@
 #include "core/mailbox.h"
 #include "core/msg.h"
 #include "core/pool.h"
+#include "race/check.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -10,14 +11,6 @@
 #include <stdlib.h>
 
 enum { READERS = 3, MAKERS = 2, MESSAGES = 30000, PAYLOAD_MAX = 10000, DEADLINE_MS = 20000 };
-
-#define CHECK(claim)                                                                                         \
-    do {                                                                                                     \
-        if (!(claim)) {                                                                                      \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #claim);                            \
-            exit(1);                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 struct delivery {
     struct mail mail;
