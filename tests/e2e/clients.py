@@ -306,10 +306,7 @@ class Resuming:
 
     def open(self, node):
         self.web = Web(node)
-        live = self.base == "live"
-        answer = self.web.subscribe(self.topic, self.start())
-        if live:
-            self.base = answer["pos"]
+        self.web.subscribe(self.topic, self.start())
 
     def take(self, item):
         if "msg" in item:

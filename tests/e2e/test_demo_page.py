@@ -126,6 +126,18 @@ def test_page_publishes_and_filters_and_reads_the_past(node, browser):
     assert page.console_errors() == []
 
 
+@pytest.mark.deadline(60)
+def test_page_begins_with_what_is_retained(node, browser):
+    mosquitto_pub(node, "home/kitchen", b'{"c":19}', "-r")
+    publish(node, "home/kitchen", b'{"c":20}')
+    page = Page(browser, node)
+    page.wait_events([("home/kitchen", '{"c":19}')])
+    assert page.run("return document.getElementById('events').rows[0].cells[3].textContent") == "retained"
+    publish(node, "home/kitchen", b'{"c":21}')
+    page.wait_events([("home/kitchen", '{"c":19}'), ("home/kitchen", '{"c":21}')])
+    assert page.console_errors() == []
+
+
 @pytest.mark.deadline(120)
 def test_page_resumes_after_kill_9_without_loss(make_node, browser):
     node = make_node(keep_ports=True)

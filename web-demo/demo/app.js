@@ -1,7 +1,7 @@
 // The demo page: live readings over Tidegate's WebSocket door (docs/PROTOCOL.md, "WebSocket"), with nothing but what
 // a browser has. The part to copy is Subscription: it loses nothing across a broken connection, because it keeps
 //
-//   base    where the log was when the subscription (or its last replay) was complete: a bookmark over all lanes
+//   base    where the log was when the subscription's replay was complete: a bookmark over all lanes
 //   lanes   the last position received in each lane since
 //
 // and asks for everything strictly after both. A position is "<lane>.<order>"; of two in one lane the greater
@@ -13,7 +13,7 @@ const STEADY_MS = 5_000; // a connection that has lived so long starts the back-
 const HANDSHAKE_MS = 10_000;
 
 class Subscription {
-  // `on`: state(name, detail), message(msg, replayed), gap(gap), note(text)
+  // `on`: state(name, detail), message(msg, replayed: null, "replay" or "retained"), gap(gap), note(text)
   constructor(url, on) {
     this.url = url;
     this.on = on;
@@ -134,14 +134,13 @@ class Subscription {
 
   subscribe() {
     const topic = this.topic;
-    const resumed = this.base !== null || this.lanes.size > 0;
+    // A live subscription first gets what is retained; who has not seen its end begins again.
+    const resumed = this.base !== null || (this.from !== "live" && this.lanes.size > 0);
     const from = resumed ? { after: [this.base, ...this.lanes.values()].filter((place) => place !== null) } : this.from;
     this.replaying = from !== "live";
     this.ask({ sub: { topic, from } }, (ok) => {
       this.subscribed = topic;
-      // Live: nothing is owed from before this moment. A replay is complete only at its `live`.
-      if (from === "live") this.base = ok.pos;
-      this.on.state(this.replaying ? "replay" : "live", this.node ? `at node ${this.node}` : "");
+      this.on.state("replay", "");
       this.on.note(resumed ? `resumed "${topic}": ${ok.replay ?? 0} to replay` : `subscribed to "${topic}" from ${from}`);
     }, (error) => {
       this.on.state("ended", `${error.code} ${error.detail ?? ""}`);
@@ -181,7 +180,7 @@ class Subscription {
       if (this.lanes.has(lane) && msg.pos <= this.lanes.get(lane)) return;
       this.lanes.set(lane, msg.pos);
     }
-    this.on.message(msg, this.replaying);
+    this.on.message(msg, msg.retained ? "retained" : this.replaying ? "replay" : null);
   }
 
   takeLive(live) {
@@ -293,7 +292,7 @@ function row({ msg, replayed, latency }) {
     element("td", { textContent: clock(msg.ts) }),
     element("td", { textContent: msg.topic, className: "topic" }),
     element("td", { textContent: text.length > 200 ? text.slice(0, 200) + "…" : text, className: "payload" }),
-    element("td", { textContent: replayed ? "replay" : `${latency} ms`, className: "right" }),
+    element("td", { textContent: replayed ?? `${latency} ms`, className: "right" }),
     element("td", { textContent: "…" + msg.pos.slice(-8), className: "pos", title: msg.pos }));
   made.dataset.pos = msg.pos;
   if (replayed) made.className = "replayed";
