@@ -9,6 +9,7 @@
 #include "gateway/acceptor.h"
 #include "gateway/edge.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -122,6 +123,7 @@ static enum status introduce_loops(struct node *n)
 {
     n->map.lane_count = store_lane_count(n->store);
     n->map.epoch = store_epoch(n->store);
+    assert(n->loop_count > 0);
     for (unsigned lane = 0; lane < n->map.lane_count; lane++) {
         unsigned home = lane % n->loop_count;
         enum status st = shard_create(n->loops[home].shards, lane, &n->map.lanes[lane].shard);

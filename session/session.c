@@ -116,6 +116,7 @@ static void metrics_for_behind(struct subscription *sub)
 void subscription_end(struct subscription *sub)
 {
     struct session *s = sub->session;
+    assert(s);
     metrics_for_behind(sub);
     list_unlink(&sub->link);
     list_unlink(&sub->waiting);
