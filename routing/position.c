@@ -96,13 +96,13 @@ static bool lanes_read(struct slice list, struct place *out)
     }
 }
 
-static void lane_advance(struct place *place, size_t lane, uint64_t next)
+static void lane_fold(struct place *place, size_t lane, uint64_t next, bool before)
 {
-    if (place->next[lane] < next)
+    if (before ? place->next[lane] > next : place->next[lane] < next)
         place->next[lane] = next;
 }
 
-static enum status fold_bookmark(struct place *place, uint32_t epoch, struct slice text)
+static enum status fold_bookmark(struct place *place, uint32_t epoch, struct slice text, bool before)
 {
     struct place read;
     uint64_t text_epoch = 0;
@@ -114,11 +114,11 @@ static enum status fold_bookmark(struct place *place, uint32_t epoch, struct sli
     if (read.lane_count != place->lane_count)
         return ST_INVALID;
     for (uint32_t lane = 0; lane < read.lane_count; lane++)
-        lane_advance(place, lane, read.next[lane]);
+        lane_fold(place, lane, read.next[lane], before);
     return ST_OK;
 }
 
-static enum status fold_position(struct place *place, uint32_t epoch, struct slice text)
+static enum status fold_position(struct place *place, uint32_t epoch, struct slice text, bool before)
 {
     uint64_t text_epoch = 0, lane = 0, offset = 0;
     if (!hex_read(slice_of(text.data, EPOCH_DIGITS), &text_epoch) ||
@@ -129,16 +129,44 @@ static enum status fold_position(struct place *place, uint32_t epoch, struct sli
         return ST_GONE;
     if (lane >= place->lane_count || offset == UINT64_MAX)
         return ST_INVALID; /* after the last offset there is no next */
-    lane_advance(place, lane, offset + 1);
+    lane_fold(place, lane, before ? offset : offset + 1, before);
     return ST_OK;
+}
+
+static enum status fold(struct place *place, uint32_t epoch, struct slice text, bool before)
+{
+    assert(place->lane_count <= PLACE_LANES_MAX);
+    if (text.len > BOOKMARK_DOT && text.data[BOOKMARK_DOT] == '.')
+        return fold_bookmark(place, epoch, text, before);
+    if (text.len == POSITION_BYTES && text.data[POSITION_DOT] == '.')
+        return fold_position(place, epoch, text, before);
+    return ST_INVALID;
 }
 
 enum status place_fold(struct place *place, uint32_t epoch, struct slice text)
 {
-    assert(place->lane_count <= PLACE_LANES_MAX);
-    if (text.len > BOOKMARK_DOT && text.data[BOOKMARK_DOT] == '.')
-        return fold_bookmark(place, epoch, text);
-    if (text.len == POSITION_BYTES && text.data[POSITION_DOT] == '.')
-        return fold_position(place, epoch, text);
-    return ST_INVALID;
+    return fold(place, epoch, text, false);
+}
+
+enum status place_fold_before(struct place *place, uint32_t epoch, struct slice text)
+{
+    return fold(place, epoch, text, true);
+}
+
+bool place_time_read(struct slice text, uint64_t *time_ms)
+{
+    enum { PREFIX = 5, DIGITS_MAX = 16 };
+    uint64_t value = 0;
+    if (!slice_starts_with(text, slice_cstr("time:")))
+        return false;
+    text = slice_from(text, PREFIX);
+    if (text.len == 0 || text.len > DIGITS_MAX || (text.data[0] == '0' && text.len > 1))
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        value = value * 10 + (uint64_t)(text.data[i] - '0');
+    }
+    *time_ms = value;
+    return value < UINT64_C(1) << 53;
 }

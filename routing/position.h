@@ -32,4 +32,12 @@ size_t bookmark_write(uint32_t epoch, const struct place *place, char *out);
  * ST_INVALID: not such a text, or a lane that does not exist. ST_GONE: another epoch. */
 enum status place_fold(struct place *place, uint32_t epoch, struct slice text) MUST_CHECK;
 
+/* The same for a read that goes back: next[] begins as UINT64_MAX (from the end), all below it is read. A
+ * position at offset o gives next <= o, a bookmark its next; of several the oldest counts. Strictly before,
+ * always. */
+enum status place_fold_before(struct place *place, uint32_t epoch, struct slice text) MUST_CHECK;
+
+/* "time:<ms>": decimal, 0 to 2^53-1, no sign, no leading zeros. False: not such a text. */
+bool place_time_read(struct slice text, uint64_t *time_ms);
+
 #endif

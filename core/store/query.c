@@ -5,10 +5,14 @@
  *                  ^ the read ends here; the next one begins here, answers ST_CORRUPT and says where to go on
  *
  * Damage that is newer than the index (a record that does not verify now) is met by the walk itself and
- * handled the same way. */
+ * handled the same way. In reverse the same spans are gone through from the other end.
+ *
+ * Of a topic a step goes through a bounded number of spans and the read waits its turn for the next ones: a
+ * topic without records would else be looked for in thousands of segments at one go. */
 #include "core/store/query.h"
 
 #include "core/hash.h"
+#include "core/store/locate.h"
 #include "core/store/scan.h"
 #include "core/store/segment.h"
 
@@ -17,6 +21,7 @@
 
 enum {
     SCAN_STEP_BYTES_MAX = 4 << 20,
+    STEP_SPANS_MAX = 64,
     NEAR_BYTES = 32 << 10, /* the next record is so near that one window should hold both */
     FAR_AHEAD_BYTES = 2 << 10,
     NEAR_AHEAD_BYTES = 64 << 10,
@@ -44,15 +49,60 @@ void query_tools_deinit(struct query_tools *t)
     source_deinit(&t->source);
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t greatest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 void query_begin(struct store_read *r, uint64_t first)
 {
-    r->status = r->from < first ? ST_GONE : ST_OK;
+    r->status = ST_OK;
     r->first = first;
-    r->next = r->from < first ? first : r->from;
     r->found = 0;
     r->msgs = NULL;
     r->msgs_cap = 0;
     r->bytes = 0;
+    if (r->locate != STORE_AT_OFFSET) {
+        locate_begin(r);
+    } else if (r->reverse) {
+        query_turn_back(r, r->end);
+    } else {
+        r->status = r->from < first ? ST_GONE : ST_OK;
+        r->next = r->from < first ? first : r->from;
+    }
+}
+
+void query_turn_back(struct store_read *r, uint64_t to)
+{
+    uint64_t bottom = greatest(r->from, r->first);
+    r->next = to;
+    r->end = least(bottom, to);
+}
+
+/* Retention has gone on between two steps. False: the answer is complete. */
+static bool follow_first(struct store_read *r, uint64_t first)
+{
+    if (first <= r->first)
+        return true;
+    r->first = first;
+    if (r->locate != STORE_AT_OFFSET)
+        return true;
+    if (r->reverse) {
+        r->end = least(greatest(r->end, first), r->next);
+        return true;
+    }
+    if (r->next >= first)
+        return true;
+    if (!r->count_only && r->found > 0)
+        return false;
+    r->status = r->count_only ? ST_OK : ST_GONE;
+    r->next = first;
+    return r->count_only;
 }
 
 /* --- collecting --- */
@@ -61,16 +111,17 @@ void query_begin(struct store_read *r, uint64_t first)
 static enum go damaged(struct step *s, uint64_t from, uint64_t to)
 {
     struct store_read *r = s->read;
+    uint64_t before = r->reverse ? to : from, behind = r->reverse ? from : to;
     if (r->count_only) {
-        r->next = to;
+        r->next = behind;
         return GO_ON;
     }
     if (r->found > 0) {
-        r->next = from;
+        r->next = before;
         return GO_STOP;
     }
     r->status = ST_CORRUPT;
-    r->next = to;
+    r->next = behind;
     return GO_STOP;
 }
 
@@ -87,45 +138,33 @@ static bool msgs_reserve(struct store_read *r)
     return true;
 }
 
-/* A record that is wanted. Moves `next` behind it when it was taken. */
+/* A record that is wanted. Moves `next` past it when it was taken. */
 static enum go collect(struct step *s, const struct record *record)
 {
     struct store_read *r = s->read;
+    uint64_t before = record->offset + r->reverse, behind = record->offset + !r->reverse;
     if (r->count_only) {
         r->found++;
-        r->next = record->offset + 1;
+        r->next = behind;
         return GO_ON;
     }
     uint64_t bytes = record->topic.len + record->payload.len;
     if (r->found > 0 && r->bytes + bytes > r->bytes_max) {
-        r->next = record->offset;
+        r->next = before;
         return GO_STOP;
     }
     if (!msgs_reserve(r) || record_to_msg(record, r->lane, &r->msgs[r->found]) != ST_OK) {
-        r->next = record->offset;
+        r->next = before;
         r->status = r->found > 0 ? ST_OK : ST_NO_MEMORY;
         return GO_STOP;
     }
     r->found++;
     r->bytes += bytes;
-    r->next = record->offset + 1;
+    r->next = behind;
     return r->found == r->count_max ? GO_STOP : GO_ON;
 }
 
 /* --- by topic --- */
-
-static uint32_t lower_bound(struct index_places p, uint64_t delta)
-{
-    uint32_t low = 0, high = p.count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (p.places[middle].delta < delta)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
 
 /* The record that an index entry names. ST_CORRUPT: it is not there. */
 static enum status fetch(struct step *s, struct index_place place, struct record *out)
@@ -153,8 +192,8 @@ static enum go topic_span(struct step *s, uint64_t stop)
 {
     struct store_read *r = s->read;
     struct index_places p = volume_find(s->volume, s->topic_id);
-    uint32_t i = lower_bound(p, r->next - s->volume->base_offset);
-    uint32_t end = lower_bound(p, stop - s->volume->base_offset);
+    uint32_t i = index_places_below(p, r->next - s->volume->base_offset);
+    uint32_t end = index_places_below(p, stop - s->volume->base_offset);
     if (r->count_only) { /* by the index alone: a name whose topic_id collides would be counted too */
         r->found += end - i;
         i = end;
@@ -170,6 +209,26 @@ static enum go topic_span(struct step *s, uint64_t stop)
             return GO_STOP;
     }
     r->next = stop;
+    return GO_ON;
+}
+
+/* The same from the other end, down to `bottom`. */
+static enum go topic_span_back(struct step *s, uint64_t bottom)
+{
+    struct store_read *r = s->read;
+    struct index_places p = volume_find(s->volume, s->topic_id);
+    uint32_t i = index_places_below(p, r->next - s->volume->base_offset);
+    uint32_t end = index_places_below(p, bottom - s->volume->base_offset);
+    s->tools->source.ahead = FAR_AHEAD_BYTES;
+    while (i-- > end) {
+        uint64_t offset = s->volume->base_offset + p.places[i].delta;
+        struct record record;
+        if (fetch(s, p.places[i], &record) != ST_OK)
+            return damaged(s, offset, offset + 1);
+        if (slice_equal(record.topic, r->topic) && collect(s, &record) == GO_STOP)
+            return GO_STOP;
+    }
+    r->next = bottom;
     return GO_ON;
 }
 
@@ -262,22 +321,6 @@ static enum go scan_span(struct step *s, uint64_t stop)
 
 /* --- spans --- */
 
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* The frames in memory that belong to the volume. */
-static void open_source(struct step *s)
-{
-    const struct frame *first = s->shelf->memory_first, *end;
-    while (first && first->segment->header.segment_epoch != s->volume->segment_epoch)
-        first = first->reader_next;
-    for (end = first; end && end->segment == first->segment;)
-        end = end->reader_next;
-    source_open(&s->tools->source, s->volume->fd, s->volume->data_end, first, end);
-}
-
 static enum go next_span(struct step *s)
 {
     struct store_read *r = s->read;
@@ -303,19 +346,62 @@ static enum go next_span(struct step *s)
             return damaged(s, r->next, least(bad_to, r->end));
         stop = least(stop, bad_from);
     }
-    open_source(s);
+    volume_source(s->shelf, v, &s->tools->source);
     return r->topic.data ? topic_span(s, stop) : scan_span(s, stop);
 }
 
-bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r)
+/* Between volume i and the one before, or below or behind all of them; cf. next_span. */
+static enum go hole_back(struct step *s, uint32_t i)
+{
+    const struct shelf *shelf = s->shelf;
+    struct store_read *r = s->read;
+    uint64_t before = i > 0 ? shelf->volumes[i - 1]->next_offset : 0;
+    uint64_t missed = i < shelf->count ? shelf->volumes[i]->previous_next : before;
+    uint64_t bottom = greatest(before, r->end);
+    if (r->next <= missed)
+        return damaged(s, bottom, r->next);
+    r->next = greatest(missed, bottom);
+    return GO_ON;
+}
+
+static enum go next_span_back(struct step *s)
+{
+    struct store_read *r = s->read;
+    uint32_t i = shelf_find(s->shelf, r->next - 1);
+    if (i == s->shelf->count || s->shelf->volumes[i]->base_offset >= r->next)
+        return hole_back(s, i);
+    struct volume *v = s->shelf->volumes[i];
+    s->volume = v;
+    uint64_t bottom = greatest(r->end, v->base_offset), bad_from, bad_to;
+    if (volume_use(&s->tools->cache, s->shelf, v) != ST_OK)
+        return damaged(s, bottom, r->next);
+    if (volume_bad_below(v, r->next, &bad_from, &bad_to)) {
+        if (bad_to >= r->next)
+            return damaged(s, greatest(bad_from, r->end), r->next);
+        bottom = greatest(bottom, bad_to);
+    }
+    volume_source(s->shelf, v, &s->tools->source);
+    return topic_span_back(s, bottom);
+}
+
+bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r, uint64_t first)
 {
     struct step s = {.tools = t, .shelf = shelf, .read = r};
-    if (r->status != ST_OK)
+    if (r->status != ST_OK || !follow_first(r, first))
         return true;
+    if (r->locate != STORE_AT_OFFSET && !locate_step(t, shelf, r))
+        return false;
     if (r->topic.data)
         s.topic_id = hash64_stable(r->topic);
     t->step++;
-    while (r->next < r->end && next_span(&s) == GO_ON)
-        ;
-    return !(s.out_of_budget && r->count_only);
+    for (unsigned spans = 0; !store_read_complete(r); spans++) {
+        if (spans == STEP_SPANS_MAX) {
+            s.out_of_budget = true;
+            break;
+        }
+        if ((r->reverse ? next_span_back(&s) : next_span(&s)) == GO_STOP)
+            break;
+    }
+    /* A read in order goes back to its owner: what has not matched cost as much as a page. */
+    return !(s.out_of_budget && (r->count_only || r->topic.data));
 }

@@ -1,4 +1,5 @@
-/* One step of one read: by topic through the index, or in order by a walk over frames. Reader thread. */
+/* One step of one read: its start is located, then it goes on by topic through the index (in either
+ * direction), or in order by a walk over frames. Reader thread. */
 #ifndef TG_CORE_STORE_QUERY_H
 #define TG_CORE_STORE_QUERY_H
 
@@ -29,7 +30,10 @@ void query_tools_deinit(struct query_tools *t);
 
 /* Readies the answer's fields. `first`: the lowest offset kept. */
 void query_begin(struct store_read *r, uint64_t first);
-/* True: the answer is complete. False: a bounded amount of work is done and more is left. */
-bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r);
+/* Makes it a read in reverse of all below `to`. */
+void query_turn_back(struct store_read *r, uint64_t to);
+/* True: the answer is complete. False: a bounded amount of work is done and more is left. `first` may have
+ * risen since the step before. */
+bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r, uint64_t first);
 
 #endif

@@ -171,7 +171,8 @@ static void serve_one(struct reader *r)
 {
     struct store_read *read = queue_pop(r);
     drop_written(r, read->lane);
-    if (!query_step(&r->tools, &r->shelves[read->lane], read)) {
+    uint64_t first = atomic_load_explicit(&r->lanes[read->lane].first, memory_order_acquire); /* as on_read */
+    if (!query_step(&r->tools, &r->shelves[read->lane], read, first)) {
         read->queue_next = NULL;
         if (r->queue_last)
             r->queue_last->queue_next = read;

@@ -364,6 +364,10 @@ void store_read_start(struct store *s, struct store_read *r)
     struct lane *l = own_lane(s, r->lane);
     lane_hand_over(l);
     assert(r->count_only || (r->count_max >= 1 && r->count_max <= STORE_READ_COUNT_MAX));
+    assert(!r->reverse || (r->topic.data && !r->count_only));
+    assert(r->locate != STORE_AT_LAST || (r->topic.data && r->locate_value >= 1));
+    if (r->locate != STORE_AT_OFFSET)
+        r->from = 0;
     r->end = r->to < l->next ? r->to : l->next;
     if (r->end < r->from)
         r->end = r->from;

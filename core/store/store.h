@@ -83,12 +83,30 @@ uint64_t store_first(const struct store *s, unsigned lane); /* lowest offset kep
 uint64_t store_next(const struct store *s, unsigned lane); /* offset of the next append. Owning loop */
 uint64_t store_durable(const struct store *s, unsigned lane); /* all below is durable. Owning loop */
 
+/* Where a read begins. The last two find the offset first, which costs a few small reads, not a scan. */
+enum store_locate {
+    STORE_AT_OFFSET, /* at `from` */
+    /* At the first record, in the order of the log, whose time is not below `locate_value` (Unix ms); at
+     * unreadable ones right before it, since their time is not known. Within one life of the process times
+     * never fall. When the clock was set back before a start, a later record may have an earlier time: all
+     * that was stamped at or after the time is read, and so is what follows the first such record. */
+    STORE_AT_TIME,
+    /* At the `locate_value`-th newest (at least 1) of the literal `topic`; with fewer, at the first that is
+     * kept. At a segment whose index is lost, rather than behind it. */
+    STORE_AT_LAST,
+};
+
 /* A read of records of one lane with from <= offset < to, oldest first, whose topic is wanted.
  * The caller owns the request and keeps it in place until it comes back. */
 struct store_read {
     struct mail mail; /* used while it travels */
     unsigned lane;
     uint64_t from, to; /* `to` = UINT64_MAX: up to all that was appended when the request was made */
+    enum store_locate locate; /* else than STORE_AT_OFFSET: the answer tells `from` and sets this to it */
+    uint64_t locate_value;
+    /* Newest first, of a literal topic: from `to` down to `from` (or to the lowest kept, whichever is
+     * greater; never ST_GONE). What is located is then the end that the read begins at: all below it. */
+    bool reverse;
     struct slice topic; /* literal topic when data != NULL: by the index */
     bool (*wants)(void *ctx, struct slice topic); /* else: by this (reader thread!); NULL = all */
     void *wants_ctx;
@@ -105,8 +123,9 @@ struct store_read {
     uint64_t first; /* lowest offset kept */
     uint64_t next; /* go on here; == the effective `to` when all has been read. It moves also when nothing
                       matched: a request scans at most a bounded number of bytes. Never below `from`: a
-                      `from` beyond the end comes back as next and end */
-    uint64_t end; /* the effective `to` */
+                      `from` beyond the end comes back as next and end. In reverse: all that is left lies
+                      below `next`; it is the next read's `to` */
+    uint64_t end; /* the effective `to`; in reverse the effective `from` */
     uint64_t found;
     struct msg **msgs; /* `found` messages, each a reference of the caller's; array by malloc */
     /* the store's own, while it travels */
@@ -114,7 +133,14 @@ struct store_read {
     struct store_read *queue_next;
     uint64_t bytes;
     uint32_t msgs_cap;
+    uint64_t seek, seek_left; /* STORE_AT_LAST: so many more are looked for below `seek` */
 };
+
+/* Of an answer with ST_OK: has all been read? */
+static inline bool store_read_complete(const struct store_read *r)
+{
+    return r->reverse ? r->next <= r->end : r->next >= r->end;
+}
 
 enum { STORE_READ_COUNT_MAX = 4096 };
 

@@ -16,6 +16,20 @@ struct index_places {
     uint32_t count;
 };
 
+/* How many of them lie below `delta`. */
+static inline uint32_t index_places_below(struct index_places p, uint64_t delta)
+{
+    uint32_t low = 0, high = p.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (p.places[middle].delta < delta)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 enum { INDEX_FRAME_DISTANCE = 64 << 10 }; /* bytes between two sparse entries, about */
 
 enum status topic_index_create(struct topic_index **out) MUST_CHECK; /* ST_NO_MEMORY, as all below */

@@ -221,36 +221,61 @@ enum status volume_write_index(const struct shelf *s, struct volume *v)
     return ST_OK;
 }
 
+void volume_source(const struct shelf *s, const struct volume *v, struct source *source)
+{
+    const struct frame *first = s->memory_first, *end;
+    while (first && first->segment->header.segment_epoch != v->segment_epoch)
+        first = first->reader_next;
+    for (end = first; end && end->segment == first->segment;)
+        end = end->reader_next;
+    source_open(source, v->fd, v->data_end, first, end);
+}
+
 struct index_places volume_find(const struct volume *v, uint64_t topic_id)
 {
     return v->index ? topic_index_find(v->index, topic_id) : index_file_find(&v->file, topic_id);
 }
 
+struct index_places volume_frames(const struct volume *v)
+{
+    return v->index ? topic_index_frames(v->index) : index_file_frames(&v->file);
+}
+
 void volume_frame_before(const struct volume *v, uint64_t offset, uint64_t *position, uint64_t *frame_offset)
 {
-    struct index_places frames = v->index ? topic_index_frames(v->index) : index_file_frames(&v->file);
-    uint64_t delta = offset - v->base_offset;
-    uint32_t low = 0, high = frames.count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (frames.places[middle].delta <= delta)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    struct index_places frames = volume_frames(v);
+    uint32_t low = index_places_below(frames, offset - v->base_offset + 1);
     *position = low ? frames.places[low - 1].place * 8ull : sizeof(struct segment_header);
     *frame_offset = v->base_offset + (low ? frames.places[low - 1].delta : 0);
+}
+
+static const struct index_range *volume_bad(const struct volume *v, uint32_t *count)
+{
+    return v->index ? topic_index_bad(v->index, count) : index_file_bad(&v->file, count);
 }
 
 bool volume_bad_from(const struct volume *v, uint64_t offset, uint64_t *from, uint64_t *to)
 {
     uint32_t count;
-    const struct index_range *bad =
-        v->index ? topic_index_bad(v->index, &count) : index_file_bad(&v->file, &count);
+    const struct index_range *bad = volume_bad(v, &count);
     for (uint32_t i = 0; i < count; i++) {
         if (v->base_offset + bad[i].to > offset) {
             *from = v->base_offset + bad[i].from;
             *to = v->base_offset + bad[i].to;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool volume_bad_below(const struct volume *v, uint64_t offset, uint64_t *from, uint64_t *to)
+{
+    uint32_t count;
+    const struct index_range *bad = volume_bad(v, &count);
+    while (count-- > 0) {
+        if (v->base_offset + bad[count].from < offset) {
+            *from = v->base_offset + bad[count].from;
+            *to = v->base_offset + bad[count].to;
             return true;
         }
     }

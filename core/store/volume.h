@@ -16,7 +16,7 @@ struct volume {
         previous_next; /* where the one before should have ended; from there to base_offset a start jumped */
     uint64_t segment_epoch;
     uint64_t data_end; /* bytes of the file that are the log's */
-    uint64_t last_time_ms;
+    uint64_t last_time_ms; /* of the newest record, and no other is newer: a start begins a volume */
     struct topic_index *index; /* in memory; NULL: by file */
     struct index_file file;
     bool file_verified; /* in this process */
@@ -62,11 +62,17 @@ enum status volume_use(struct volume_cache *cache, const struct shelf *s, struct
 /* Writes the index of a sealed and synced segment and drops it from memory. On failure it stays. */
 enum status volume_write_index(const struct shelf *s, struct volume *v) MUST_CHECK;
 
+/* Turns `source` to the volume's bytes: its file, and the frames in memory that belong to it. */
+void volume_source(const struct shelf *s, const struct volume *v, struct source *source);
+
 /* Look-ups in a loaded index. */
 struct index_places volume_find(const struct volume *v, uint64_t topic_id);
+struct index_places volume_frames(const struct volume *v);
 /* Position of a frame that begins at or below `offset`, and its first offset. */
 void volume_frame_before(const struct volume *v, uint64_t offset, uint64_t *position, uint64_t *frame_offset);
 /* The damage at or behind `offset`: [*from, *to). False: none in this volume. */
 bool volume_bad_from(const struct volume *v, uint64_t offset, uint64_t *from, uint64_t *to);
+/* The newest damage that begins below `offset`. False: none in this volume. */
+bool volume_bad_below(const struct volume *v, uint64_t offset, uint64_t *from, uint64_t *to);
 
 #endif

@@ -59,6 +59,30 @@ Test(place, goes_strictly_after_a_position)
     cr_expect_eq(place.next[0] | place.next[1] | place.next[3], 0, "other lanes stay");
 }
 
+Test(place, before_goes_strictly_before_and_takes_the_oldest)
+{
+    struct place place = {.lane_count = 3, .next = {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+    cr_expect_eq(place_fold_before(&place, EPOCH, slice_cstr("beef00010001.0000000000000008")), ST_OK);
+    cr_expect(place.next[0] == UINT64_MAX && place.next[1] == 8 && place.next[2] == UINT64_MAX);
+    cr_expect_eq(place_fold_before(&place, EPOCH, slice_cstr("bbeef0001.7-9-0")), ST_OK);
+    cr_expect(place.next[0] == 7 && place.next[1] == 8 && place.next[2] == 0);
+    cr_expect_eq(place_fold_before(&place, EPOCH, slice_cstr("bbeef0002.7-9-0")), ST_GONE);
+    cr_expect_eq(place_fold_before(&place, EPOCH, slice_cstr("earliest")), ST_INVALID);
+}
+
+Test(place, a_time_has_one_text)
+{
+    static const char *const bad[] = {
+        "time:",    "time:-1", "time:01", "time:1 ", "time:9007199254740992",
+        "time:1e3", "Time:1",  "last:1",  "1",       "time:99999999999999999999"};
+    uint64_t time_ms = 1;
+    cr_expect(place_time_read(slice_cstr("time:0"), &time_ms) && time_ms == 0);
+    cr_expect(place_time_read(slice_cstr("time:9007199254740991"), &time_ms));
+    cr_expect_eq(time_ms, (UINT64_C(1) << 53) - 1);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        cr_expect_not(place_time_read(slice_cstr(bad[i]), &time_ms), "%s", bad[i]);
+}
+
 Test(place, takes_the_newest_of_several_in_any_order)
 {
     static const char *const texts[] = {
