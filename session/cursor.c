@@ -105,6 +105,9 @@ static void cursor_counted(struct read *r)
         return;
     }
     sub->behind->replay += r->store.status == ST_OK ? r->store.found : 0;
+    if (lc->locating)
+        lc->next = r->store.from;
+    lc->locating = false;
     if (r->retained && r->store.status == ST_OK && r->store.next < r->store.end) {
         r->store.from = r->store.next;
         subscription_letter_sent(sub);
@@ -161,6 +164,10 @@ static void subscription_count(struct subscription *sub)
             continue;
         cursor_prepare_read(lc, c->at.next[lc->lane]);
         lc->read.store.count_only = true;
+        if (lc->locating) {
+            lc->read.store.locate = sub->options.start == START_TIME ? STORE_AT_TIME : STORE_AT_LAST;
+            lc->read.store.locate_value = sub->options.start_value;
+        }
         if (lc->walking)
             cursor_prepare_walk(lc);
         lc->read.on_read = cursor_counted;
@@ -185,6 +192,7 @@ static void cursor_attached(struct attach *a)
     }
     struct catchup *c = sub->behind;
     c->at.next[lc->lane] = a->next;
+    lc->locating = sub->options.start == START_TIME || sub->options.start == START_LAST;
     lc->walking = sub->options.start == START_LIVE && sub->options.retained && a->has_retained;
     if (sub->options.start == START_LIVE)
         lc->next = a->next;

@@ -208,7 +208,6 @@ void hub_read_retained(struct hub *h, struct read *r)
 void hub_read(struct hub *h, struct read *r)
 {
     r->store.lane = topic_partition(r->store.topic, h->map->lane_count);
-    r->store.to = UINT64_MAX;
     r->store.wants = NULL;
     hub_send_read(h, r);
 }

@@ -47,7 +47,7 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m);
 
 /* --- history ------------------------------------------------------------------------------------ */
 
-/* A page of a literal topic's past, strictly from `next` on. r->store.topic, from, count_max, bytes_max,
+/* A page of a literal topic's past. r->store.topic, from, to, locate, reverse, count_max, bytes_max,
  * on_read and owner are set by the caller, who keeps r and the topic's bytes until on_read. */
 void hub_read(struct hub *h, struct read *r);
 
@@ -69,7 +69,13 @@ uint64_t session_id(const struct session *s);
 void session_room(struct session *s);
 uint32_t session_subscriptions(const struct session *s);
 
-enum start { START_LIVE, START_EARLIEST, START_AFTER };
+enum start {
+    START_LIVE,
+    START_EARLIEST,
+    START_AFTER,
+    START_TIME, /* in each lane where STORE_AT_TIME of start_value is */
+    START_LAST, /* the start_value newest; a literal filter only */
+};
 struct subscription_options {
     uint8_t qos; /* 0 or 1 */
     bool no_local, retain_as_published;
@@ -77,6 +83,7 @@ struct subscription_options {
     uint32_t subscription_id; /* MQTT 5.0, 0 = none */
     enum start start;
     const struct place *after; /* START_AFTER: next offset of each lane; borrowed for the call */
+    uint64_t start_value;
     void *door; /* the door's own data */
 };
 /* Replaces a subscription of the same filter: nothing of the old one comes after this call.

@@ -57,6 +57,7 @@ struct lane_cursor {
     enum lane_state state;
     uint16_t lane;
     uint32_t batch; /* messages the next READ asks for: as many as the door has taken lately */
+    bool locating; /* `next` is found out by the counting READ: START_TIME, START_LAST */
     bool walking; /* the retained messages first; `walk` is the place, at.next[lane] the end */
     uint64_t walk;
     uint64_t next; /* all below has been handed over */

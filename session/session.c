@@ -138,7 +138,8 @@ enum status session_subscribe(struct session *s, struct slice filter, const stru
                               struct subscription **out)
 {
     struct hub *h = s->hub;
-    if (!topic_filter_valid(filter, &h->limits.topic))
+    if (!topic_filter_valid(filter, &h->limits.topic) ||
+        (o->start == START_LAST && !topic_filter_literal(filter)))
         return ST_INVALID;
     struct subscription *old = session_find(s, filter);
     if (!old && s->subscription_count >= h->limits.subscriptions_max)

@@ -110,6 +110,8 @@ static uint64_t fake_next(void *ctx, unsigned lane)
 static void fake_read_start(void *ctx, struct store_read *r)
 {
     struct fake_log *f = ctx;
+    if (r->locate != STORE_AT_OFFSET)
+        r->from = 0;
     /* What the read sees is settled now, not when it is served. */
     r->end = r->to < lane_of(f, r->lane)->count ? r->to : lane_of(f, r->lane)->count;
     r->queue_next = NULL;
@@ -208,6 +210,38 @@ static void read_collect(struct fake_log *f, struct fake_lane *l, struct store_r
     }
 }
 
+static void read_back(struct fake_log *f, struct fake_lane *l, struct store_read *r)
+{
+    uint32_t most = f->serve_max && f->serve_max < r->count_max ? f->serve_max : r->count_max;
+    r->end = r->from > l->first ? r->from : l->first;
+    r->msgs = calloc(most, sizeof(struct msg *));
+    assert(r->msgs);
+    if (r->end > r->next)
+        r->end = r->next;
+    for (; r->next > r->end && r->found < most; r->next--) {
+        struct msg *m = l->records[r->next - 1];
+        if (m && wanted(r->topic, r->wants, r->wants_ctx, m))
+            r->msgs[r->found++] = msg_ref(m);
+    }
+}
+
+static void read_locate(struct fake_lane *l, struct store_read *r)
+{
+    uint64_t at = l->first, left = r->locate_value;
+    if (r->locate == STORE_AT_TIME) {
+        while (at < r->end && (!l->records[at] || l->records[at]->ts_ms < r->locate_value))
+            at++;
+    } else {
+        for (at = r->end; at > l->first && left > 0; at--)
+            left -= l->records[at - 1] && wanted(r->topic, NULL, NULL, l->records[at - 1]);
+    }
+    r->locate = STORE_AT_OFFSET;
+    if (r->reverse)
+        r->end = at;
+    else
+        r->from = at;
+}
+
 static void read_arrived(struct mail *mail)
 {
     struct store_read *r = LIST_OF(mail, struct store_read, mail);
@@ -224,12 +258,16 @@ bool fake_log_serve(struct fake_log *f)
         f->last_read = NULL;
     f->reads--;
     struct fake_lane *l = lane_of(f, r->lane);
-    r->status = r->from < l->first ? ST_GONE : ST_OK;
+    if (r->locate != STORE_AT_OFFSET)
+        read_locate(l, r);
+    r->status = r->from < l->first && !r->reverse ? ST_GONE : ST_OK;
     r->first = l->first;
-    r->next = r->from < l->first ? l->first : r->from;
+    r->next = r->reverse ? r->end : r->from < l->first ? l->first : r->from;
     r->found = 0;
     r->msgs = NULL;
-    if (r->status == ST_OK && r->count_only)
+    if (r->reverse)
+        read_back(f, l, r);
+    else if (r->status == ST_OK && r->count_only)
         read_count(l, r);
     else if (r->status == ST_OK)
         read_collect(f, l, r);

@@ -68,6 +68,60 @@ static void publish_settled(unsigned count)
 
 /* --- starts ------------------------------------------------------------------------------------- */
 
+static enum status subscribe_at(const char *filter, enum start start, uint64_t value)
+{
+    struct subscription *sub = NULL;
+    const struct subscription_options o = {.qos = 1, .start = start, .start_value = value};
+    return session_subscribe(session, slice_cstr(filter), &o, &sub);
+}
+
+Test(hub, from_a_time_replays_what_is_not_older)
+{
+    publish_settled(2);
+    ex_wall_ms += 10;
+    exchange_settle(&x);
+    publish_settled(2);
+    cr_assert_eq(subscribe_at("a", START_TIME, ex_wall_ms), ST_OK);
+    exchange_settle(&x);
+    publish_settled(1);
+    expect_story("subscribed(2) a@2 a@3 live a@4*");
+    fake_conn_clear(&conn);
+    cr_assert_eq(subscribe_at("+", START_TIME, ex_wall_ms - 10), ST_OK);
+    exchange_settle(&x);
+    expect_story("subscribed(5) a@0 a@1 a@2 a@3 a@4 live");
+    fake_conn_clear(&conn);
+    cr_assert_eq(subscribe_at("a", START_TIME, ex_wall_ms + 1), ST_OK);
+    exchange_settle(&x);
+    publish_settled(1);
+    expect_story("subscribed(0) live a@5* a@5*"); /* the second is that of "+" */
+}
+
+Test(hub, the_last_of_a_topic_are_its_newest)
+{
+    const char *topics[] = {"a", "b", "a", "a", "b"};
+    for (size_t i = 0; i < 5; i++)
+        publish(topics[i]);
+    exchange_settle(&x);
+    cr_assert_eq(subscribe_at("a", START_LAST, 2), ST_OK);
+    exchange_settle(&x);
+    expect_story("subscribed(2) a@2 a@3 live");
+    fake_conn_clear(&conn);
+    cr_assert_eq(subscribe_at("b", START_LAST, 20), ST_OK);
+    exchange_settle(&x);
+    expect_story("subscribed(2) b@1 b@4 live");
+    cr_assert_eq(subscribe_at("+", START_LAST, 2), ST_INVALID);
+}
+
+Test(hub, one_that_ends_while_its_start_is_looked_for_is_let_go)
+{
+    publish_settled(3);
+    cr_assert_eq(subscribe_at("a", START_LAST, 1), ST_OK);
+    exchange_turn(&x, 0);
+    cr_assert_eq(session_unsubscribe(session, slice_cstr("a")), ST_OK);
+    exchange_settle(&x);
+    expect_story("");
+}
+
 Test(hub, live_begins_where_now_is)
 {
     publish_settled(2);
@@ -695,6 +749,7 @@ Test(hub, a_page_of_history_is_read_by_topic)
     struct read r = {.on_read = on_page, .owner = &pages};
     r.store.topic = slice_cstr("a");
     r.store.from = 1;
+    r.store.to = UINT64_MAX;
     r.store.count_max = 2;
     r.store.bytes_max = 4096;
     hub_read(x.hubs[0], &r);
@@ -705,6 +760,32 @@ Test(hub, a_page_of_history_is_read_by_topic)
     cr_expect(hub_idle(x.hubs[0]));
     cr_assert_eq(r.store.found, 1u);
     cr_expect_eq(r.store.msgs[0]->offset, 4u);
+    read_release(&r);
+}
+
+static void on_page_back(struct read *r)
+{
+    ++*(unsigned *)r->owner;
+}
+
+Test(hub, a_page_of_history_goes_back_from_its_end)
+{
+    unsigned pages = 0;
+    publish("a");
+    publish("b");
+    publish_settled(3);
+    struct read r = {.on_read = on_page_back, .owner = &pages};
+    r.store.topic = slice_cstr("a");
+    r.store.to = 4;
+    r.store.reverse = true;
+    r.store.count_max = 2;
+    r.store.bytes_max = 4096;
+    hub_read(x.hubs[0], &r);
+    exchange_settle(&x);
+    cr_expect_eq(pages, 1u);
+    cr_assert_eq(r.store.found, 2u);
+    cr_expect(r.store.msgs[0]->offset == 3 && r.store.msgs[1]->offset == 2);
+    cr_expect(r.store.next == 2 && !store_read_complete(&r.store));
     read_release(&r);
 }
 

@@ -20,7 +20,8 @@ struct promise {
     enum start start;
     bool told, live_told;
     uint64_t next[FAKE_LANES_MAX]; /* before it is told: the least it may be */
-    uint64_t kept_from[FAKE_LANES_MAX]; /* START_EARLIEST: below, records may be missing without a word */
+    uint64_t value; /* START_TIME, START_LAST */
+    uint64_t kept_from[FAKE_LANES_MAX]; /* not START_AFTER: below, records may be missing without a word */
     bool retained; /* START_LIVE: the retained messages first */
     uint64_t at[FAKE_LANES_MAX]; /* where it begins: the retained messages lie below */
     uint64_t walk[FAKE_LANES_MAX]; /* retained messages below have come; at `at` all have */
@@ -106,11 +107,31 @@ static struct promise *promise_of(struct peer *peer, const struct subscription *
     return NULL;
 }
 
+static bool from_what_is_kept(const struct promise *p)
+{
+    return p->start != START_AFTER && p->start != START_LIVE;
+}
+
+/* Where START_TIME and START_LAST begin when `at` is now and nothing has been removed. */
+static uint64_t located(const struct promise *p, unsigned lane, uint64_t at)
+{
+    uint64_t o = 0, left = p->value;
+    struct msg **records = x.log.lanes[lane].records;
+    if (p->start == START_TIME) {
+        while (o < at && !(records[o] && records[o]->ts_ms >= p->value))
+            o++;
+        return o;
+    }
+    for (o = at; o > 0 && left > 0; o--)
+        left -= owed(p, lane, o - 1);
+    return o;
+}
+
 /* The promise moves on to `to`; what it passes must not be owed. */
 static void pass(struct promise *p, unsigned lane, uint64_t to)
 {
     for (uint64_t o = p->next[lane]; o < to; o++) {
-        bool lost = owed(p, lane, o) && !(p->start == START_EARLIEST && o < p->kept_from[lane]);
+        bool lost = owed(p, lane, o) && !(from_what_is_kept(p) && o < p->kept_from[lane]);
         cr_assert_not(lost, "step=%u: filter %s lost lane %u offset %lu on the way to %lu", step, p->filter,
                       lane, (unsigned long)o, (unsigned long)to);
     }
@@ -138,6 +159,8 @@ static void check_subscribed(struct promise *p, const struct fake_event *e)
                 replay += was;
                 replaced += was && replaced_at[lane][o] != UINT64_MAX;
             }
+        } else if (p->start == START_TIME || p->start == START_LAST) {
+            p->next[lane] = located(p, lane, at);
         } else if (p->next[lane] > at) {
             p->next[lane] = at;
         }
@@ -160,7 +183,7 @@ static void check_live(struct promise *p, const struct fake_event *e)
         walk(p, lane, p->at[lane]);
     for (unsigned lane = 0; lane < x.log.lane_count; lane++)
         for (uint64_t o = p->next[lane]; o < e->at.next[lane]; o++)
-            cr_assert_not(owed(p, lane, o) && !(p->start == START_EARLIEST && o < p->kept_from[lane]),
+            cr_assert_not(owed(p, lane, o) && !(from_what_is_kept(p) && o < p->kept_from[lane]),
                           "step=%u: live before lane %u offset %lu came", step, lane, (unsigned long)o);
 }
 
@@ -255,10 +278,15 @@ static void do_subscribe(struct peer *peer)
 {
     const char *filter = filters[pick(FILTERS)];
     struct place after = {.lane_count = x.log.lane_count};
-    struct promise p = {.filter = filter, .start = (enum start)pick(3)};
+    struct promise p = {.filter = filter, .start = (enum start)pick(START_LAST + 1)};
+    if (p.start == START_LAST && !topic_filter_literal(slice_cstr(filter)))
+        p.start = START_TIME;
+    p.value = p.start == START_LAST ? 1 + pick(20) : ex_wall_ms - pick(300);
     p.retained = p.start == START_LIVE && pick(3) > 0;
-    struct subscription_options o = {
-        .start = p.start, .after = &after, .retained = p.start == START_LIVE ? p.retained : pick(2)};
+    struct subscription_options o = {.start = p.start,
+                                     .start_value = p.value,
+                                     .after = &after,
+                                     .retained = p.start == START_LIVE ? p.retained : pick(2)};
     for (unsigned lane = 0; lane < x.log.lane_count; lane++) {
         uint64_t count = x.log.lanes[lane].count;
         after.next[lane] = pick(4) == 0 ? count + pick(3) : count - pick((unsigned)count % 100 + 1);
@@ -308,6 +336,7 @@ static void do_publish(void)
 {
     char text[32];
     unsigned loop = pick(x.loop_count);
+    ex_wall_ms += pick(2); /* some have the same time */
     snprintf(text, sizeof text, "%lu", published);
     bool retain = pick(3) == 0;
     struct msg *m = exchange_msg(topics[pick(TOPICS)], retain && pick(4) == 0 ? "" : text);
