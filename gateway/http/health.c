@@ -107,7 +107,8 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
             out,
             ",\"features\":[\"publish\",\"publish.key\",\"publish.ttl\",\"publish.retain\",\"publish.trace\","
             "\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
-            "\"history.from.earliest\",\"history.from.after\",\"retained\"]");
+            "\"history.from.earliest\",\"history.from.after\",\"history.from.time\",\"history.from.last\","
+            "\"history.reverse\",\"retained\"]");
     if (st == ST_OK)
         st = put_limits(out, s);
     if (st == ST_OK)

@@ -38,17 +38,34 @@ struct page {
 
 /* --- parameters --------------------------------------------------------------------------------- */
 
-static void read_from(struct request *r, struct slice value)
+/* from=time:<ms>, from=last:<n>. False: something else. */
+static bool read_located(struct request *r, struct slice text)
 {
-    r->page.earliest = slice_equal_cstr(value, "earliest");
-    if (r->page.earliest)
-        return;
-    if (slice_starts_with(value, slice_cstr("time:")) || slice_starts_with(value, slice_cstr("last:"))) {
-        request_unsupported(r, "from=time: and from=last: are not in this build");
-        return;
+    enum { PREFIX = 5 }; /* of both */
+    uint64_t value;
+    bool last = slice_starts_with(text, slice_cstr("last:"));
+    if (!last && !slice_starts_with(text, slice_cstr("time:")))
+        return false;
+    if (last ? !read_number(slice_from(text, PREFIX), &value) : !place_time_read(text, &value)) {
+        request_bad(r, last ? "last: must be followed by an integer of at least 1"
+                            : "time: must be followed by Unix milliseconds");
+    } else if (r->page.retained) {
+        request_unsupported(r, "retained messages are read from earliest, a position or a bookmark");
+    } else if (last && r->page.reverse) { /* the newest: the page's length */
+        r->page.max = value < r->page.max ? (uint32_t)value : r->page.max;
+    } else {
+        r->page.locate = last ? STORE_AT_LAST : STORE_AT_TIME;
+        r->page.locate_value = value;
     }
-    r->page.from = (struct place){.lane_count = hub_lane_count(r->api->edge->hub)};
-    switch ((int)place_fold(&r->page.from, hub_epoch(r->api->edge->hub), value)) {
+    return true;
+}
+
+static void read_place(struct request *r, struct slice text)
+{
+    uint32_t epoch = r->api->edge->facts->epoch;
+    r->page.earliest = false;
+    switch ((int)(r->page.reverse ? place_fold_before(&r->page.from, epoch, text)
+                                  : place_fold(&r->page.from, epoch, text))) {
     case ST_OK:
         break;
     case ST_GONE:
@@ -58,7 +75,22 @@ static void read_from(struct request *r, struct slice value)
                                             .members = "\"earliest\":\"earliest\""});
         break;
     default:
-        request_bad(r, "from must be earliest, a position or a bookmark of this log");
+        request_bad(r, "from must be earliest, time:, last:, a position or a bookmark of this log");
+    }
+}
+
+void page_settle(struct request *r)
+{
+    struct slice text = r->page.from_text;
+    for (unsigned i = 0; r->page.reverse && i < r->page.from.lane_count; i++)
+        r->page.from.next[i] = UINT64_MAX;
+    if (!text.data)
+        return;
+    if (!slice_equal_cstr(text, "earliest")) {
+        if (!read_located(r, text))
+            read_place(r, text);
+    } else if (r->page.reverse) {
+        request_bad(r, "nothing lies before the earliest");
     }
 }
 
@@ -74,7 +106,7 @@ static void read_max(struct request *r, struct slice value)
 bool page_parameter(struct request *r, struct slice name, struct slice value)
 {
     if (slice_equal_cstr(name, "from"))
-        read_from(r, value);
+        r->page.from_text = value;
     else if (slice_equal_cstr(name, "max"))
         read_max(r, value);
     else
@@ -85,9 +117,12 @@ bool page_parameter(struct request *r, struct slice name, struct slice value)
 void page_defaults(struct request *r)
 {
     uint64_t most = r->api->edge->settings->limit_history_count;
+    r->page.from_text = (struct slice){0};
     r->page.earliest = true;
+    r->page.reverse = false;
+    r->page.locate = STORE_AT_OFFSET;
     r->page.max = (uint32_t)(MESSAGES_DEFAULT < most ? MESSAGES_DEFAULT : most);
-    r->page.from = (struct place){.lane_count = hub_lane_count(r->api->edge->hub)};
+    r->page.from = (struct place){.lane_count = r->api->edge->facts->lane_count};
 }
 
 /* --- page --------------------------------------------------------------------------------------- */
@@ -163,7 +198,7 @@ static bool page_take(struct page *p)
             }
             p->left--;
         }
-        *next = m->offset + 1;
+        *next = s->reverse ? m->offset : m->offset + 1;
         p->full = p->left == 0 || p->text.len >= PAGE_BYTES_ENOUGH;
     }
     if (!p->full)
@@ -174,7 +209,10 @@ static bool page_take(struct page *p)
 static void page_read(struct page *p)
 {
     struct store_read *s = &p->read.store;
-    s->from = p->place.next[s->lane];
+    if (s->reverse)
+        s->to = p->place.next[s->lane];
+    else
+        s->from = p->place.next[s->lane];
     s->count_max = p->left < READ_COUNT_MAX ? p->left : READ_COUNT_MAX;
     if (p->retained)
         hub_read_retained(p->api->edge->hub, &p->read);
@@ -196,7 +234,7 @@ static void page_gone(struct page *p)
                                      .members = members});
 }
 
-/* A record that cannot be read. Its successor is told, so that a client can get over it. */
+/* A record that cannot be read. Where to go on is told, so that a client can get over it. */
 static void page_corrupt(struct page *p)
 {
     struct store_read *s = &p->read.store;
@@ -206,7 +244,7 @@ static void page_corrupt(struct page *p)
     snprintf(members, sizeof members, "\"next\":\"%.*s\"", (int)len, next);
     page_refuse(p, &(struct problem){.status = 500,
                                      .code = "internal",
-                                     .detail = "a record of the log cannot be read; next lies behind it",
+                                     .detail = "a record of the log cannot be read; next leads past it",
                                      .members = members});
 }
 
@@ -232,7 +270,7 @@ static void page_failed(struct page *p)
 static bool page_has_more(struct page *p)
 {
     struct store_read *s = &p->read.store;
-    if (s->next < s->end)
+    if (!store_read_complete(s))
         return true;
     if (s->lane == p->last_lane)
         return false;
@@ -293,7 +331,14 @@ static struct page *page_create(struct request *r)
         s->wants_ctx = p;
         p->last_lane = p->place.lane_count - 1;
     }
+    /* The end of other lanes is nowhere that a page could go on. */
+    for (unsigned i = 0; i < p->place.lane_count; i++)
+        if (p->place.next[i] == UINT64_MAX && i != s->lane)
+            p->place.next[i] = 0;
     s->to = UINT64_MAX;
+    s->reverse = r->page.reverse;
+    s->locate = r->page.locate;
+    s->locate_value = r->page.locate_value;
     s->bytes_max = READ_BYTES_MAX;
     p->read.on_read = on_read;
     buf_init(&p->text, PAGE_BYTES_MAX);

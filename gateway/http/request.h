@@ -71,8 +71,12 @@ struct request {
         } publish;
         struct {
             struct place from;
+            struct slice from_text; /* as given; read when `reverse` is known */
             uint32_t max;
             bool earliest; /* whatever is the first that is kept; else a gap is answered 410 */
+            bool reverse; /* newest first: all below `from` */
+            enum store_locate locate; /* the first read finds out where `from` is */
+            uint64_t locate_value;
             bool retained; /* retained messages instead of the past; the topic may be a filter */
         } page;
     };
@@ -146,6 +150,8 @@ void page_give_up(struct request *r);
 /* Parameters of a page: max and from. True: `name` was one of them. */
 bool page_parameter(struct request *r, struct slice name, struct slice value);
 void page_defaults(struct request *r);
+/* When all parameters are known. It may refuse. */
+void page_settle(struct request *r);
 
 void history_begin(struct request *r);
 

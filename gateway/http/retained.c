@@ -37,6 +37,8 @@ void retained_begin(struct request *r)
     if (named && r->topic.len == 0)
         request_bad(r, r->deletes ? "name a topic in the path or in ?topic="
                                   : "name a topic filter in the path ('#' is %23 there) or in ?topic=");
+    else if (named && !r->deletes)
+        page_settle(r);
 }
 
 /* --- DELETE ------------------------------------------------------------------------------------- */

@@ -83,6 +83,8 @@ static bool subscribe_start(struct mqtt_conn *c, const struct mqtt_subscribe *p,
             o->start = START_LIVE;
         } else if (slice_equal_cstr(value, "earliest")) {
             o->start = START_EARLIEST;
+        } else if (place_time_read(value, &o->start_value)) {
+            o->start = START_TIME;
         } else {
             if (place_fold(place, hub_epoch(c->door->edge->hub), value) != ST_OK)
                 return false;

@@ -15,9 +15,9 @@ struct page {
     struct read read;
     struct conn *conn;
     struct ws_id id;
-    bool earliest;
+    bool earliest; /* begins wherever the log begins: what retention has removed meanwhile is no gap */
     bool full;
-    uint64_t next; /* offset to go on at */
+    uint64_t next; /* offset to go on at; in reverse, below which */
     uint32_t count, count_max;
     size_t bytes; /* of its messages */
     struct msg **msgs; /* count_max places; each a reference */
@@ -76,7 +76,7 @@ static void page_take(struct page *p)
             continue;
         p->full = p->count > 0 && p->bytes + message_bytes(m) > PAGE_BYTES_MAX;
         if (p->full) {
-            p->next = m->offset;
+            p->next = m->offset + r->reverse;
             return;
         }
         p->bytes += message_bytes(m);
@@ -89,7 +89,10 @@ static void page_take(struct page *p)
 
 static void page_read(struct page *p)
 {
-    p->read.store.from = p->next;
+    if (p->read.store.reverse)
+        p->read.store.to = p->next;
+    else
+        p->read.store.from = p->next;
     p->read.store.count_max = p->count_max - p->count;
     p->read.store.bytes_max = (uint32_t)(PAGE_BYTES_MAX - p->bytes);
     hub_read(p->conn->door->hub, &p->read);
@@ -103,7 +106,7 @@ static bool page_is_done(struct page *p)
         return true;
     if (r->status == ST_OK) {
         page_take(p);
-        return p->full || r->next >= r->end;
+        return p->full || store_read_complete(r);
     }
     /* What was the earliest has been removed meanwhile. */
     if (r->status != ST_GONE || !p->earliest || p->count > 0 || r->first <= r->from)
@@ -134,9 +137,25 @@ static void on_page(struct read *read)
     conn_unref(c);
 }
 
-static struct page *page_create(struct conn *c, const struct ws_request *r, uint64_t from)
+/* The store's words for what is asked. */
+static void page_set_range(struct page *p, const struct ws_request *r)
+{
+    struct store_read *s = &p->read.store;
+    s->reverse = r->reverse;
+    s->to = UINT64_MAX;
+    if (r->start == WS_START_TIME)
+        s->locate = STORE_AT_TIME;
+    else if (r->start == WS_START_LAST && !r->reverse) /* in reverse it is a page's length */
+        s->locate = STORE_AT_LAST;
+    s->locate_value = r->start_value;
+}
+
+/* `place` is of the topic's lane. */
+static struct page *page_create(struct conn *c, const struct ws_request *r, uint64_t place)
 {
     uint64_t count = r->has_max ? r->max : PAGE_DEFAULT, most = c->door->settings->limit_history_count;
+    if (r->reverse && r->start == WS_START_LAST && r->start_value < count)
+        count = r->start_value;
     struct page *p = calloc(1, sizeof *p + r->topic.len);
     if (!p)
         return NULL;
@@ -148,18 +167,19 @@ static struct page *page_create(struct conn *c, const struct ws_request *r, uint
     }
     p->conn = c;
     p->id = serve_id(r);
-    p->earliest = r->start == WS_START_EARLIEST;
-    p->next = from;
+    p->earliest = r->start != WS_START_AFTER;
+    p->next = place;
     p->topic_len = r->topic.len;
     memcpy(p->topic, r->topic.data, r->topic.len);
     p->read.store.topic = slice_of(p->topic, p->topic_len);
+    page_set_range(p, r);
     p->read.on_read = on_page;
     return p;
 }
 
-static void serve_read(struct conn *c, const struct ws_request *r, uint64_t from)
+static void serve_read(struct conn *c, const struct ws_request *r, uint64_t place)
 {
-    struct page *p = page_create(c, r, from);
+    struct page *p = page_create(c, r, place);
     if (!p) {
         serve_later(c, serve_id(r), "unavailable", "no memory");
         return;

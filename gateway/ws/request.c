@@ -81,6 +81,13 @@ static void read_max(struct parse *p, struct json_value v)
     p->r->has_max = true;
 }
 
+static void read_reverse(struct parse *p, struct json_value v)
+{
+    if (v.type != JSON_IS_TRUE && v.type != JSON_IS_FALSE)
+        bad(p->r, "true or false is wanted");
+    p->r->reverse = v.type == JSON_IS_TRUE;
+}
+
 static void set_payload(struct parse *p, enum ws_payload kind)
 {
     if (p->r->payload_kind != WS_PAYLOAD_NONE)
@@ -221,8 +228,16 @@ static void read_from_object(struct parse *p, struct slice object)
             forms++;
             p->r->start = WS_START_AFTER;
             read_after(p, value);
-        } else if (json_key_is(key, "time") || json_key_is(key, "last")) {
-            refuse(p->r, "unsupported", "from.time and from.last are not in this build");
+        } else if (json_key_is(key, "time")) {
+            forms++;
+            p->r->start = WS_START_TIME;
+            if (json_uint(value, &p->r->start_value) != ST_OK)
+                bad(p->r, "time must be an integer from 0 to 2^53-1");
+        } else if (json_key_is(key, "last")) {
+            forms++;
+            p->r->start = WS_START_LAST;
+            if (json_uint(value, &p->r->start_value) != ST_OK || p->r->start_value == 0)
+                bad(p->r, "last must be an integer from 1");
         }
     }
     if (forms != 1)
@@ -274,10 +289,7 @@ static const struct member pub_members[] = {
     {NULL, NULL},
 };
 static const struct member get_members[] = {
-    {"topic", read_topic},
-    {"from", read_from},
-    {"max", read_max},
-    {NULL, NULL},
+    {"topic", read_topic}, {"from", read_from}, {"max", read_max}, {"reverse", read_reverse}, {NULL, NULL},
 };
 
 static const struct operation {
@@ -326,8 +338,14 @@ static void check_complete(struct ws_request *r)
         bad(r, "topic is missing");
     if (r->operation == WS_OP_PUB && r->payload_kind == WS_PAYLOAD_NONE)
         bad(r, "one of data, text and b64 is wanted");
-    if (r->operation == WS_OP_GET && r->start == WS_START_LIVE)
-        bad(r, "get reads the past: from earliest or after");
+    if (r->operation != WS_OP_GET)
+        return;
+    if (r->start == WS_START_DEFAULT)
+        r->start = r->reverse ? WS_START_LIVE : WS_START_EARLIEST;
+    if (r->start == WS_START_LIVE && !r->reverse)
+        bad(r, "get reads the past: from earliest, after, time or last, or reverse");
+    if (r->start == WS_START_EARLIEST && r->reverse)
+        bad(r, "nothing lies before the earliest");
 }
 
 static void read_operation(struct parse *p, const struct operation *o, struct json_value value)
@@ -346,7 +364,7 @@ static void read_operation(struct parse *p, const struct operation *o, struct js
         return;
     }
     if (o->operation == WS_OP_GET)
-        p->r->start = WS_START_EARLIEST;
+        p->r->start = WS_START_DEFAULT;
     read_members(p, o->members, value.raw);
     check_complete(p->r);
 }
@@ -404,7 +422,8 @@ enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_req
         return ST_NO_MEMORY;
     out->operation = WS_OP_NONE;
     out->has_id = out->has_ttl = out->has_max = out->retain = out->not_retained = false;
-    out->id = out->ttl_ms = out->max = 0;
+    out->reverse = false;
+    out->id = out->ttl_ms = out->max = out->start_value = 0;
     out->refused = out->detail = NULL;
     out->topic = out->payload = out->key = out->type = (struct slice){0};
     out->start = WS_START_LIVE;

@@ -18,7 +18,14 @@ enum ws_operation {
     WS_OP_OTHER, /* known but not in this build, or unknown */
 };
 
-enum ws_start { WS_START_LIVE, WS_START_EARLIEST, WS_START_AFTER };
+enum ws_start {
+    WS_START_LIVE,
+    WS_START_EARLIEST,
+    WS_START_AFTER,
+    WS_START_TIME,
+    WS_START_LAST,
+    WS_START_DEFAULT, /* inside the parser: a `get` whose `from` has not been met */
+};
 enum ws_payload { WS_PAYLOAD_NONE, WS_PAYLOAD_JSON, WS_PAYLOAD_TEXT, WS_PAYLOAD_BINARY };
 
 enum { WS_AFTER_MAX = 128 }; /* positions in one `after` */
@@ -33,7 +40,9 @@ struct ws_request {
     const char *detail;
 
     struct slice topic; /* sub, unsub, pub, get; present, not checked as topic or filter */
-    enum ws_start start; /* sub (default live), get (default earliest) */
+    enum ws_start start; /* sub (default live), get (default earliest, or live in reverse) */
+    uint64_t start_value; /* of time and last */
+    bool reverse; /* get */
     struct slice after[WS_AFTER_MAX];
     unsigned after_count;
     enum ws_payload payload_kind; /* pub */

@@ -48,9 +48,12 @@ enum status serve_fold(const struct conn *c, const struct ws_request *r, struct 
                        struct slice *stranger)
 {
     *place = (struct place){.lane_count = hub_lane_count(c->door->hub)};
+    for (unsigned i = 0; r->reverse && i < place->lane_count; i++)
+        place->next[i] = UINT64_MAX;
     for (unsigned i = 0; i < r->after_count; i++) {
         *stranger = r->after[i];
-        enum status st = place_fold(place, c->door->epoch, r->after[i]);
+        enum status st = r->reverse ? place_fold_before(place, c->door->epoch, r->after[i])
+                                    : place_fold(place, c->door->epoch, r->after[i]);
         if (st != ST_OK)
             return st;
     }

@@ -19,7 +19,8 @@ struct topic_limits serve_limits(const struct conn *c);
 void serve_put(struct conn *c, enum status encoded);
 void serve_error(struct conn *c, struct ws_id id, const char *code, const char *detail);
 void serve_later(struct conn *c, struct ws_id id, const char *code, const char *detail); /* temporary */
-/* The positions of `after` as a place. ST_GONE: *stranger is one of another epoch. ST_INVALID. */
+/* The positions of `after` as a place, of a read that goes forward or back. ST_GONE: *stranger is one of
+ * another epoch. ST_INVALID. */
 enum status serve_fold(const struct conn *c, const struct ws_request *r, struct place *place,
                        struct slice *stranger) MUST_CHECK;
 /* True: the topic begins with $ and the request has been refused. */

@@ -147,7 +147,15 @@ static void serve_subscribe(struct conn *c, const struct ws_request *r, const st
 {
     struct subscription_options o = {
         .qos = 1, .retain_as_published = true, .retained = !r->not_retained, .after = after};
-    o.start = r->start == WS_START_LIVE ? START_LIVE : after ? START_AFTER : START_EARLIEST;
+    static const enum start starts[] = {[WS_START_LIVE] = START_LIVE,
+                                        [WS_START_EARLIEST] = START_EARLIEST,
+                                        [WS_START_AFTER] = START_AFTER,
+                                        [WS_START_TIME] = START_TIME,
+                                        [WS_START_LAST] = START_LAST};
+    o.start = starts[r->start];
+    o.start_value = r->start_value;
+    if (r->start == WS_START_AFTER && !after)
+        o.start = START_EARLIEST;
     struct subscribing *s = calloc(1, sizeof *s + stranger.len);
     if (!s) {
         serve_later(c, serve_id(r), "unavailable", "no memory");
@@ -183,6 +191,10 @@ void serve_sub(struct conn *c, const struct ws_request *r)
     }
     if (serve_refuse_internal(c, r))
         return;
+    if (r->start == WS_START_LAST && !topic_filter_literal(r->topic)) {
+        serve_error(c, serve_id(r), "unsupported", "last is of one topic: the filter has a wildcard");
+        return;
+    }
     if (r->start != WS_START_AFTER) {
         serve_subscribe(c, r, NULL, stranger);
         return;

@@ -197,7 +197,7 @@ def test_a_position_of_another_log_is_gone(node):
 @pytest.mark.parametrize("query, status", [
     ("a?from=nonsense", 400), ("a?from=", 400), ("a?from=live", 400), ("a?from=zz", 400),
     ("a?max=0", 400), ("a?max=-1", 400), ("a?max=x", 400), ("a?limit=3", 400), ("a?topic=b", 400), ("+", 400),
-    ("%23", 400), ("$SYS/x", 403), ("a?from=time:1790000000123", 501), ("a?from=last:5", 501), ("a?reverse=1", 501),
+    ("%23", 400), ("$SYS/x", 403), ("a?from=time:x", 400), ("a?from=last:0", 400), ("a?reverse=2", 400),
     ("", 400), ("?topic=", 400),
 ])
 def test_history_that_cannot_be_had(node, query, status):

@@ -293,7 +293,9 @@ def test_tg_from(make_node):
         place = web.ask({"pub": {"topic": "past/a", "text": "marked"}})["ok"]["pos"]
         assert speaker.publish("past/a", b"after") == 0
         assert replay("past/a", place, 1) == [b"after"]
-        assert wire.subscribe("past/a", props=user("tg-from", "time:0")) == b"\x83"
+        assert len(replay("past/a", "time:0", 32)) == 32
+        for start in ("time:", "time:x", "time:-1", "last:3"):
+            assert wire.subscribe("past/a", props=user("tg-from", start)) == b"\x83"
         # The past, and then what is new, with nothing between and nothing twice.
         assert wire.subscribe("past/b", props=user("tg-from", "earliest")) == b"\x01"
         for number in range(30, 60):

@@ -95,6 +95,61 @@ Test(http_history, goes_on_reading_until_the_page_is_full, .init = setup, .fini 
     json_decref(answer);
 }
 
+Test(http_history, goes_back_page_by_page, .init = setup, .fini = teardown)
+{
+    static const char *const pages[] = {"9 8 7 6 ", "5 4 3 2 ", "1 0 ", ""};
+    char got[300], query[100];
+    fill("a", 10);
+    w.x.log.serve_max = 3;
+    snprintf(query, sizeof query, "a?max=4&reverse=1");
+    for (size_t i = 0; i < 4; i++) {
+        json_t *answer = page(query, 200);
+        cr_expect_str_eq(texts(answer, got), pages[i], "%s", query);
+        snprintf(query, sizeof query, "a?max=4&reverse=1&from=%s", text_of(answer, "next"));
+        json_decref(answer);
+    }
+}
+
+Test(http_history, begins_at_a_time_or_with_the_last, .init = setup, .fini = teardown)
+{
+    char got[300];
+    fill("a", 3);
+    ex_wall_ms += 10;
+    loop_update_time(w.x.loops[0]);
+    fill("a", 2);
+    const struct {
+        const char *query;
+        uint64_t time_ms;
+        const char *want;
+    } rows[] = {
+        {"from=last:3", 0, "2 0 1 "},
+        {"from=last:99", 0, "0 1 2 0 1 "},
+        {"from=last:3&reverse=1", 0, "1 0 2 "},
+        {"from=last:4&max=2", 0, "1 2 "},
+        {"from=last:1&max=2&reverse=1", 0, "1 "},
+        {"from=time:%lu", ex_wall_ms, "0 1 "},
+        {"from=time:%lu", ex_wall_ms - 1, "0 1 "},
+        {"from=time:%lu", ex_wall_ms + 1, ""},
+        {"from=time:%lu", ex_wall_ms - 10, "0 1 2 0 1 "},
+        {"from=time:%lu&reverse=1", ex_wall_ms, "2 1 0 "},
+        {"from=time:%lu&reverse=1&max=2", ex_wall_ms, "2 1 "},
+        {"reverse=1&from=time:%lu", ex_wall_ms + 1, "1 0 2 1 0 "},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char query[100], place[60];
+        const char *hole = strstr(rows[i].query, "%lu");
+        if (hole)
+            snprintf(place, sizeof place, "%.*s%lu%s", (int)(hole - rows[i].query), rows[i].query,
+                     (unsigned long)rows[i].time_ms, hole + 3);
+        else
+            snprintf(place, sizeof place, "%s", rows[i].query);
+        snprintf(query, sizeof query, "a?%s", place);
+        json_t *answer = page(query, 200);
+        cr_expect_str_eq(texts(answer, got), rows[i].want, "%s: %s", query, got);
+        json_decref(answer);
+    }
+}
+
 Test(http_history, keeps_the_other_lanes_of_a_bookmark, .init = setup, .fini = teardown)
 {
     char query[100], want[100];

@@ -11,7 +11,7 @@ static struct settings settings = {
     .limit_topic_levels = 8,
     .limit_history_count = 50,
 };
-static struct node_facts facts;
+static struct node_facts facts = {.epoch = 7, .lane_count = 4};
 static struct edge edge = {.facts = &facts, .settings = &settings};
 static struct api api;
 
@@ -79,6 +79,17 @@ Test(http_request, refuses_by_the_head, .init = setup)
         {"POST", "/v1/users/u1/messages", "", 501, "unsupported"},
         {"POST", "/v1/retained/a", "", 405, "bad_request"},
         {"DELETE", "/v1/history/a", "", 405, "bad_request"},
+        {"GET", "/v1/history/a?from=time:", "", 400, "bad_request"},
+        {"GET", "/v1/history/a?from=time:x", "", 400, "bad_request"},
+        {"GET", "/v1/history/a?from=last:0", "", 400, "bad_request"},
+        {"GET", "/v1/history/a?from=last:-1", "", 400, "bad_request"},
+        {"GET", "/v1/history/a?from=yesterday&reverse=1", "", 400, "bad_request"},
+        {"GET", "/v1/history/a?reverse=1&from=earliest", "", 400, "bad_request"},
+        {"GET", "/v1/history/a?reverse=yes", "", 400, "bad_request"},
+        {"GET", "/v1/history/a?reverse", "", 400, "bad_request"},
+        {"GET", "/v1/retained/a?reverse=1", "", 400, "bad_request"},
+        {"GET", "/v1/retained/a?from=time:5", "", 501, "unsupported"},
+        {"GET", "/v1/retained/a?from=last:5", "", 501, "unsupported"},
         {"DELETE", "/v1/retained", "", 400, "bad_request"},
         {"DELETE", "/v1/retained/a/+", "", 400, "bad_request"},
         {"DELETE", "/v1/retained/a?max=1", "", 400, "bad_request"},
@@ -188,6 +199,47 @@ Test(http_request, reads_topic_and_fields_of_a_publish, .init = setup)
         cr_expect_eq(r->state, REQUEST_READING, "%s", rows[i].target);
         cr_expect(slice_equal_cstr(r->topic, rows[i].topic), "%s: %.*s", rows[i].target, SLICE_ARG(r->topic));
         cr_expect(r->publish.ttl_ms == 5000 && r->publish.accepted);
+        request_free(r);
+    }
+}
+
+Test(http_request, reads_where_a_page_begins, .init = setup)
+{
+    enum { END = -1 };
+    static const struct {
+        const char *query;
+        bool reverse;
+        enum store_locate locate;
+        uint64_t value;
+        int64_t next; /* of lane 2 */
+        uint32_t max;
+    } rows[] = {
+        {"", false, STORE_AT_OFFSET, 0, 0, 50},
+        {"?from=earliest&reverse=0", false, STORE_AT_OFFSET, 0, 0, 50},
+        {"?from=time:0", false, STORE_AT_TIME, 0, 0, 50},
+        {"?from=time:1790000000123&max=7", false, STORE_AT_TIME, 1790000000123, 0, 7},
+        {"?from=last:20", false, STORE_AT_LAST, 20, 0, 50},
+        {"?from=last:20&max=7", false, STORE_AT_LAST, 20, 0, 7},
+        {"?from=000000070002.0000000000000005", false, STORE_AT_OFFSET, 0, 6, 50},
+        {"?from=b00000007.1-2-3-4", false, STORE_AT_OFFSET, 0, 3, 50},
+        {"?reverse=1", true, STORE_AT_OFFSET, 0, END, 50},
+        {"?from=000000070002.0000000000000005&reverse=1", true, STORE_AT_OFFSET, 0, 5, 50},
+        {"?reverse=1&from=000000070001.0000000000000005", true, STORE_AT_OFFSET, 0, END, 50},
+        {"?reverse=1&from=b00000007.1-2-3-4", true, STORE_AT_OFFSET, 0, 3, 50},
+        {"?reverse=1&from=time:5", true, STORE_AT_TIME, 5, END, 50},
+        {"?reverse=1&from=last:20", true, STORE_AT_OFFSET, 0, END, 20},
+        {"?max=7&from=last:20&reverse=1", true, STORE_AT_OFFSET, 0, END, 7},
+        {"?from=last:5&reverse=1&max=7", true, STORE_AT_OFFSET, 0, END, 5},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char target[128];
+        snprintf(target, sizeof target, "/v1/history/a%s", rows[i].query);
+        struct request *r = make("GET", target, "");
+        cr_assert_eq(r->state, REQUEST_READING, "%s", target);
+        cr_expect(r->page.reverse == rows[i].reverse && r->page.locate == rows[i].locate, "%s", target);
+        cr_expect(r->page.max == rows[i].max && (int64_t)r->page.from.next[2] == rows[i].next, "%s", target);
+        if (rows[i].locate != STORE_AT_OFFSET)
+            cr_expect_eq(r->page.locate_value, rows[i].value, "%s", target);
         request_free(r);
     }
 }

@@ -28,6 +28,10 @@ static void describe(const char *line, char *out, size_t size)
                 at += snprintf(out + at, size - (size_t)at, " <%.*s>", SLICE_ARG(r.topic));
             if (r.operation == WS_OP_SUB || r.operation == WS_OP_GET)
                 at += snprintf(out + at, size - (size_t)at, " from %d", (int)r.start);
+            if (r.start_value > 0)
+                at += snprintf(out + at, size - (size_t)at, " value=%lu", (unsigned long)r.start_value);
+            if (r.reverse)
+                at += snprintf(out + at, size - (size_t)at, " reverse");
             for (unsigned i = 0; i < r.after_count; i++)
                 at += snprintf(out + at, size - (size_t)at, " %.*s", SLICE_ARG(r.after[i]));
             if (r.payload_kind)
@@ -109,8 +113,17 @@ static const struct {
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[]}}}", "sub #2 bad_request"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"after\":[1]}}}", "sub #2 bad_request"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{}}}", "sub #2 bad_request"},
-    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":5}}}", "sub #2 unsupported"},
-    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"last\":5}}}", "sub #2 unsupported"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":5}}}", "sub #2 <a> from 3 value=5"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":0}}}", "sub #2 <a> from 3"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"last\":5}}}", "sub #2 <a> from 4 value=5"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"last\":0}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"last\":\"5\"}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":-1}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":null}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":5.5}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"time\":5,\"last\":5}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":{\"last\":5,\"after\":\"p\"}}}", "sub #2 bad_request"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"reverse\":true}}", "sub #2 <a> from 0"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":\"yesterday\"}}", "sub #2 bad_request"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"from\":5}}", "sub #2 bad_request"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"mode\":\"latest\"}}", "sub #2 unsupported"},
@@ -149,6 +162,19 @@ static const struct {
      "get #6 <a> from 2 p max=5"},
     {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":\"earliest\",\"max\":1}}", "get #6 <a> from 1 max=1"},
     {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":\"live\"}}", "get #6 bad_request"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":{\"time\":7}}}", "get #6 <a> from 3 value=7"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":{\"last\":7},\"max\":5}}",
+     "get #6 <a> from 4 value=7 max=5"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"reverse\":true}}", "get #6 <a> from 0 reverse"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"reverse\":false}}", "get #6 <a> from 1"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"reverse\":null}}", "get #6 <a> from 1"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"reverse\":1}}", "get #6 bad_request"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"reverse\":true,\"from\":\"live\"}}", "get #6 <a> from 0 reverse"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"reverse\":true,\"from\":\"earliest\"}}", "get #6 bad_request"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":{\"after\":\"p\"},\"reverse\":true}}",
+     "get #6 <a> from 2 reverse p"},
+    {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":{\"last\":3},\"reverse\":true}}",
+     "get #6 <a> from 4 value=3 reverse"},
     {"{\"id\":6,\"get\":{\"topic\":\"a\",\"max\":0}}", "get #6 bad_request"},
     {"{\"id\":6,\"get\":{\"topic\":\"a\",\"max\":\"5\"}}", "get #6 bad_request"},
 };
