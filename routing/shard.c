@@ -30,6 +30,8 @@ struct shard {
     struct shard_group *group;
     unsigned lane;
     bool dirty; /* appended since the last flush */
+    _Atomic uint64_t
+        next_shown; /* written here once a turn, read by any loop (shard_next_shown); orders nothing */
     struct publish *first_waiting; /* by mail.next, in offset order */
     struct publish *last_waiting;
     struct filter_table *interests; /* only with several loops */
@@ -404,6 +406,17 @@ void shard_read(struct shard *s, struct read *r)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
+static void shard_show_next(struct shard *s)
+{
+    atomic_store_explicit(&s->next_shown, s->group->log.ops->next(s->group->log.ctx, s->lane),
+                          memory_order_relaxed);
+}
+
+uint64_t shard_next_shown(const struct shard *s)
+{
+    return atomic_load_explicit(&s->next_shown, memory_order_relaxed);
+}
+
 static void shard_group_round(void *ctx)
 {
     struct shard_group *g = ctx;
@@ -414,6 +427,7 @@ static void shard_group_round(void *ctx)
         s->dirty = false;
         g->log.ops->flush(g->log.ctx, s->lane);
         shard_send_runs(s);
+        shard_show_next(s);
     }
 }
 
@@ -474,6 +488,7 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     timer_init(&s->sweep, on_sweep);
     g->shards[g->shard_count++] = s;
     g->log.ops->bind(g->log.ctx, lane, courier_loop(g->courier), &events, g, g->metrics);
+    shard_show_next(s);
     *out = s;
     return ST_OK;
 }

@@ -47,6 +47,9 @@ void shard_attach(struct shard *s, struct attach *a);
 void shard_detach(struct shard *s, struct detach *d);
 void shard_read(struct shard *s, struct read *r);
 struct loop *shard_loop(const struct shard *s); /* any thread */
+/* The lane's next offset as of the shard's last turn: never ahead of the truth, so a place made of it repeats
+ * at worst. Any thread. */
+uint64_t shard_next_shown(const struct shard *s);
 
 /* Which shard, on which loop: one table a node, made before the loops run, read by all. */
 struct shard_map {

@@ -210,10 +210,12 @@ void cursor_attach(struct subscription *sub, const struct subscription_options *
     struct catchup *c = sub->behind;
     bool ask = !ch->asked;
     ch->asked = true;
-    /* Lanes outside a literal filter keep what the client gave: its bookmark stays whole. */
-    if (o->start == START_AFTER)
-        c->at = *o->after;
+    /* Lanes outside a literal filter keep what the client gave, or get about what they are at: the bookmark
+     * is a place over all lanes, good for another filter too. */
     c->at.lane_count = ch->hub->map->lane_count;
+    for (unsigned i = 0; i < c->at.lane_count; i++)
+        c->at.next[i] =
+            o->start == START_AFTER ? o->after->next[i] : shard_next_shown(ch->hub->map->lanes[i].shard);
     c->pending = ch->lane_count;
     for (unsigned i = 0; i < ch->lane_count; i++) {
         struct lane_cursor *lc = &c->lanes[i];
