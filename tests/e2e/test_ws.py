@@ -436,6 +436,19 @@ def test_subscribing_again_replaces(ws):
     assert "ok" in answers[8] and ("ok" in answers[7] or answers[7]["err"]["code"] == "conflict")
 
 
+def test_a_bookmark_is_a_place_over_all_lanes(make_node):
+    """Also that of a subscription to one topic, which lives in one lane: it is good for any other filter."""
+    node = make_node({"log.partitions": 4, "node.loops": 2})
+    with Raw(node) as ws:
+        ws.upgrade()
+        for number in range(40):
+            ws.ask({"id": number, "pub": {"topic": f"t/{number % 10}", "data": number}})
+        bookmark = ws.ask({"id": 100, "sub": {"topic": "elsewhere"}})["ok"]["pos"]
+        assert ws.ask({"id": 101, "sub": {"topic": "t/#", "from": {"after": [bookmark]}}})["ok"]["replay"] == 0
+        ws.ask({"id": 102, "pub": {"topic": "t/3", "data": "new"}})
+        assert ws.ask({"id": 103, "sub": {"topic": "t/3", "from": {"after": [bookmark]}}})["ok"]["replay"] == 1
+
+
 def test_positions_of_another_epoch_are_a_gap(ws):
     ws.ask({"id": 1, "pub": {"topic": "a", "data": 1}})
     position = "0000000a0000.0000000000000001"
