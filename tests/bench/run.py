@@ -4,7 +4,8 @@ mosquitto, in turn within one run, so that a noisy machine disturbs all of them 
 
   tests/bench/run.py [--build build/release] [--seconds 2] [--rounds 3] [--only NAME]
 
-Needs the release build with the targets bench_load and bench_bare, and Debian's mosquitto. Loads 127.0.0.1 only."""
+Needs a configured release build (./dev build release; this builds its bench targets) and Debian's mosquitto
+(tools/packages.sh install bench). Loads 127.0.0.1 only."""
 
 import argparse
 import json
@@ -55,7 +56,7 @@ class Bare:
 
     def __init__(self, build, mode, folder):
         self.mqtt, self.ws = free_port(), free_port()
-        self.process = subprocess.Popen([build / "bench_bare", mode, str(self.mqtt), str(self.ws)],
+        self.process = subprocess.Popen([build / "tests/bench.bare", mode, str(self.mqtt), str(self.ws)],
                                         stdout=subprocess.DEVNULL)
         wait_port(self.ws, self.process)
 
@@ -97,7 +98,7 @@ def measure(kind, build, case, folder, seconds):
     try:
         port = server.mqtt if proto == "mqtt" else server.ws
         done = subprocess.run(
-            [build / "bench_load", mode, proto, str(port), str(server.mqtt), str(subs), str(pubs), str(qos), str(window),
+            [build / "tests/bench.load", mode, proto, str(port), str(server.mqtt), str(subs), str(pubs), str(qos), str(window),
              str(seconds), str(server.process.pid)] + ([str(rate)] if rate else []),
             capture_output=True, text=True, timeout=seconds + 60)
         if done.returncode != 0:
@@ -117,6 +118,8 @@ def main():
     parser.add_argument("--no-mosquitto", action="store_true")
     options = parser.parse_args()
     build = pathlib.Path(options.build).resolve()
+    subprocess.run(["cmake", "--build", build, "--target", "tidegate", "bench.load", "bench.bare"], check=True,
+                   stdout=subprocess.DEVNULL)
     print("| case | bare epoll /CPU s | Tidegate /CPU s | ratio | wanted | mosquitto /CPU s | Tidegate msgs/s wall |")
     print("|---|---|---|---|---|---|---|")
     for case in CASES:
