@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from clients import Web, curl, publish
-from node import wait_until
+from node import PATIENCE, wait_until
 
 PAYLOAD = b"x" * 4096
 MESSAGES = 15_000  # 60 MB: far more than the sockets' buffers and the queue's bound together
@@ -177,9 +177,15 @@ class StoppedWeb:
                 raise AssertionError(f"opcode {first & 15}: {body[:60]!r}")
 
     def read_numbers_up_to(self, last):
+        """Those that have come when `last` is there, or when no more come."""
         numbers = []
+        self.socket.settimeout(10 * PATIENCE)  # shorter than the time between two heartbeats
         while not numbers or numbers[-1] != last:
-            for line in self.frame().split(b"\n"):
+            try:
+                body = self.frame()
+            except TimeoutError:
+                break
+            for line in body.split(b"\n"):
                 if b'"msg"' in line:
                     start = line.index(b'"text":"') + 8
                     numbers.append(int(line[start:start + 8]))
