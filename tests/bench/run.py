@@ -26,7 +26,7 @@ CASES = [
     ("fan-out 1 to 1,000, WebSocket, window 16", "fanout", "ws", 1000, 1, 0, 16, 0, 0.7),
     ("fan-out 1 to 1,000 at 20 a second, MQTT", "fanout", "mqtt", 1000, 1, 0, 1, 20, 0.9),
     ("fan-out 1 to 1,000 at 20 a second, WebSocket", "fanout", "ws", 1000, 1, 0, 1, 20, None),
-    ("fan-out 1 to 10,000, MQTT QoS 0, window 16", "fanout", "mqtt", 9000, 1, 0, 16, 0, 0.85),
+    ("fan-out 1 to 9,000, MQTT QoS 0, window 16", "fanout", "mqtt", 9000, 1, 0, 16, 0, 0.85),
     ("one-to-one, 500 pairs, MQTT QoS 0, window 8", "pairs", "mqtt", 500, 500, 0, 8, 0, 0.6),
     ("one-to-one, 500 pairs, MQTT to WebSocket, window 8", "pairs", "ws", 500, 500, 0, 8, 0, None),
     ("one-to-one, 500 pairs, MQTT QoS 1 durable, window 8", "pairs", "mqtt", 500, 500, 1, 8, 0, None),
