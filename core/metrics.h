@@ -69,6 +69,11 @@ enum metric {
     M_LOG_UNSYNCED_BYTES,
     M_LOG_TORN_BYTES,
     M_LOG_REFUSED_FULL,
+    M_LOG_DISK_FULL, /* gauge */
+    M_LOG_SIZE_BYTES, /* gauge */
+    M_LOG_TRIMMED_BYTES,
+    M_LOG_TRIMMED_SEGMENTS,
+    M_LOG_CARRIED,
     M_LOOP_TURNS,
     M_WAKES,
     METRIC_COUNT

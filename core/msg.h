@@ -50,6 +50,8 @@ struct msg {
     uint32_t payload_len;
     uint64_t topic_hash; /* hash64 of the topic */
     uint64_t offset; /* in its partition; set by the shard */
+    uint64_t stored; /* of the record that holds it: `offset`, or that of its newest carried copy (FORMAT.md
+                        5). Changes; the shard's loop only */
     uint64_t ts_ms; /* Unix time when it was given its offset */
     uint64_t expires_ms; /* Unix time after which nobody gets it, 0 = never (creator) */
     uint64_t origin; /* connection that published it, for No Local; 0 = unknown; not stored (creator) */

@@ -1,7 +1,8 @@
 /* The letter is embedded once a loop, so telling needs no memory and cannot fail. It says only "look": the
- * numbers are the lanes' durable_next, read when it arrives. `posted` makes sure that it is in the box once:
+ * numbers are the lanes' durable_next and trim_wanted, read when it arrives. `posted` makes sure that it is
+ * in the box once:
  *
- *   writer: move durable_next;  posted: false -> true? then post
+ *   writer: move durable_next;  posted: false -> true? then post      (the reader: trim_wanted)
  *   loop:   posted -> false;    read durable_next
  *
  * A move that the loop's read misses comes after `posted` was cleared, so it posts again. */
@@ -29,8 +30,10 @@ static void on_arrival(struct mail *mail)
     if (c->closed)
         return;
     atomic_exchange_explicit(&c->posted, false, memory_order_acq_rel); /* pairs with completion_post */
-    for (unsigned i = 0; i < c->lane_count; i++)
+    for (unsigned i = 0; i < c->lane_count; i++) {
         lane_on_durable(c->lanes[i]);
+        lane_on_trim_wanted(c->lanes[i]);
+    }
 }
 
 void completion_post(struct completion *c)

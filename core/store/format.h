@@ -58,7 +58,12 @@ enum {
     RECORD_PFI_UTF8 = 0x20,
     RECORD_TYPE_GIVEN = 0x40,
 };
-enum { RECORD_EXPIRES = 0x02, RECORD_INTERNAL = 0x10, RECORD_FLAGS_KNOWN = RECORD_EXPIRES | RECORD_INTERNAL };
+enum {
+    RECORD_EXPIRES = 0x02,
+    RECORD_INTERNAL = 0x10,
+    RECORD_CARRIED = 0x20,
+    RECORD_FLAGS_KNOWN = RECORD_EXPIRES | RECORD_INTERNAL | RECORD_CARRIED,
+};
 
 struct record_header {
     uint32_t crc;
@@ -71,6 +76,12 @@ struct record_header {
     uint8_t bits, flags;
 };
 static_assert(sizeof(struct record_header) == 40, "FORMAT.md 4");
+
+/* Of the optional fields between header and topic: expires_ms, original. */
+static inline uint32_t record_optional_bytes(uint8_t flags)
+{
+    return (flags & RECORD_EXPIRES ? 8u : 0u) + (flags & RECORD_CARRIED ? 8u : 0u);
+}
 
 enum { START_KIND = 1, START_AFTER_CLEAN_STOP = 1 };
 

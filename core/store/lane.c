@@ -26,6 +26,8 @@ enum {
     READER_BATCH_BYTES = 512 << 10,
     MARK_AFTER_MS = 1000,
     RECORDS_UNSYNCED_MAX = STORE_OFFSET_JUMP / 2, /* half: the writer may have as many in sync mode "never" */
+    CARRY_ROOM_SHARE = 8, /* of a segment, on a full disk */
+    SEGMENTS_AN_AGE = 4, /* so that what is kept is at most a quarter older than retention_ms */
 };
 
 static void on_lazy_timer(struct timer *t);
@@ -107,18 +109,46 @@ static uint64_t frame_limit(const struct lane *l)
     return room < FRAME_TARGET_BYTES ? room : FRAME_TARGET_BYTES;
 }
 
-/* A frame whose first record has `bytes`. */
-static enum status open_frame(struct lane *l, uint64_t time_ms, uint64_t bytes)
+static void give_to_reader(struct lane *l)
 {
+    if (!l->reader_first)
+        return;
+    reader_post_frames(l->env->reader, l->reader_first, l->reader_last);
+    l->reader_first = l->reader_last = NULL;
+    l->reader_bytes = 0;
+}
+
+/* Retention removes whole segments: one that is filled for months would keep its first record as long. */
+static bool segment_is_old(const struct lane *l, uint64_t time_ms)
+{
+    uint64_t age_ms = l->env->options->retention_ms / SEGMENTS_AN_AGE;
+    return age_ms > 0 && time_ms > l->segment->header.base_time_ms + age_ms;
+}
+
+/* Makes sure that the segment has room for a frame with `least` bytes. On a full disk the rest of the segment
+ * is all there is. Its last eighth is for what is carried: retention must go on, it makes room. */
+static enum status make_segment_room(struct lane *l, uint64_t time_ms, uint64_t least, bool carried)
+{
+    const struct segment *s = l->segment;
+    uint64_t room = s->file_bytes - l->position;
+    if (atomic_load_explicit(&l->env->disk_full, memory_order_relaxed)) {
+        uint64_t kept = carried ? 0 : s->file_bytes / CARRY_ROOM_SHARE;
+        return least + kept <= room ? ST_OK : ST_NO_SPACE;
+    }
+    if (least <= room && !segment_is_old(l, time_ms))
+        return ST_OK;
+    return roll(l, time_ms, l->next, least);
+}
+
+/* A frame whose first record has `bytes`. */
+static enum status open_frame(struct lane *l, uint64_t time_ms, uint64_t bytes, bool carried)
+{
+    uint64_t least = sizeof(struct frame_header) + bytes;
     enum status st = ring_reserve(l);
+    if (st == ST_OK)
+        st = make_segment_room(l, time_ms, least, carried);
     if (st != ST_OK)
         return st;
-    uint64_t least = sizeof(struct frame_header) + bytes;
-    if (least > l->segment->file_bytes - l->position) {
-        st = roll(l, time_ms, l->next, least);
-        if (st != ST_OK)
-            return st;
-    }
     uint64_t limit = frame_limit(l), cap = l->frame_bytes_guess < limit ? l->frame_bytes_guess : limit;
     struct frame *f;
     st = frame_create(&l->env->pool, l, l->segment, cap > least ? cap : least, &f);
@@ -135,15 +165,6 @@ static enum status open_frame(struct lane *l, uint64_t time_ms, uint64_t bytes)
     return ST_OK;
 }
 
-static void give_to_reader(struct lane *l)
-{
-    if (!l->reader_first)
-        return;
-    reader_post_frames(l->env->reader, l->reader_first, l->reader_last);
-    l->reader_first = l->reader_last = NULL;
-    l->reader_bytes = 0;
-}
-
 static void queue_for_reader(struct lane *l, struct frame *f)
 {
     frame_ref(f);
@@ -154,7 +175,9 @@ static void queue_for_reader(struct lane *l, struct frame *f)
         l->reader_first = &f->to_reader;
     l->reader_last = &f->to_reader;
     l->reader_bytes += f->cap;
-    if (l->reader_bytes >= READER_BATCH_BYTES)
+    /* A new segment: the one before wants its index written, and there may be one too many. */
+    bool begins = f->position == sizeof(struct segment_header);
+    if (begins || l->reader_bytes >= READER_BATCH_BYTES)
         give_to_reader(l);
 }
 
@@ -189,7 +212,7 @@ static void close_frame(struct lane *l)
 /* --- append --- */
 
 /* The open frame has no room, or there is none: makes it larger, or begins another. */
-static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes)
+static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes, bool carried)
 {
     struct frame *f = l->open;
     if (f && f->len + bytes <= f->limit) {
@@ -198,35 +221,73 @@ static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes)
     }
     if (f)
         close_frame(l);
-    return open_frame(l, time_ms, bytes);
+    return open_frame(l, time_ms, bytes, carried);
 }
 
-enum status lane_append(struct lane *l, struct msg *m, bool wait)
+/* Finds room for a record of `bytes` behind the others in the open frame. */
+static enum status take_room(struct lane *l, uint64_t time_ms, uint64_t bytes, bool carried)
 {
-    uint64_t bytes = record_stored_bytes(m);
     if (bytes > RECORD_BYTES_MAX)
         return ST_TOO_LARGE;
+    if (atomic_load_explicit(&l->stalled, memory_order_relaxed)) {
+        metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
+        return ST_NO_SPACE;
+    }
     /* One record however large may be on its way: else it could never be stored. */
     if ((l->unsynced_bytes > 0 && l->unsynced_bytes + bytes > l->env->options->unsynced_bytes_max) ||
         l->next - l->durable >= RECORDS_UNSYNCED_MAX) {
         metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
         return ST_FULL;
     }
-    uint64_t time_ms = loop_wall_ms(l->loop);
-    time_ms = time_ms > l->last_time_ms ? time_ms : l->last_time_ms;
     struct frame *f = l->open;
-    if (!f || f->len + bytes > f->limit || f->len + bytes > f->cap) {
-        enum status st = make_room(l, time_ms, bytes);
-        if (st != ST_OK)
-            return st;
-        f = l->open;
-    }
-    m->offset = l->next++;
-    m->ts_ms = l->last_time_ms = time_ms;
-    record_encode(m, f->record_count++, f->seed, f->bytes + f->len);
-    f->len += bytes;
-    f->wait |= wait;
+    if (f && f->len + bytes <= f->limit && f->len + bytes <= f->cap)
+        return ST_OK;
+    enum status st = make_room(l, time_ms, bytes, carried);
+    if (st == ST_NO_SPACE)
+        metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
+    return st;
+}
+
+static uint64_t time_of_append(const struct lane *l)
+{
+    uint64_t time_ms = loop_wall_ms(l->loop);
+    return time_ms > l->last_time_ms ? time_ms : l->last_time_ms;
+}
+
+static void took_room(struct lane *l, uint64_t bytes, bool wait)
+{
+    l->open->record_count++;
+    l->open->len += bytes;
+    l->open->wait |= wait;
     l->unsynced_bytes += bytes;
+}
+
+enum status lane_append(struct lane *l, struct msg *m, bool wait)
+{
+    uint64_t bytes = record_stored_bytes(m), time_ms = time_of_append(l);
+    enum status st = take_room(l, time_ms, bytes, false);
+    if (st != ST_OK)
+        return st;
+    struct frame *f = l->open;
+    m->offset = m->stored = l->next++;
+    m->ts_ms = l->last_time_ms = time_ms;
+    record_encode(m, f->record_count, f->seed, f->bytes + f->len);
+    took_room(l, bytes, wait);
+    return ST_OK;
+}
+
+enum status lane_carry(struct lane *l, struct msg *m)
+{
+    uint64_t bytes = record_carried_bytes(m), time_ms = time_of_append(l);
+    assert(m->offset < l->next && m->stored >= m->offset);
+    enum status st = take_room(l, time_ms, bytes, true);
+    if (st != ST_OK)
+        return st;
+    struct frame *f = l->open;
+    m->stored = l->next++;
+    l->last_time_ms = time_ms;
+    record_encode_carried(m, f->record_count, f->seed, f->bytes + f->len);
+    took_room(l, bytes, true);
     return ST_OK;
 }
 
@@ -255,8 +316,8 @@ static void on_mark_timer(struct timer *t)
     struct lane *l = LIST_OF(t, struct lane, mark_timer);
     if (l->open || l->durable != l->next || l->marked >= synced_below(l))
         return;
-    if (open_frame(l, l->last_time_ms, 0) != ST_OK)
-        return; /* no memory: the window stays open, nothing else */
+    if (open_frame(l, l->last_time_ms, 0, true) != ST_OK)
+        return; /* no memory, or a full disk: the window stays open, nothing else */
     l->open->control = true;
     l->unsynced_bytes -= l->open->len; /* nobody waits for it to leave */
     close_frame(l);
@@ -321,6 +382,24 @@ void lane_on_durable(struct lane *l)
     l->events->on_durable(l->events_ctx, l->index, l->durable);
 }
 
+/* --- retention --- */
+
+void lane_on_trim_wanted(struct lane *l)
+{
+    /* Acquire: pairs with the reader's release; the wish and nothing else. */
+    uint64_t wanted = atomic_load_explicit(&l->trim_wanted, memory_order_acquire);
+    if (wanted == l->trim_told)
+        return;
+    l->trim_told = wanted;
+    l->events->on_trim_wanted(l->events_ctx, l->index, wanted);
+}
+
+void lane_trim(struct lane *l, uint64_t upto)
+{
+    l->trim_upto = upto;
+    reader_post_trim(l->env->reader, l);
+}
+
 /* --- start and stop --- */
 
 enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bool after_clean_stop)
@@ -339,7 +418,7 @@ enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bo
     atomic_init(&l->sealed_next, previous_next);
     enum status st = roll(l, time_ms, previous_next, sizeof(struct frame_header) + bytes);
     if (st == ST_OK)
-        st = open_frame(l, time_ms, bytes);
+        st = open_frame(l, time_ms, bytes, false);
     if (st != ST_OK)
         return st;
     struct frame *f = l->open;

@@ -20,6 +20,7 @@ struct lane_env {
     struct frame_pool pool;
     struct writer *writer;
     struct reader *reader;
+    atomic_bool disk_full; /* writer writes (relaxed): no next segment can be made now */
 };
 
 struct lane {
@@ -54,11 +55,17 @@ struct lane {
     uint64_t reader_bytes;
 
     struct completion *completion; /* the letter to its loop; NULL: not bound */
+    struct mail trim_mail; /* to the reader: the answer to a wish; one at a time */
+    uint64_t trim_upto; /* what it says */
+    uint64_t trim_told; /* the wish that the owner knows */
 
+    _Atomic uint64_t live_bytes; /* loop writes, reader reads; only a number */
     _Alignas(64) _Atomic uint64_t first; /* lowest offset kept; reader writes, any thread reads */
     _Atomic uint64_t durable_next; /* writer writes (release), loop and reader read (acquire) */
     _Atomic uint64_t written_next; /* writer writes (release): below it the file can be read */
     _Atomic uint64_t sealed_next; /* writer writes (release): below it are sealed and synced segments */
+    _Atomic uint64_t trim_wanted; /* reader writes (release), loop reads (acquire): retention's wish */
+    atomic_bool stalled; /* writer writes (relaxed): what was appended waits for room on the disk */
 };
 
 void lane_init(struct lane *l, struct lane_env *env, unsigned index);
@@ -75,11 +82,15 @@ void lane_bind(struct lane *l, struct loop *loop, const struct store_events *eve
 void lane_finish(struct lane *l);
 
 enum status lane_append(struct lane *l, struct msg *m, bool wait) MUST_CHECK;
+enum status lane_carry(struct lane *l, struct msg *m) MUST_CHECK;
 void lane_flush(struct lane *l);
 /* Closes the open frame and gives all frames to the reader: before a read. */
 void lane_hand_over(struct lane *l);
 /* The writer has moved durable_next. Tells the owner. */
 void lane_on_durable(struct lane *l);
+/* The reader has moved trim_wanted, perhaps. Tells the owner. */
+void lane_on_trim_wanted(struct lane *l);
+void lane_trim(struct lane *l, uint64_t upto);
 
 /* Frames in memory, closed ones: the ring. */
 static inline const struct frame *lane_frame(const struct lane *l, uint32_t number)

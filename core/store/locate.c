@@ -4,6 +4,8 @@
  * did between two starts. The volumes' last times are in memory; within the volume a binary search over the
  * sparse frame places reads a frame header each, and a walk over one of their distances does the rest. A
  * header that does not verify any more counts as not below t: the walk is then longer, at most the segment.
+ * Carried records have the time of their message, which is older than their place: by them a walk can only
+ * end too early.
  *
  * By `last`: the topic's postings, newest volume first, until enough have been counted. Nothing but indexes
  * is read. A topic_id that another topic shares is counted with it, as count_only does. */

@@ -284,7 +284,9 @@ static enum go on_record(struct step *s, const struct record *record)
     struct store_read *r = s->read;
     if (record->offset < r->next)
         return GO_ON;
-    if (!record->internal && wanted(s, record))
+    /* A carried record is the newest retained message of its topic once more: for whoever folds those. */
+    bool shown = !record->internal && (!record->carried || r->retained_only);
+    if (shown && wanted(s, record))
         return collect(s, record);
     r->next = record->offset + 1;
     return GO_ON;

@@ -3,12 +3,15 @@
  * therefore sees everything that was appended before it.
  *
  * Reads take turns, a bounded step each. Between them indexes of sealed segments are written: a tenth of a
- * second for 256 MiB, in which reads wait and appends do not. */
+ * second for 256 MiB, in which reads wait and appends do not. And between two steps retention removes
+ * segments: so no read ever looks at a file that goes under its eyes (retention.c). */
 #include "core/store/reader.h"
 
 #include "core/logging.h"
 #include "core/pool.h"
+#include "core/store/completion.h"
 #include "core/store/query.h"
+#include "core/store/retention.h"
 #include "core/store/segment.h"
 
 #include <poll.h>
@@ -16,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EXIT_RETRY = 75, TURNS_AN_INDEX = 256 };
+enum { EXIT_RETRY = 75, TURNS_AN_INDEX = 256, TRIM_RETRY_MS = 1000, AGE_LOOK_MS_MAX = 60000 };
 
 struct reader {
     const struct store_options *options;
@@ -31,6 +34,13 @@ struct reader {
     bool stopping;
     uint32_t turns;
     struct query_tools tools;
+    struct manifest *manifest;
+    uint64_t size_bytes; /* as told to the gauge */
+    struct {
+        bool open; /* the owner has answered the last wish, or said that it is ready for the first */
+        uint64_t upto; /* it has agreed to: not done yet when above `first` */
+        uint64_t retry_at_ms; /* and failed */
+    } trims[STORE_LANES_MAX];
 };
 
 /* --- frames --- */
@@ -43,10 +53,11 @@ static enum status index_records(struct volume *v, const struct frame *f)
         memcpy(&h, f->bytes + at, sizeof h);
         struct index_place place = {(uint32_t)(f->base_offset + h.offset_delta - v->base_offset),
                                     (uint32_t)((f->position + at) / 8)};
-        enum status st = topic_index_add(v->index, h.topic_id, place);
+        enum status st = h.flags & RECORD_CARRIED ? ST_OK : topic_index_add(v->index, h.topic_id, place);
         if (st != ST_OK)
             return st;
-        v->last_time_ms = h.time_ms;
+        if (h.time_ms > v->last_time_ms)
+            v->last_time_ms = h.time_ms;
         at += align8(h.record_bytes);
     }
     return ST_OK;
@@ -69,7 +80,9 @@ static enum status index_frame(struct shelf *shelf, const struct frame *f)
     if (st == ST_OK && !f->control)
         st = index_records(v, f);
     v->next_offset = frame_next_offset(f);
-    v->data_end = f->position + f->len;
+    if (f->base_time_ms > v->last_time_ms)
+        v->last_time_ms = f->base_time_ms; /* a carried record is older than its place */
+    shelf_set_end(shelf, v, f->position + f->len);
     return st;
 }
 
@@ -136,6 +149,91 @@ static bool write_index(struct reader *r)
     return false;
 }
 
+/* --- retention --- */
+
+static uint64_t lane_first(const struct reader *r, unsigned lane)
+{
+    return atomic_load_explicit(&r->lanes[lane].first, memory_order_relaxed); /* this thread writes it */
+}
+
+static void on_trim(struct mail *mail)
+{
+    struct lane *l = LIST_OF(mail, struct lane, trim_mail);
+    struct reader *r = l->env->reader;
+    r->trims[l->index].open = true;
+    r->trims[l->index].upto = l->trim_upto;
+    r->trims[l->index].retry_at_ms = 0;
+}
+
+static void trim(struct reader *r, unsigned lane)
+{
+    uint64_t now_ms = clock_mono_ms(r->options->clock);
+    if (now_ms < r->trims[lane].retry_at_ms)
+        return;
+    struct shelf *shelf = &r->shelves[lane];
+    uint32_t count = retention_count_below(shelf, r->trims[lane].upto);
+    uint64_t bytes = shelf->bytes;
+    if (count == 0) { /* not a whole segment */
+        r->trims[lane].upto = 0;
+        return;
+    }
+    if (retention_mark(r->manifest, r->options, shelf, count) != ST_OK) {
+        r->trims[lane].retry_at_ms = now_ms + TRIM_RETRY_MS;
+        return;
+    }
+    /* Release: pairs with store_first's acquire. */
+    atomic_store_explicit(&r->lanes[lane].first, shelf->volumes[count]->base_offset, memory_order_release);
+    retention_remove(&r->tools.cache, shelf, count);
+    metric_add(r->metrics, M_LOG_TRIMMED_BYTES, bytes - shelf->bytes);
+    metric_add(r->metrics, M_LOG_TRIMMED_SEGMENTS, count);
+}
+
+static void wish(struct reader *r, unsigned lane)
+{
+    struct lane *l = &r->lanes[lane];
+    uint64_t upto = retention_due(&r->shelves[lane], r->options,
+                                  /* Acquire: the writer's release after it has synced the sealed file. */
+                                  atomic_load_explicit(&l->sealed_next, memory_order_acquire),
+                                  atomic_load_explicit(&l->live_bytes, memory_order_relaxed),
+                                  clock_wall_ms(r->options->clock));
+    if (upto == 0)
+        return;
+    r->trims[lane].open = false;
+    /* Release: pairs with lane_on_trim_wanted. */
+    atomic_store_explicit(&l->trim_wanted, upto, memory_order_release);
+    completion_post(l->completion);
+}
+
+static void look_at_retention(struct reader *r)
+{
+    uint64_t size_bytes = 0;
+    for (unsigned lane = 0; lane < r->lane_count; lane++) {
+        if (r->trims[lane].open && r->trims[lane].upto > lane_first(r, lane))
+            trim(r, lane);
+        else if (r->trims[lane].open && !r->stopping)
+            wish(r, lane);
+        size_bytes += r->shelves[lane].bytes;
+    }
+    metric_add(r->metrics, M_LOG_SIZE_BYTES, size_bytes - r->size_bytes);
+    r->size_bytes = size_bytes;
+}
+
+/* When to look again though nothing comes. */
+static int wait_ms(const struct reader *r)
+{
+    uint64_t wait = UINT64_MAX, wall_ms = clock_wall_ms(r->options->clock);
+    for (unsigned lane = 0; lane < r->lane_count; lane++) {
+        if (!r->trims[lane].open)
+            continue;
+        uint64_t ms = r->trims[lane].upto > lane_first(r, lane)
+                          ? TRIM_RETRY_MS
+                          : retention_due_ms(&r->shelves[lane], r->options, wall_ms);
+        wait = ms < wait ? ms : wait;
+    }
+    /* The wall clock may be set meanwhile. */
+    return wait == UINT64_MAX ? -1 : wait < AGE_LOOK_MS_MAX ? (int)wait : AGE_LOOK_MS_MAX;
+}
+
 /* --- reads --- */
 
 static void on_home(struct mail *mail)
@@ -148,8 +246,7 @@ static void on_read(struct mail *mail)
 {
     struct store_read *read = (struct store_read *)mail;
     struct reader *r = read->reader;
-    /* Acquire: only for the number itself; files are removed by this thread. */
-    query_begin(read, atomic_load_explicit(&r->lanes[read->lane].first, memory_order_acquire));
+    query_begin(read, lane_first(r, read->lane));
     read->queue_next = NULL;
     if (r->queue_last)
         r->queue_last->queue_next = read;
@@ -171,8 +268,7 @@ static void serve_one(struct reader *r)
 {
     struct store_read *read = queue_pop(r);
     drop_written(r, read->lane);
-    uint64_t first = atomic_load_explicit(&r->lanes[read->lane].first, memory_order_acquire); /* as on_read */
-    if (!query_step(&r->tools, &r->shelves[read->lane], read, first)) {
+    if (!query_step(&r->tools, &r->shelves[read->lane], read, lane_first(r, read->lane))) {
         read->queue_next = NULL;
         if (r->queue_last)
             r->queue_last->queue_next = read;
@@ -205,7 +301,7 @@ static void wait_for_letters(struct reader *r)
     if (!mailbox_sleep(&r->box))
         return;
     struct pollfd pfd = {.fd = r->box.wake_fd, .events = POLLIN};
-    poll(&pfd, 1, -1);
+    poll(&pfd, 1, wait_ms(r));
     mailbox_awake(&r->box);
 }
 
@@ -216,6 +312,7 @@ static void *reader_main(void *arg)
         take_letters(r);
         for (unsigned i = 0; i < r->lane_count; i++)
             drop_written(r, i);
+        look_at_retention(r);
         /* Now and then an index even if reads never end: it holds memory. */
         if (++r->turns % TURNS_AN_INDEX == 0)
             write_index(r);
@@ -247,6 +344,12 @@ void reader_post_frames(struct reader *r, struct mail *first, struct mail *last)
     mailbox_post_chain(&r->box, first, last);
 }
 
+void reader_post_trim(struct reader *r, struct lane *l)
+{
+    l->trim_mail.on_arrival = on_trim;
+    mailbox_post(&r->box, &l->trim_mail);
+}
+
 void reader_post_read(struct reader *r, struct store_read *read)
 {
     read->reader = r;
@@ -257,7 +360,7 @@ void reader_post_read(struct reader *r, struct store_read *read)
 /* --- life --- */
 
 enum status reader_create(const struct store_options *options, struct lane *lanes, struct shelf *shelves,
-                          struct reader **out)
+                          struct manifest *m, struct reader **out)
 {
     struct reader *r = calloc(1, sizeof *r);
     if (!r)
@@ -265,6 +368,7 @@ enum status reader_create(const struct store_options *options, struct lane *lane
     r->options = options;
     r->lanes = lanes;
     r->shelves = shelves;
+    r->manifest = m;
     r->lane_count = options->lane_count;
     enum status st = mailbox_open(&r->box);
     if (st != ST_OK) {

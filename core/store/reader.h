@@ -3,13 +3,15 @@
 #define TG_CORE_STORE_READER_H
 
 #include "core/store/lane.h"
+#include "core/store/manifest.h"
 #include "core/store/volume.h"
 
 struct reader;
 
-/* Takes over `shelves` (one a lane; the array stays the caller's). ST_NO_MEMORY, ST_IO. */
+/* Takes over `shelves` (one a lane; the array stays the caller's), and `m` while the thread runs.
+ * ST_NO_MEMORY, ST_IO. */
 enum status reader_create(const struct store_options *options, struct lane *lanes, struct shelf *shelves,
-                          struct reader **out) MUST_CHECK;
+                          struct manifest *m, struct reader **out) MUST_CHECK;
 void reader_destroy(struct reader *r); /* NULL is allowed; the thread has ended */
 
 enum status reader_start(struct reader *r) MUST_CHECK;
@@ -20,6 +22,7 @@ void reader_stop(struct reader *r);
 /* Any thread. Frames by to_reader, oldest first, NULL-terminated; takes a reference of each. */
 void reader_post_frames(struct reader *r, struct mail *first, struct mail *last);
 void reader_frame_arrival(struct mail *mail); /* what a frame's to_reader.on_arrival is */
+void reader_post_trim(struct reader *r, struct lane *l); /* below l->trim_upto all may go */
 void reader_post_read(struct reader *r, struct store_read *read);
 
 #endif

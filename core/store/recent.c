@@ -47,8 +47,9 @@ static bool look_at_frame(const struct lane *l, const struct frame *f, struct qu
         uint32_t bytes = (uint32_t)align8(h.record_bytes);
         uint64_t offset = f->base_offset + h.offset_delta;
         struct slice topic =
-            slice_of(f->bytes + at + sizeof h + (h.flags & RECORD_EXPIRES ? 8 : 0), h.topic_bytes);
-        if (offset >= q->next && !f->control && is_wanted(q, topic)) {
+            slice_of(f->bytes + at + sizeof h + record_optional_bytes(h.flags), h.topic_bytes);
+        bool shown = !f->control && !(h.flags & RECORD_CARRIED);
+        if (offset >= q->next && shown && is_wanted(q, topic)) {
             struct record r;
             if (q->found == q->count_max)
                 return false;

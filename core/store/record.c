@@ -19,14 +19,24 @@ static uint64_t msg_parts_bytes(const struct msg *m)
     return (uint64_t)m->topic_len + m->key_len + m->props_len + m->payload_len;
 }
 
-static uint64_t msg_record_bytes(const struct msg *m)
+static uint8_t flags_of(const struct msg *m, bool carried)
 {
-    return HEADER_BYTES + (m->expires_ms ? sizeof m->expires_ms : 0) + msg_parts_bytes(m);
+    return (uint8_t)((m->expires_ms ? RECORD_EXPIRES : 0) | (carried ? RECORD_CARRIED : 0));
+}
+
+static uint64_t msg_record_bytes(const struct msg *m, uint8_t flags)
+{
+    return HEADER_BYTES + record_optional_bytes(flags) + msg_parts_bytes(m);
 }
 
 uint64_t record_stored_bytes(const struct msg *m)
 {
-    return align8(msg_record_bytes(m));
+    return align8(msg_record_bytes(m, flags_of(m, false)));
+}
+
+uint64_t record_carried_bytes(const struct msg *m)
+{
+    return align8(msg_record_bytes(m, flags_of(m, true)));
 }
 
 static void seal(uint8_t *out, uint32_t seed, size_t stored)
@@ -45,9 +55,9 @@ static uint8_t bits_of(const struct msg *m)
     return (uint8_t)bits;
 }
 
-void record_encode(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out)
+static void encode(const struct msg *m, uint8_t flags, uint32_t delta, uint32_t seed, uint8_t *out)
 {
-    uint64_t exact = msg_record_bytes(m), stored = align8(exact);
+    uint64_t exact = msg_record_bytes(m, flags), stored = align8(exact);
     assert(exact <= RECORD_BYTES_MAX && props_valid(msg_props(m)));
     struct record_header h = {
         .record_bytes = (uint32_t)exact,
@@ -58,18 +68,33 @@ void record_encode(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *
         .key_bytes = m->key_len,
         .props_bytes = m->props_len,
         .bits = bits_of(m),
-        .flags = m->expires_ms ? RECORD_EXPIRES : 0,
+        .flags = flags,
     };
     /* The padding first: the parts then overwrite what is not padding. */
     memset(out + stored - 8, 0, 8);
     memcpy(out, &h, sizeof h);
     uint8_t *p = out + sizeof h;
-    if (m->expires_ms) {
+    if (flags & RECORD_EXPIRES) {
         memcpy(p, &m->expires_ms, sizeof m->expires_ms);
         p += sizeof m->expires_ms;
     }
+    if (flags & RECORD_CARRIED) {
+        memcpy(p, &m->offset, sizeof m->offset);
+        p += sizeof m->offset;
+    }
     memcpy(p, m->bytes, msg_parts_bytes(m));
     seal(out, seed, stored);
+}
+
+void record_encode(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out)
+{
+    encode(m, flags_of(m, false), delta, seed, out);
+}
+
+void record_encode_carried(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out)
+{
+    assert(m->flags & MSG_RETAIN);
+    encode(m, flags_of(m, true), delta, seed, out);
 }
 
 uint32_t record_internal_bytes(struct slice payload)
@@ -97,8 +122,8 @@ uint32_t record_claimed_bytes(const uint8_t *bytes, uint64_t room)
 {
     struct record_header h;
     memcpy(&h, bytes, sizeof h);
-    uint64_t least = HEADER_BYTES + (h.flags & RECORD_EXPIRES ? 8u : 0u) + (uint64_t)h.topic_bytes +
-                     h.key_bytes + h.props_bytes;
+    uint64_t least =
+        HEADER_BYTES + record_optional_bytes(h.flags) + (uint64_t)h.topic_bytes + h.key_bytes + h.props_bytes;
     uint64_t stored = align8(h.record_bytes);
     if (h.record_bytes < least || h.record_bytes > RECORD_BYTES_MAX || stored > room)
         return 0;
@@ -123,10 +148,18 @@ enum status record_decode(struct slice bytes, uint32_t seed, uint64_t frame_base
                        .time_ms = h.time_ms,
                        .stored_bytes = (uint32_t)bytes.len,
                        .bits = h.bits,
-                       .internal = (h.flags & RECORD_INTERNAL) != 0};
+                       .original = frame_base_offset + h.offset_delta,
+                       .internal = (h.flags & RECORD_INTERNAL) != 0,
+                       .carried = (h.flags & RECORD_CARRIED) != 0};
     if (h.flags & RECORD_EXPIRES) {
         memcpy(&r.expires_ms, p, sizeof r.expires_ms);
         p += sizeof r.expires_ms;
+    }
+    if (h.flags & RECORD_CARRIED) {
+        memcpy(&r.original, p, sizeof r.original);
+        p += sizeof r.original;
+        if (r.original >= r.offset || !(h.bits & RECORD_RETAIN) || r.internal)
+            return ST_CORRUPT;
     }
     r.topic = slice_of(p, h.topic_bytes);
     r.key = slice_of(r.topic.data + r.topic.len, h.key_bytes);
@@ -151,7 +184,8 @@ enum status record_to_msg(const struct record *r, uint32_t partition, struct msg
                          (r->bits & RECORD_PFI_UTF8 ? MSG_PFI_UTF8 : 0) |
                          (r->bits & RECORD_TYPE_GIVEN ? MSG_TYPE_GIVEN : 0));
     m->partition = partition;
-    m->offset = r->offset;
+    m->offset = r->original;
+    m->stored = r->offset;
     m->ts_ms = r->time_ms;
     m->expires_ms = r->expires_ms;
     *out = m;

@@ -11,10 +11,12 @@ struct record {
     uint64_t topic_id;
     uint64_t time_ms;
     uint64_t expires_ms; /* 0 = never */
+    uint64_t original; /* the offset under which it was published: `offset`, or a lower one when carried */
     struct slice topic, key, props, payload;
     uint32_t stored_bytes; /* with padding: where the next one begins */
     uint8_t bits;
     bool internal;
+    bool carried;
 };
 
 /* What binds a record to its place; enters its CRC. */
@@ -25,6 +27,10 @@ uint64_t record_stored_bytes(const struct msg *m);
 /* Writes exactly record_stored_bytes(m) at `out` (8-aligned). The offset is that of the frame + delta;
  * time is m->ts_ms. */
 void record_encode(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out);
+/* The same of a message that is in the log already: a carried record (FORMAT.md 5), which keeps m->offset
+ * and m->ts_ms. */
+uint64_t record_carried_bytes(const struct msg *m);
+void record_encode_carried(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out);
 /* An internal record: no topic, only `payload`. */
 uint32_t record_internal_bytes(struct slice payload);
 void record_encode_internal(struct slice payload, uint64_t time_ms, uint32_t delta, uint32_t seed,

@@ -98,7 +98,12 @@ static enum status list_items(struct run *run)
     for (struct dirent *entry; st == ST_OK && (entry = readdir(dir));) {
         uint64_t base_offset;
         size_t len = strlen(entry->d_name);
-        if (segment_name_parse(entry->d_name, "seg", &base_offset))
+        bool segment = segment_name_parse(entry->d_name, "seg", &base_offset);
+        if ((segment || segment_name_parse(entry->d_name, "idx", &base_offset)) &&
+            base_offset < run->r->first)
+            /* Retention had said that it goes, and was cut short. */
+            unlinkat(dirfd(dir), entry->d_name, 0);
+        else if (segment)
             st = add_item(run, base_offset);
         else if (len > 4 && strcmp(entry->d_name + len - 4, ".tmp") == 0)
             unlinkat(dirfd(dir), entry->d_name, 0); /* an index that was not finished */
@@ -409,12 +414,12 @@ static enum status shelve(struct run *run, struct item *item)
         return refuse(run, st, item, "no memory");
     v->next_offset = item_end(item);
     if (item->indexed) {
-        v->data_end = item->index.segment_bytes;
+        shelf_set_end(run->shelf, v, item->index.segment_bytes);
         v->last_time_ms = item->index.last_time_ms;
         return ST_OK;
     }
     tell_rot(run, item);
-    v->data_end = item->survey.data_end;
+    shelf_set_end(run->shelf, v, item->survey.data_end);
     v->last_time_ms = item->survey.last_time_ms;
     v->index = item->survey.index;
     item->survey.index = NULL;

@@ -218,9 +218,9 @@ static enum status open_parts(struct store *s, struct buf *error)
     if (!s->lanes)
         return refuse(error, ST_NO_MEMORY, s->options.dir, "no memory");
     memset(s->lanes, 0, lanes_bytes);
-    enum status st = writer_create(&s->options, s->files, s->lanes, &s->env.writer);
+    enum status st = writer_create(&s->options, s->files, s->lanes, &s->env.disk_full, &s->env.writer);
     if (st == ST_OK)
-        st = reader_create(&s->options, s->lanes, s->shelves, &s->env.reader);
+        st = reader_create(&s->options, s->lanes, s->shelves, &s->manifest, &s->env.reader);
     return st == ST_OK ? ST_OK : refuse(error, st, s->options.dir, "no memory or no descriptor left");
 }
 
@@ -283,8 +283,14 @@ void store_close(struct store *s)
         return;
     for (unsigned i = 0; i < s->options.lane_count; i++)
         lane_finish(&s->lanes[i]);
-    writer_stop(s->env.writer);
+    bool complete = writer_stop(s->env.writer);
     reader_stop(s->env.reader);
+    if (!complete) {
+        /* Nobody was told that it is kept. */
+        log_error("the disk is full: the last records that were published are lost path=%s", s->options.dir);
+        free_store(s);
+        return;
+    }
     s->manifest.stopped = true;
     for (unsigned i = 0; i < s->options.lane_count; i++)
         s->manifest.lanes[i].end = s->manifest.lanes[i].next = s->lanes[i].next;
@@ -336,6 +342,21 @@ void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct 
 enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait)
 {
     return lane_append(own_lane(s, lane), m, wait);
+}
+
+enum status store_carry(struct store *s, unsigned lane, struct msg *m)
+{
+    return lane_carry(own_lane(s, lane), m);
+}
+
+void store_trim(struct store *s, unsigned lane, uint64_t upto)
+{
+    lane_trim(own_lane(s, lane), upto);
+}
+
+void store_set_live_bytes(struct store *s, unsigned lane, uint64_t bytes)
+{
+    atomic_store_explicit(&own_lane(s, lane)->live_bytes, bytes, memory_order_relaxed);
 }
 
 void store_flush(struct store *s, unsigned lane)

@@ -38,6 +38,8 @@ struct store_options {
     uint64_t lazy_bytes; /* or when it is this large (256 KiB) */
     uint64_t recent_bytes; /* written frames kept in memory a lane, for store_recent (1 MiB) */
     enum store_sync sync;
+    uint64_t retention_bytes; /* of one lane: above, oldest segments go; 0 = no limit */
+    uint64_t retention_ms; /* segments whose newest record is older go; 0 = no limit */
     const struct clock *clock;
     const struct store_files *files; /* NULL: the kernel's. Tests pass a faulty one (core/store/files.h) */
 };
@@ -61,6 +63,9 @@ unsigned store_lane_count(const struct store *s); /* any thread */
 struct store_events {
     /* Everything below `next` is on disk. Owning loop. */
     void (*on_durable)(void *ctx, unsigned lane, uint64_t next);
+    /* Retention wants to remove everything below `upto`; answer by store_trim, at any time. Owning loop.
+     * NULL: the lane is never trimmed. */
+    void (*on_trim_wanted)(void *ctx, unsigned lane, uint64_t upto);
 };
 
 /* Before the loop runs. `metrics` is the loop's set. */
@@ -70,8 +75,9 @@ void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct 
 /* Gives `m` the next offset and its time, and adds it to the lane's open frame. Takes no reference:
  * the bytes are copied. `wait` says that somebody will be told when it is durable: the frame is then
  * synced as soon as it is flushed. Owning loop.
- * ST_FULL: too much is not yet synced (the log is slower than its publishers); ST_TOO_LARGE: over
- * 512 MiB; ST_NO_MEMORY. Nothing happened then. */
+ * ST_FULL: too much is not yet synced (the log is slower than its publishers); ST_NO_SPACE: the disk has no
+ * room for the next segment (it is tried again all the time); ST_TOO_LARGE: over 512 MiB; ST_NO_MEMORY.
+ * Nothing happened then. */
 enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait) MUST_CHECK;
 
 /* End of the loop's turn: a frame that somebody waits for goes to the writer and the reader now, any
@@ -82,6 +88,25 @@ void store_flush(struct store *s, unsigned lane);
 uint64_t store_first(const struct store *s, unsigned lane); /* lowest offset kept. Any thread */
 uint64_t store_next(const struct store *s, unsigned lane); /* offset of the next append. Owning loop */
 uint64_t store_durable(const struct store *s, unsigned lane); /* all below is durable. Owning loop */
+
+/* Retention. Records below an offset go only after the lane's owner has said so, since state that it folds
+ * from them must be in the log again first (ARCHITECTURE.md 4, CARRY):
+ *
+ *   store_trim(0)                                          once, when the owner knows its state
+ *   on_trim_wanted(upto) .. store_carry.. on_durable .. store_trim(upto)       as often as it is needed
+ *
+ * What was carried must be durable by then, and so must be whatever made it needless to carry something.
+ * store_carry appends a copy of a message with RETAIN that is in the log already, to be waited for: m->stored
+ * becomes the copy's offset, m->offset and m->ts_ms stay. No reader sees it but one with retained_only, which
+ * gets the message as it was published. It may use the last room of a full disk. Owning loop. Statuses as
+ * store_append. */
+enum status store_carry(struct store *s, unsigned lane, struct msg *m) MUST_CHECK;
+/* Everything below `upto` may be removed; asks for the next wish. It comes back as store_first. Once a wish.
+ * Owning loop. */
+void store_trim(struct store *s, unsigned lane, uint64_t upto);
+/* So many bytes of the lane are state that is carried. retention_bytes counts as twice that at least: a log
+ * full of what must be kept would only write itself anew for ever. Owning loop. */
+void store_set_live_bytes(struct store *s, unsigned lane, uint64_t bytes);
 
 /* Where a read begins. The last two find the offset first, which costs a few small reads, not a scan. */
 enum store_locate {

@@ -22,6 +22,8 @@ static enum status add_frame(struct survey *s, const struct scan *scan, uint64_t
         s->synced_below = scan->frame.synced_below;
     s->next_offset = scan->next_offset;
     s->data_end = scan->position;
+    if (scan->frame.base_time_ms > s->last_time_ms)
+        s->last_time_ms = scan->frame.base_time_ms;
     return topic_index_add_frame(s->index,
                                  (struct index_place){(uint32_t)(scan->frame.base_offset - base_offset),
                                                       (uint32_t)(scan->frame_position / 8)});
@@ -29,8 +31,9 @@ static enum status add_frame(struct survey *s, const struct scan *scan, uint64_t
 
 static enum status add_record(struct survey *s, const struct scan *scan, uint64_t base_offset)
 {
-    s->last_time_ms = scan->record.time_ms;
-    if (scan->record.internal)
+    if (scan->record.time_ms > s->last_time_ms)
+        s->last_time_ms = scan->record.time_ms;
+    if (scan->record.internal || scan->record.carried)
         return ST_OK;
     return topic_index_add(s->index, scan->record.topic_id,
                            (struct index_place){(uint32_t)(scan->record.offset - base_offset),

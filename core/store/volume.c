@@ -7,6 +7,7 @@
 #include "core/store/segment.h"
 #include "core/store/survey.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -60,13 +61,35 @@ enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t previous_n
                          .data_end = sizeof(struct segment_header),
                          .fd = -1};
     s->volumes[s->count++] = v;
+    s->bytes += v->data_end;
     *out = v;
     return ST_OK;
 }
 
-void shelf_remove_last(struct shelf *s)
+void shelf_set_end(struct shelf *s, struct volume *v, uint64_t data_end)
 {
-    volume_free(s->volumes[--s->count]);
+    s->bytes += data_end - v->data_end;
+    v->data_end = data_end;
+}
+
+static void cache_remove(struct volume_cache *cache, const struct volume *v)
+{
+    for (uint32_t i = 0; i < cache->count; i++)
+        if (cache->open[i] == v)
+            cache->open[i--] = cache->open[--cache->count];
+}
+
+void shelf_remove_first(struct volume_cache *cache, struct shelf *s, uint32_t count)
+{
+    assert(count <= s->count);
+    for (uint32_t i = 0; i < count; i++) {
+        s->bytes -= s->volumes[i]->data_end;
+        cache_remove(cache, s->volumes[i]);
+        volume_free(s->volumes[i]);
+    }
+    s->count -= count;
+    memmove(s->volumes, s->volumes + count, s->count * sizeof(struct volume *));
+    s->unwritten = s->unwritten > count ? s->unwritten - count : 0;
 }
 
 uint32_t shelf_find(const struct shelf *s, uint64_t offset)

@@ -42,14 +42,17 @@ struct shelf {
     struct volume **volumes;
     uint32_t count, cap;
     uint32_t unwritten; /* all before it have their index file, or cannot get one */
+    uint64_t bytes; /* of the log in all of them */
     struct frame *memory_first, *memory_last; /* by reader_next */
 };
 
 void shelf_deinit(struct shelf *s); /* frames must be gone */
-/* A new last volume. ST_NO_MEMORY. */
+/* A new last volume. It has only a header (shelf_set_end tells more). ST_NO_MEMORY. */
 enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t previous_next, uint64_t segment_epoch,
                       struct volume **out) MUST_CHECK;
-void shelf_remove_last(struct shelf *s);
+void shelf_set_end(struct shelf *s, struct volume *v, uint64_t data_end);
+/* The first `count` of them go; their files stay. */
+void shelf_remove_first(struct volume_cache *cache, struct shelf *s, uint32_t count);
 /* The number of the volume that holds `offset`, or else of the next one; count when there is none. */
 uint32_t shelf_find(const struct shelf *s, uint64_t offset);
 /* Path of one of its files. ST_TOO_LARGE. */

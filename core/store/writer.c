@@ -9,7 +9,12 @@
  * file of a lane is ever unsynced, and everything in older ones is durable.
  *
  * Any error is final: after a failed sync the kernel may have marked the pages clean, and a second sync
- * would succeed without having written them. The process ends and recovery reads what is really there. */
+ * would succeed without having written them. The process ends and recovery reads what is really there.
+ *
+ * But one: a disk without room for the next segment. Nothing has been written to it, so nothing is in doubt.
+ * The lane stalls: what was appended waits in memory (unanswered), loops refuse more, and the file is tried
+ * again until there is room. Mostly it does not come to that, because the file is made ahead: when that
+ * fails, loops are told (disk_full) and fill the segment that they have to its end. */
 #include "core/store/writer.h"
 
 #include "core/logging.h"
@@ -31,6 +36,8 @@ enum {
     SYNC_AFTER_MS = 1000, /* of what nobody waits for */
     EXIT_RETRY = 75, /* sysexits' EX_TEMPFAIL: the supervisor starts us again */
     RECORDS_UNSYNCED_SYNC = STORE_OFFSET_JUMP / 4,
+    SPACE_RETRY_MS = 100, /* the first time, then twice that, and so on up to */
+    SPACE_RETRY_MS_MAX = 3200,
 };
 
 struct writer_lane {
@@ -42,8 +49,11 @@ struct writer_lane {
     uint64_t written_next;
     bool dirty; /* written since the last sync */
     uint64_t dirty_bytes, dirty_records, dirty_since_ms;
+    bool stalled; /* no room for its next segment; first is the first frame of that one */
+    struct frame *first, *last; /* to be written: of this turn, and older ones of a lane that stalls */
     /* this turn */
-    struct frame *first, *last;
+    struct frame *unwritten; /* from here on none has been */
+    bool touched;
     bool wait, start;
     struct writer_lane *touched_next;
 };
@@ -60,7 +70,11 @@ struct writer {
     struct completion *completions;
     char ahead[PATH_MAX]; /* path of the file made ahead */
     bool ahead_ready, ahead_refused;
+    bool running; /* as a thread: it can wait for room */
     bool stopping;
+    bool complete; /* the thread has written everything */
+    uint64_t retry_at_ms, retry_ms; /* when to look for room again; retry_ms 0: there is room */
+    atomic_bool *disk_full; /* told to the loops */
     bool quiet; /* nothing came for SYNC_AFTER_MS */
     struct writer_lane *touched;
     char failure[PATH_MAX + 256];
@@ -136,6 +150,41 @@ static enum status seal(struct writer *w, struct writer_lane *wl)
     return ST_OK;
 }
 
+static bool is_full(void)
+{
+    return errno == ENOSPC || errno == EDQUOT;
+}
+
+static void note_full(struct writer *w, const char *path)
+{
+    if (w->retry_ms == 0) {
+        log_error(
+            "the log's disk is full: publishes will be refused until there is room path=%s error=\"%s\"",
+            path, strerror(errno));
+        metric_add(w->metrics, M_LOG_DISK_FULL, 1);
+    }
+    w->retry_ms = w->retry_ms == 0                       ? SPACE_RETRY_MS
+                  : w->retry_ms * 2 < SPACE_RETRY_MS_MAX ? w->retry_ms * 2
+                                                         : SPACE_RETRY_MS_MAX;
+    w->retry_at_ms = clock_mono_ms(w->options->clock) + w->retry_ms;
+    atomic_store_explicit(w->disk_full, true, memory_order_relaxed);
+}
+
+static void note_room(struct writer *w)
+{
+    if (w->retry_ms == 0)
+        return;
+    log_warn("the log's disk has room again path=%s", w->options->dir);
+    metric_sub(w->metrics, M_LOG_DISK_FULL, 1);
+    w->retry_ms = 0;
+    atomic_store_explicit(w->disk_full, false, memory_order_relaxed);
+}
+
+static bool may_try(const struct writer *w)
+{
+    return w->retry_ms == 0 || clock_mono_ms(w->options->clock) >= w->retry_at_ms;
+}
+
 static int make_file(struct writer *w, const char *path, uint64_t bytes)
 {
     int fd = w->files->open(w->files->ctx, path, O_WRONLY | O_CREAT | O_EXCL, 0640);
@@ -151,6 +200,7 @@ static int make_file(struct writer *w, const char *path, uint64_t bytes)
     return fd;
 }
 
+/* ST_AGAIN: no room on the disk, nothing has changed but that the segment before is sealed. */
 static enum status begin_segment(struct writer *w, struct writer_lane *wl, struct segment *s)
 {
     enum status st = seal(w, wl);
@@ -158,16 +208,26 @@ static enum status begin_segment(struct writer *w, struct writer_lane *wl, struc
     if (st != ST_OK)
         return st;
     file_path(wl, s, path);
+    bool taken = false;
     if (w->ahead_ready && s->file_bytes == w->options->segment_bytes) {
         w->ahead_ready = false;
         if (w->files->rename(w->files->ctx, w->ahead, path) < 0)
             return fail(w, "name a log segment", path);
         wl->fd = w->files->open(w->files->ctx, path, O_WRONLY, 0);
+        taken = true;
+    } else if (!may_try(w)) {
+        return ST_AGAIN;
     } else {
         wl->fd = make_file(w, path, s->file_bytes);
     }
+    if (wl->fd < 0 && !taken && w->running && is_full()) {
+        note_full(w, path);
+        return ST_AGAIN;
+    }
     if (wl->fd < 0)
         return fail(w, "make a log segment", path);
+    if (!taken)
+        note_room(w);
     w->ahead_refused = false; /* one more try for the next one */
     wl->segment = segment_ref(s);
     wl->end = 0;
@@ -183,11 +243,15 @@ static void make_ahead(struct writer *w)
     bool wanted = false;
     for (unsigned i = 0; i < w->lane_count && !wanted; i++)
         wanted = w->lanes[i].fd >= 0 && w->lanes[i].end > w->lanes[i].segment->file_bytes / 2;
-    if (!wanted || w->ahead_ready || w->ahead_refused)
+    wanted |= w->retry_ms > 0; /* is there room again? */
+    if (!wanted || w->ahead_ready || w->ahead_refused || !may_try(w))
         return;
     int fd = make_file(w, w->ahead, w->options->segment_bytes);
-    if (fd >= 0 && w->files->sync(w->files->ctx, fd) == 0) {
+    if (fd < 0 && is_full()) {
+        note_full(w, w->ahead);
+    } else if (fd >= 0 && w->files->sync(w->files->ctx, fd) == 0) {
         w->ahead_ready = true;
+        note_room(w);
     } else {
         /* Not an error yet: the segment that is being written has its blocks. */
         log_warn("cannot make the next log segment ahead path=%s error=\"%s\"", w->ahead, strerror(errno));
@@ -238,15 +302,21 @@ static enum status write_run(struct writer *w, struct writer_lane *wl, struct fr
 static enum status write_lane(struct writer *w, struct writer_lane *wl)
 {
     enum status st = ST_OK;
-    for (struct frame *f = wl->first; f && st == ST_OK;) {
+    struct frame *f = wl->first;
+    while (f && st == ST_OK) {
         if (f->segment != wl->segment)
             st = begin_segment(w, wl, f->segment);
         if (st == ST_OK)
             st = write_run(w, wl, f, &f);
     }
+    wl->unwritten = f;
+    if (wl->stalled != (st == ST_AGAIN)) {
+        wl->stalled = st == ST_AGAIN;
+        atomic_store_explicit(&wl->lane->stalled, wl->stalled, memory_order_relaxed);
+    }
     /* Release; the reader's acquire: these frames can be read from the file. */
     atomic_store_explicit(&wl->lane->written_next, wl->written_next, memory_order_release);
-    return st;
+    return st == ST_AGAIN ? ST_OK : st;
 }
 
 static bool needs_sync(const struct writer *w, const struct writer_lane *wl)
@@ -276,6 +346,9 @@ static void tell_loops(struct writer *w)
 
 static void touch(struct writer *w, struct writer_lane *wl)
 {
+    if (wl->touched)
+        return;
+    wl->touched = true;
     wl->touched_next = w->touched;
     w->touched = wl;
 }
@@ -284,6 +357,11 @@ static void touch(struct writer *w, struct writer_lane *wl)
 static void take_letters(struct writer *w)
 {
     w->touched = NULL;
+    for (unsigned i = 0; i < w->lane_count; i++) {
+        w->lanes[i].touched = false;
+        if (w->lanes[i].stalled)
+            touch(w, &w->lanes[i]);
+    }
     for (struct mail *mail = mailbox_take(&w->box), *next; mail; mail = next) {
         next = mail->next;
         if (mail == &w->stop) {
@@ -298,18 +376,20 @@ static void take_letters(struct writer *w)
         else
             wl->first = f;
         wl->last = f;
-        if (wl->first == f)
-            touch(w, wl);
+        touch(w, wl);
     }
 }
 
-static void drop_frames(struct writer_lane *wl)
+static void drop_frames(struct writer_lane *wl, const struct frame *end)
 {
-    for (struct frame *f = wl->first, *next; f; f = next) {
-        next = f->next;
+    while (wl->first != end) {
+        struct frame *f = wl->first;
+        wl->first = f->next;
         frame_unref(f);
     }
-    wl->first = wl->last = NULL;
+    if (!wl->first)
+        wl->last = NULL;
+    wl->unwritten = NULL;
     wl->wait = wl->start = false;
 }
 
@@ -323,8 +403,7 @@ enum status writer_turn(struct writer *w)
         struct writer_lane *wl = &w->lanes[i];
         if (!needs_sync(w, wl))
             continue;
-        if (!wl->first)
-            touch(w, wl);
+        touch(w, wl);
         st = sync_lane(w, wl);
     }
     bool never = w->options->sync == STORE_SYNC_NEVER;
@@ -333,7 +412,7 @@ enum status writer_turn(struct writer *w)
     if (st == ST_OK)
         tell_loops(w);
     for (struct writer_lane *wl = w->touched; wl; wl = wl->touched_next)
-        drop_frames(wl);
+        drop_frames(wl, wl->unwritten);
     w->quiet = false;
     if (st == ST_OK && !w->stopping)
         make_ahead(w);
@@ -344,6 +423,10 @@ enum status writer_turn(struct writer *w)
 
 static int wait_ms(const struct writer *w)
 {
+    if (w->retry_ms > 0) {
+        uint64_t now_ms = clock_mono_ms(w->options->clock);
+        return w->retry_at_ms > now_ms ? (int)(w->retry_at_ms - now_ms) : 0;
+    }
     for (unsigned i = 0; i < w->lane_count; i++) {
         if (w->lanes[i].dirty && w->options->sync == STORE_SYNC_ALWAYS)
             return SYNC_AFTER_MS;
@@ -368,8 +451,11 @@ static void *writer_main(void *arg)
         wait_for_letters(w);
         st = writer_turn(w);
     }
-    for (unsigned i = 0; i < w->lane_count && st == ST_OK; i++)
+    w->complete = true;
+    for (unsigned i = 0; i < w->lane_count && st == ST_OK; i++) {
         st = seal(w, &w->lanes[i]);
+        w->complete &= !w->lanes[i].stalled;
+    }
     if (st != ST_OK) {
         log_error("%s", w->failure);
         _exit(EXIT_RETRY);
@@ -380,13 +466,15 @@ static void *writer_main(void *arg)
 
 enum status writer_start(struct writer *w)
 {
+    w->running = true;
     return pthread_create(&w->thread, NULL, writer_main, w) == 0 ? ST_OK : ST_NO_MEMORY;
 }
 
-void writer_stop(struct writer *w)
+bool writer_stop(struct writer *w)
 {
     mailbox_post(&w->box, &w->stop);
     pthread_join(w->thread, NULL);
+    return w->complete;
 }
 
 void writer_post(struct writer *w, struct frame *f)
@@ -397,7 +485,7 @@ void writer_post(struct writer *w, struct frame *f)
 /* --- life --- */
 
 enum status writer_create(const struct store_options *options, const struct store_files *files,
-                          struct lane *lanes, struct writer **out)
+                          struct lane *lanes, atomic_bool *disk_full, struct writer **out)
 {
     struct writer *w = calloc(1, sizeof *w);
     if (!w)
@@ -405,6 +493,7 @@ enum status writer_create(const struct store_options *options, const struct stor
     enum status st = ST_NO_MEMORY;
     w->options = options;
     w->files = files;
+    w->disk_full = disk_full;
     w->lane_count = options->lane_count;
     w->lanes = calloc(w->lane_count, sizeof *w->lanes);
     if (!w->lanes)
@@ -439,6 +528,7 @@ void writer_destroy(struct writer *w)
         return;
     completions_release(w->completions);
     for (unsigned i = 0; i < w->lane_count; i++) {
+        drop_frames(&w->lanes[i], NULL); /* of a lane that stalled to the end */
         if (w->lanes[i].fd >= 0)
             close(w->lanes[i].fd);
         segment_unref(w->lanes[i].segment);

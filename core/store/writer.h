@@ -8,9 +8,10 @@
 
 struct writer;
 
-/* `lanes` are lane_count of them. ST_NO_MEMORY, ST_IO. */
+/* `lanes` are lane_count of them; *disk_full says whether the next segment can be made. ST_NO_MEMORY, ST_IO.
+ */
 enum status writer_create(const struct store_options *options, const struct store_files *files,
-                          struct lane *lanes, struct writer **out) MUST_CHECK;
+                          struct lane *lanes, atomic_bool *disk_full, struct writer **out) MUST_CHECK;
 void writer_destroy(struct writer *w); /* NULL is allowed; the thread has ended */
 
 /* One round on the calling thread: what has been posted is written, synced and told. On failure
@@ -20,8 +21,9 @@ const char *writer_failure(const struct writer *w);
 
 /* The thread; on failure it logs and ends the process with code 75. */
 enum status writer_start(struct writer *w) MUST_CHECK;
-/* Everything posted before is written and synced, files are cut to what they hold; the thread ends. */
-void writer_stop(struct writer *w);
+/* Everything posted before is written and synced, files are cut to what they hold; the thread ends. False:
+ * the disk had no room for all of it. */
+bool writer_stop(struct writer *w);
 
 void writer_post(struct writer *w, struct frame *f); /* any thread; takes a reference of the caller's */
 

@@ -5,10 +5,13 @@
  * every record that was acknowledged before the moment is there, whole, in order; nothing is damaged; the
  * next offset lies above everything that anybody saw.
  *
+ * The log has a limit, so retention runs all the time, and a keeper carries what is retained: of each of its
+ * topics the start finds the message that was acknowledged, or a younger one.
+ *
  * The copy is then the log of the next round. */
 #include "core/logging.h"
 #include "core/store/files.h"
-#include "fakes/store_world.h"
+#include "fakes/store_keeper.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -102,6 +105,15 @@ static int power_truncate(void *ctx, int fd, off_t length)
     return rc;
 }
 
+static int power_unlink(void *ctx, const char *path)
+{
+    (void)ctx;
+    pthread_mutex_lock(&lock);
+    int rc = unlink(path);
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
 static struct store_files power_port(void)
 {
     struct store_files port = *store_files_system();
@@ -111,6 +123,7 @@ static struct store_files power_port(void)
     port.sync = power_sync;
     port.rename = power_rename;
     port.truncate = power_truncate;
+    port.unlink = power_unlink;
     return port;
 }
 
@@ -172,6 +185,56 @@ static void note_acks(uint64_t durable)
         seen[i].acked = seen[i].offset < durable;
 }
 
+/* --- what is retained --- */
+
+static struct {
+    uint32_t content;
+    uint64_t offset;
+} retained[KEEPER_TOPICS], retained_acked[KEEPER_TOPICS];
+static uint32_t retained_content;
+
+static void retain_some(struct keeper *k)
+{
+    for (unsigned count = (unsigned)(rand() % 3); count > 0; count--) {
+        char text[16];
+        unsigned topic = (unsigned)rand() % KEEPER_TOPICS;
+        retained[topic].content = ++retained_content;
+        snprintf(text, sizeof text, "%u", retained_content);
+        retained[topic].offset = keeper_put(k, topic, text, rand() % 2);
+        highest = retained[topic].offset;
+    }
+    store_flush(k->w->store, 0);
+}
+
+static void note_retained_acks(uint64_t durable)
+{
+    for (unsigned i = 0; i < KEEPER_TOPICS; i++)
+        if (retained[i].offset < durable)
+            retained_acked[i] = retained[i];
+}
+
+static void check_retained(const struct keeper *k)
+{
+    for (unsigned i = 0; i < KEEPER_TOPICS; i++) {
+        const struct msg *m = k->msgs[i];
+        if (!m && retained_acked[i].content > 0)
+            die("a retained message is lost");
+        if (!m) { /* what was not acknowledged may be lost */
+            retained[i].content = 0;
+            retained[i].offset = 0;
+            continue;
+        }
+        uint32_t content = keeper_number(m, 0);
+        if (content < retained_acked[i].content)
+            die("a retained message is an old one");
+        if (content == retained_acked[i].content && m->offset != retained_acked[i].offset)
+            die("a retained message has another position");
+        retained[i].content = content;
+        retained[i].offset = m->offset;
+        retained_acked[i] = retained[i]; /* recovery has synced it */
+    }
+}
+
 static void append_some(struct world *w, uint32_t *content)
 {
     unsigned count = (unsigned)(rand() % 20);
@@ -195,18 +258,25 @@ static void append_some(struct world *w, uint32_t *content)
 static void check(struct world *w)
 {
     unsigned k = 0, kept = 0;
-    uint64_t from = store_first(w->store, 0);
+    uint64_t first = store_first(w->store, 0), from = first;
     for (;;) {
         struct world_read r;
         world_read_init(&r, 0, from);
         world_read_run(w, &r);
+        if (r.read.status == ST_GONE) {
+            from = r.read.next;
+            world_read_free(&r);
+            continue;
+        }
         if (r.read.status != ST_OK)
             die("a torn tail was taken for damage");
         for (uint64_t i = 0; i < r.read.found; i++) {
             char text[700];
             const struct msg *m = r.read.msgs[i];
+            if (msg_topic(m).data[0] == 'r')
+                continue;
             for (; k < seen_count && seen[k].offset < m->offset; k++) {
-                if (seen[k].acked)
+                if (seen[k].acked && seen[k].offset >= first)
                     die("an acknowledged record is lost");
             }
             if (k == seen_count || seen[k].offset != m->offset)
@@ -224,7 +294,7 @@ static void check(struct world *w)
             break;
     }
     for (; k < seen_count; k++) {
-        if (seen[k].acked)
+        if (seen[k].acked && seen[k].offset >= first)
             die("an acknowledged record is lost");
     }
     seen_count = kept;
@@ -235,6 +305,8 @@ static void check(struct world *w)
 int main(int argc, char **argv)
 {
     struct world w;
+    struct keeper keeper;
+    uint64_t trims = 0;
     struct store_files port = power_port();
     unsigned seed = argc > 1 ? (unsigned)atoi(argv[1]) : (unsigned)getpid();
     uint32_t content = 0;
@@ -245,27 +317,38 @@ int main(int argc, char **argv)
         setenv("TMPDIR", "/dev/shm", 1);
     world_init(&w, 1);
     w.options.segment_bytes = 64 << 10;
+    w.options.retention_bytes = 256 << 10;
     w.options.lazy_ms = 1;
     w.options.files = &port;
     world_open(&w);
+    keeper_open(&keeper, &w);
     for (unsigned i = 0; i < CUTS; i++) {
         char copy[256];
         for (unsigned turns = (unsigned)(rand() % 30); turns > 0; turns--) {
             append_some(&w, &content);
+            retain_some(&keeper);
             if (rand() % 3)
                 world_turn(&w);
             note_acks(store_durable(w.store, 0));
+            note_retained_acks(store_durable(w.store, 0));
         }
         cut(&w, copy);
+        trims += keeper.trims;
+        keeper_close(&keeper);
         world_close(&w);
         loop_dispatch(w.loop);
         world_remove(w.dir);
         range_count = 0;
         memcpy(w.dir, copy, sizeof w.dir);
         world_open(&w);
-        check(&w);
+        check(&w); /* nothing is trimmed before the keeper is there */
+        keeper_open(&keeper, &w);
+        check_retained(&keeper);
     }
-    printf("cuts %d, appended %u, kept %u\n", CUTS, content, seen_count);
+    printf("cuts %d, appended %u, kept %u, trims %u\n", CUTS, content, seen_count, (unsigned)trims);
+    if (trims == 0)
+        die("retention had nothing to do");
+    keeper_close(&keeper);
     world_deinit(&w);
     return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum faulty_call {
@@ -28,6 +29,8 @@ struct faulty_files {
     atomic_long count[FAULTY_CALLS]; /* calls so far */
     long fail_at[FAULTY_CALLS]; /* the call with this number fails, from 1; 0 = none */
     bool fail_on; /* and all behind it */
+    long exit_at[FAULTY_CALLS]; /* the process ends before this call; 0 = none */
+    const char *fail_path; /* opening a file with this in its path fails; NULL: none */
     int fail_errno;
     size_t write_bytes_max; /* 0 = whole; else no write takes more */
 };
@@ -35,6 +38,8 @@ struct faulty_files {
 static inline bool faulty_now(struct faulty_files *f, enum faulty_call call)
 {
     long n = atomic_fetch_add(&f->count[call], 1) + 1;
+    if (f->exit_at[call] == n)
+        _exit(99);
     long at = f->fail_at[call];
     if (at == 0 || n < at || (n > at && !f->fail_on))
         return false;
@@ -44,6 +49,12 @@ static inline bool faulty_now(struct faulty_files *f, enum faulty_call call)
 
 static int faulty_open(void *ctx, const char *path, int flags, mode_t mode)
 {
+    const struct faulty_files *f = ctx;
+    const char *fail_path = f->fail_path;
+    if (fail_path && strstr(path, fail_path)) {
+        errno = f->fail_errno;
+        return -1;
+    }
     return faulty_now(ctx, FAULTY_OPEN) ? -1 : store_files_system()->open(NULL, path, flags, mode);
 }
 

@@ -25,6 +25,9 @@ struct world {
     struct buf error;
     uint64_t durable[STORE_LANES_MAX]; /* as told by on_durable */
     unsigned durable_calls;
+    void (*on_durable)(struct world *w, unsigned lane, uint64_t next); /* more to do; NULL: nothing */
+    void (*on_trim_wanted)(struct world *w, unsigned lane, uint64_t upto); /* NULL: may go at once */
+    void *owner; /* the test's */
 };
 
 static inline void world_on_durable(void *ctx, unsigned lane, uint64_t next)
@@ -32,9 +35,22 @@ static inline void world_on_durable(void *ctx, unsigned lane, uint64_t next)
     struct world *w = ctx;
     w->durable[lane] = next;
     w->durable_calls++;
+    if (w->on_durable)
+        w->on_durable(w, lane, next);
 }
 
-static const struct store_events world_events = {.on_durable = world_on_durable};
+/* Only asked after the test has called store_trim once. */
+static inline void world_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto)
+{
+    struct world *w = ctx;
+    if (w->on_trim_wanted)
+        w->on_trim_wanted(w, lane, upto);
+    else
+        store_trim(w->store, lane, upto);
+}
+
+static const struct store_events world_events = {.on_durable = world_on_durable,
+                                                 .on_trim_wanted = world_on_trim_wanted};
 
 static inline void world_die(const char *what)
 {
@@ -219,7 +235,7 @@ static inline uint64_t world_count(struct world *w, unsigned lane, const char *t
         if (topic)
             r.read.topic = slice_cstr(topic);
         world_read_run(w, &r);
-        if (r.read.status != ST_OK)
+        if (r.read.status != ST_OK && r.read.status != ST_GONE) /* gone: trimmed meanwhile */
             world_die("damaged");
         found += r.read.found;
         from = r.read.next;

@@ -133,3 +133,35 @@ Test(record, internal_one_says_so)
     cr_assert_eq(r.time_ms, 99);
     cr_assert(slice_equal(r.payload, payload));
 }
+
+/* A carried record is the message under the position that it had; one that claims what cannot be is none. */
+Test(record, carried_keeps_position_and_time)
+{
+    for (int expires = 0; expires < 2; expires++) {
+        struct msg *m = make("a/b", "key", (struct slice){0}, "text"), *back;
+        m->flags = MSG_RETAIN;
+        m->offset = 7;
+        m->ts_ms = 1234;
+        m->expires_ms = expires ? 99 : 0;
+        uint64_t bytes = record_carried_bytes(m);
+        uint32_t seed = record_seed(EPOCH, 100);
+        uint8_t out[256];
+        struct record r;
+        cr_assert_leq(bytes, sizeof out);
+        record_encode_carried(m, 3, seed, out);
+        struct slice all = slice_of(out, bytes);
+        cr_assert_eq(record_claimed_bytes(out, bytes), bytes);
+        cr_assert_eq(record_decode(all, seed, 100, &r), ST_OK);
+        cr_assert(r.carried && r.offset == 103 && r.original == 7);
+        cr_assert_eq(record_to_msg(&r, 0, &back), ST_OK);
+        cr_assert(back->offset == 7 && back->stored == 103 && back->ts_ms == 1234 &&
+                  back->expires_ms == m->expires_ms && back->flags == MSG_RETAIN);
+        cr_assert(slice_equal_cstr(msg_topic(back), "a/b") && slice_equal_cstr(msg_key(back), "key") &&
+                  slice_equal_cstr(msg_payload(back), "text"));
+        msg_unref(back);
+        m->offset = 103; /* its own place */
+        record_encode_carried(m, 3, seed, out);
+        cr_assert_eq(record_decode(all, seed, 100, &r), ST_CORRUPT);
+        msg_unref(m);
+    }
+}
