@@ -80,6 +80,8 @@ static enum status open_store(struct node *n, struct buf *error)
         .dir = s->data_dir,
         .lane_count = (unsigned)s->log_partitions,
         .segment_bytes = s->log_segment_bytes,
+        .retention_bytes = s->log_retention_bytes,
+        .retention_ms = s->log_retention_ms,
         .unsynced_bytes_max = s->log_unsynced_bytes_max,
         .lazy_ms = s->log_lazy_ms,
         .lazy_bytes = s->log_lazy_bytes,

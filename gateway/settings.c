@@ -55,6 +55,11 @@ static const struct config_option options[] = {
      "Partitions of the log; fixed once the log exists"},
     {"log.segment_bytes", CONFIG_BYTES, AT(log_segment_bytes), "256M", NULL, 65536, UINT64_C(4) << 30,
      "Size of a segment file"},
+    {"log.retention_bytes", CONFIG_BYTES, AT(log_retention_bytes), "0", NULL, 0, 0,
+     "A partition keeps at most so much: whole segments, oldest first; 0 = everything. At least twice "
+     "log.segment_bytes, and never less than twice what is retained"},
+    {"log.retention_ms", CONFIG_MS, AT(log_retention_ms), "0", NULL, 0, UINT64_C(3155760000000),
+     "A segment whose newest record is older than this is removed; 0 = none"},
     {"log.sync", CONFIG_ENUM, AT(log_sync), "always", "always|never", 0, 0,
      "always: an acknowledgement means fdatasync; never: it means write (survives kill -9, not a power cut)"},
     {"log.unsynced_bytes_max", CONFIG_BYTES, AT(log_unsynced_bytes_max), "64M", NULL, 65536,
@@ -136,6 +141,9 @@ static enum status settings_check(const struct settings *s, struct buf *error)
                         s->api_bind);
     else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
         st = buf_printf(error, "%s: must not be empty", s->node_id[0] ? "data.dir" : "node.id");
+    else if (s->log_retention_bytes > 0 && s->log_retention_bytes / 2 < s->log_segment_bytes)
+        st = buf_printf(error, "log.retention_bytes: must be 0 or at least twice log.segment_bytes (%llu)",
+                        (unsigned long long)s->log_segment_bytes);
     return st == ST_OK && error->len == 0 ? ST_OK : ST_INVALID;
 }
 

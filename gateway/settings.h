@@ -23,7 +23,8 @@ struct settings {
 
     unsigned log_backend;
     uint64_t log_partitions;
-    uint64_t log_segment_bytes, log_unsynced_bytes_max, log_lazy_ms, log_lazy_bytes, log_recent_bytes;
+    uint64_t log_segment_bytes, log_retention_bytes, log_retention_ms;
+    uint64_t log_unsynced_bytes_max, log_lazy_ms, log_lazy_bytes, log_recent_bytes;
     unsigned log_sync; /* enum store_sync */
 
     uint64_t limit_connections, limit_message_bytes, limit_topic_bytes, limit_topic_levels,

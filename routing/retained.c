@@ -1,7 +1,8 @@
 /* Two views of the same entries: a hash table by topic, and a row in the order of offsets. A message that is
- * folded in always has the greatest offset so far, so the row only grows at its end; what it replaces leaves
+ * published always has the greatest offset so far, so the row only grows at its end; what it replaces leaves
  * a hole, and when half of the row is holes it is closed up. A walk finds its place in the row by bisection.
- */
+ * While the log is read at the start there is only the table, for a carried message comes late; then the row
+ * is made of it. */
 #include "routing/retained.h"
 
 #include "core/hash.h"
@@ -24,6 +25,7 @@ struct retained {
     uint64_t row_len, row_cap, holes;
     uint64_t expiring; /* entries with expires_ms */
     uint64_t swept; /* retained_expire goes on at this offset */
+    bool loading; /* there is no row yet */
 };
 
 static uint64_t cost(const struct msg *m)
@@ -138,10 +140,12 @@ static enum status row_grow(struct retained *r)
 static void retained_drop(struct retained *r, uint64_t slot)
 {
     struct msg *old = r->slots[slot];
-    uint64_t place = row_find(r, old->offset);
-    assert(place < r->row_len && r->row[place].msg == old);
-    r->row[place].msg = NULL;
-    r->holes++;
+    if (!r->loading) {
+        uint64_t place = row_find(r, old->offset);
+        assert(place < r->row_len && r->row[place].msg == old);
+        r->row[place].msg = NULL;
+        r->holes++;
+    }
     slot_clear(r, slot);
     r->count--;
     r->bytes -= cost(old);
@@ -166,9 +170,9 @@ bool retained_has_room(const struct retained *r, const struct msg *m)
 
 enum status retained_fold(struct retained *r, struct msg *m)
 {
-    if (slots_grow(r) != ST_OK || row_grow(r) != ST_OK)
+    if (slots_grow(r) != ST_OK || (!r->loading && row_grow(r) != ST_OK))
         return ST_NO_MEMORY;
-    assert(r->row_len == 0 || m->offset > r->row[r->row_len - 1].offset);
+    assert(r->loading || r->row_len == 0 || m->offset > r->row[r->row_len - 1].offset);
     uint64_t slot = slot_of(r, msg_topic(m), m->topic_hash);
     if (r->slots[slot]) {
         retained_drop(r, slot);
@@ -176,12 +180,46 @@ enum status retained_fold(struct retained *r, struct msg *m)
     }
     if (m->payload_len > 0) {
         r->slots[slot] = msg_ref(m);
-        r->row[r->row_len++] = (struct row_entry){m->offset, m->expires_ms, m};
+        if (!r->loading)
+            r->row[r->row_len++] = (struct row_entry){m->offset, m->expires_ms, m};
         r->count++;
         r->bytes += cost(m);
         r->expiring += m->expires_ms != 0;
     }
     row_tidy(r);
+    return ST_OK;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    const struct row_entry *x = a, *y = b;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+void retained_load(struct retained *r)
+{
+    assert(r->count == 0 && r->row_len == 0);
+    r->loading = true;
+}
+
+enum status retained_loaded(struct retained *r)
+{
+    assert(r->loading);
+    if (r->count > r->row_cap) {
+        struct row_entry *row = malloc(r->count * sizeof *row);
+        if (!row)
+            return ST_NO_MEMORY;
+        free(r->row);
+        r->row = row;
+        r->row_cap = r->count;
+    }
+    for (uint64_t i = 0; i < r->slot_count; i++)
+        if (r->slots[i])
+            r->row[r->row_len++] =
+                (struct row_entry){r->slots[i]->offset, r->slots[i]->expires_ms, r->slots[i]};
+    if (r->row_len > 0)
+        qsort(r->row, r->row_len, sizeof *r->row, compare_entries);
+    r->loading = false;
     return ST_OK;
 }
 
@@ -229,6 +267,25 @@ uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to,
         found++;
     }
     *next = i < r->row_len && r->row[i].offset < to ? r->row[i].offset : from > to ? from : to;
+    return found;
+}
+
+uint32_t retained_stored_below(const struct retained *r, uint64_t from, uint64_t upto, uint64_t now_ms,
+                               struct msg **msgs, uint32_t most, uint64_t bytes_max, uint64_t *next)
+{
+    uint32_t found = 0;
+    uint64_t i = row_find(r, from), bytes = 0;
+    /* What is stored below `upto` was published below it. */
+    for (unsigned seen = 0; i < r->row_len && r->row[i].offset < upto && seen < RETAINED_STEP; i++, seen++) {
+        const struct row_entry *e = &r->row[i];
+        if (!e->msg || e->msg->stored >= upto || has_expired(e, now_ms))
+            continue;
+        if (found == most || bytes >= bytes_max)
+            break;
+        bytes += cost(e->msg);
+        msgs[found++] = msg_ref(e->msg);
+    }
+    *next = i < r->row_len && r->row[i].offset < upto ? r->row[i].offset : from > upto ? from : upto;
     return found;
 }
 

@@ -5,8 +5,9 @@
  * Messages are kept in memory (one reference each), bounded by count and bytes. They are walked in the order
  * of their offsets, in steps: a subscription at activation offset `a` gets those below a; a topic whose
  * message has been replaced at or above a is not there any more, because that one comes live (ARCHITECTURE.md
- * 4). What has expired is as good as not there; that it is let go now or later nobody can tell but by the
- * count. Owning loop only. */
+ * 4). That is the offset under which a message was published, also when it has been carried since, so that a
+ * walk under way does not miss it. What has expired is as good as not there; that it is let go now or later
+ * nobody can tell but by the count. Owning loop only. */
 #ifndef TG_ROUTING_RETAINED_H
 #define TG_ROUTING_RETAINED_H
 
@@ -24,9 +25,15 @@ void retained_destroy(struct retained *r); /* NULL is allowed */
 /* Is there room for `m`, were it folded in? Ask before it is appended: the fold itself refuses nothing, since
  * what is in the log is true. */
 bool retained_has_room(const struct retained *r, const struct msg *m);
-/* Folds in a message with RETAIN, in offset order; takes its own reference. ST_NO_MEMORY: the state is what
- * it was. */
+/* Folds in a message with RETAIN, in the order of the log (m->stored); takes its own reference. ST_NO_MEMORY:
+ * the state is what it was. */
 enum status retained_fold(struct retained *r, struct msg *m) MUST_CHECK;
+
+/* Before the first fold: what comes is read from the log, where carried messages stand behind younger ones.
+ * Until retained_loaded nothing but retained_fold may be called, and the counts. ST_NO_MEMORY: call it again.
+ */
+void retained_load(struct retained *r);
+enum status retained_loaded(struct retained *r) MUST_CHECK;
 
 uint64_t retained_count(const struct retained *r);
 uint64_t retained_bytes(const struct retained *r);
@@ -40,6 +47,12 @@ enum { RETAINED_STEP = 2048 };
 uint32_t retained_walk(struct retained *r, uint64_t from, uint64_t to,
                        bool (*wants)(void *ctx, struct slice topic), void *ctx, uint64_t now_ms,
                        struct msg **msgs, uint32_t most, uint64_t *next);
+
+/* One step of finding what is stored below `upto` (m->stored) from offset `from` on, not expired: looks at no
+ * more than RETAINED_STEP. References into msgs[], at most `most`, and no more when they have `bytes_max`
+ * together; *next is where to go on, >= upto at the end. */
+uint32_t retained_stored_below(const struct retained *r, uint64_t from, uint64_t upto, uint64_t now_ms,
+                               struct msg **msgs, uint32_t most, uint64_t bytes_max, uint64_t *next);
 
 /* Messages that will expire some time: while there are any, retained_expire wants to be called now and then.
  */

@@ -9,7 +9,13 @@
  * So a subscription that becomes live at n sees each record exactly once: below n by reading, from n on by
  * DELIVER (ARCHITECTURE.md 4).
  *
- * PUBLISHes that wait are answered in offset order, because the log's durable mark only moves forward. */
+ * PUBLISHes that wait are answered in offset order, because the log's durable mark only moves forward.
+ *
+ * The log's retention asks before it removes records: retained messages among them are carried first, that is
+ * appended once more, a step at a time. The next step waits until the one before is durable, so that carrying
+ * however many never takes more of the log's window than a step, and never more of a turn. What need not be
+ * carried because it has been replaced or cleared goes only when that is durable too: else a power cut could
+ * take both. */
 #include "routing/shard.h"
 
 #include "core/logging.h"
@@ -29,6 +35,8 @@ struct interest {
 struct shard {
     struct shard_group *group;
     unsigned lane;
+    uint64_t durable; /* all below, as told by the log */
+    uint64_t retained_end; /* behind the newest record with RETAIN of this run */
     bool dirty; /* appended since the last flush */
     _Atomic uint64_t
         next_shown; /* written here once a turn, read by any loop (shard_next_shown); orders nothing */
@@ -39,6 +47,12 @@ struct shard {
     struct run *open[LOOPS_MAX];
     struct retained *retained;
     struct timer sweep; /* armed while some retained message will expire */
+    struct {
+        uint64_t upto; /* below this the log wants to remove; 0: it has not asked */
+        uint64_t next; /* below this nothing needs to be carried any more */
+        uint64_t end; /* what the trim relies on lies below */
+        struct timer timer; /* armed: the next step comes by it; else when all below `end` is durable */
+    } carry;
 };
 
 struct shard_group {
@@ -155,6 +169,7 @@ static void retained_changed(struct shard *s, uint64_t count, uint64_t bytes)
 {
     metric_add(s->group->metrics, M_RETAINED, retained_count(s->retained) - count);
     metric_add(s->group->metrics, M_RETAINED_BYTES, retained_bytes(s->retained) - bytes);
+    s->group->log.ops->set_live_bytes(s->group->log.ctx, s->lane, retained_bytes(s->retained));
 }
 
 static void shard_sweep_later(struct shard *s, uint64_t ms)
@@ -197,6 +212,75 @@ static bool shard_has_room_to_retain(struct shard *s, const struct msg *m)
     return retained_has_room(s->retained, m);
 }
 
+/* --- carrying ------------------------------------------------------------------------------------- */
+
+enum { CARRY_COUNT = 1024, CARRY_BYTES = 512 << 10, CARRY_STEP_MS = 1, CARRY_RETRY_MS = 50 };
+
+static void shard_carry_later(struct shard *s, uint64_t ms)
+{
+    struct loop *loop = courier_loop(s->group->courier);
+    timer_arm(loop_timers(loop), &s->carry.timer, loop_now_ms(loop) + ms);
+}
+
+/* Appends them; what the log refuses is tried again later. False: it has refused one. */
+static bool shard_carry(struct shard *s, struct msg **msgs, uint32_t count)
+{
+    const struct topic_log *log = &s->group->log;
+    uint32_t i = 0;
+    while (i < count && log->ops->carry(log->ctx, s->lane, msgs[i]) == ST_OK)
+        s->carry.end = msgs[i++]->stored + 1;
+    metric_add(s->group->metrics, M_LOG_CARRIED, i);
+    s->dirty |= i > 0;
+    if (i < count)
+        s->carry.next = msgs[i]->offset;
+    return i == count;
+}
+
+static void shard_carry_step(struct shard *s)
+{
+    struct msg *msgs[CARRY_COUNT];
+    uint32_t found = retained_stored_below(s->retained, s->carry.next, s->carry.upto, shard_wall_ms(s), msgs,
+                                           CARRY_COUNT, CARRY_BYTES, &s->carry.next);
+    bool all = shard_carry(s, msgs, found);
+    if (s->retained_end > s->carry.end)
+        s->carry.end = s->retained_end;
+    for (uint32_t i = 0; i < found; i++)
+        msg_unref(msgs[i]);
+    if (!all) {
+        shard_carry_later(s, CARRY_RETRY_MS);
+    } else if (s->carry.end <= s->durable && s->carry.next < s->carry.upto) {
+        shard_carry_later(s, CARRY_STEP_MS); /* a look at 2,048 of a million is a turn's work too */
+    } else if (s->carry.end <= s->durable) {
+        uint64_t upto = s->carry.upto;
+        s->carry.upto = 0;
+        s->group->log.ops->trim(s->group->log.ctx, s->lane, upto);
+    }
+}
+
+static void on_carry_timer(struct timer *t)
+{
+    shard_carry_step(LIST_OF(t, struct shard, carry.timer));
+}
+
+static struct shard *shard_of_lane(struct shard_group *g, unsigned lane)
+{
+    for (unsigned i = 0; i < g->shard_count; i++)
+        if (g->shards[i]->lane == lane)
+            return g->shards[i];
+    abort(); /* only bound lanes are told of */
+}
+
+static void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto)
+{
+    struct shard *s = shard_of_lane(ctx, lane);
+    assert(s->carry.upto == 0);
+    s->carry.upto = upto;
+    s->carry.next = s->carry.end = 0;
+    shard_carry_step(s);
+}
+
+/* --- PUBLISH, continued --------------------------------------------------------------------------- */
+
 /* Appends, folds, offers. */
 static enum status shard_take(struct shard *s, struct msg *m, bool wait)
 {
@@ -207,8 +291,10 @@ static enum status shard_take(struct shard *s, struct msg *m, bool wait)
     if (st != ST_OK)
         return st;
     s->dirty = true;
-    if (retain)
+    if (retain) {
         shard_fold_retained(s, m);
+        s->retained_end = m->offset + 1;
+    }
     shard_offer(s, m);
     return ST_OK;
 }
@@ -248,12 +334,7 @@ void shard_publish(struct shard *s, struct publish *p)
 
 static void shard_on_durable(void *ctx, unsigned lane, uint64_t next)
 {
-    struct shard_group *g = ctx;
-    struct shard *s = NULL;
-    for (unsigned i = 0; i < g->shard_count && !s; i++)
-        if (g->shards[i]->lane == lane)
-            s = g->shards[i];
-    assert(s);
+    struct shard *s = shard_of_lane(ctx, lane);
     while (s->first_waiting && s->first_waiting->msg->offset < next) {
         struct publish *p = s->first_waiting;
         s->first_waiting = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;
@@ -261,6 +342,9 @@ static void shard_on_durable(void *ctx, unsigned lane, uint64_t next)
             s->last_waiting = NULL;
         shard_answer_publish(s, p, ST_OK);
     }
+    s->durable = next;
+    if (s->carry.upto > 0 && !timer_armed(&s->carry.timer) && next >= s->carry.end)
+        shard_carry_step(s);
 }
 
 /* --- ATTACH, DETACH ----------------------------------------------------------------------------- */
@@ -472,7 +556,8 @@ void shard_group_start(struct shard_group *g)
 
 enum status shard_create(struct shard_group *g, unsigned lane, struct shard **out)
 {
-    static const struct store_events events = {.on_durable = shard_on_durable};
+    static const struct store_events events = {.on_durable = shard_on_durable,
+                                               .on_trim_wanted = shard_on_trim_wanted};
     struct shard *s = calloc(1, sizeof *s);
     if (!s)
         return ST_NO_MEMORY;
@@ -486,6 +571,7 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     s->group = g;
     s->lane = lane;
     timer_init(&s->sweep, on_sweep);
+    timer_init(&s->carry.timer, on_carry_timer);
     g->shards[g->shard_count++] = s;
     g->log.ops->bind(g->log.ctx, lane, courier_loop(g->courier), &events, g, g->metrics);
     shard_show_next(s);
@@ -533,6 +619,7 @@ enum status shard_fold(struct shard *s)
                               .home = courier_loop(s->group->courier),
                               .on_done = fold_read_done}};
     uint64_t from = log->ops->first(log->ctx, s->lane), end = log->ops->next(log->ctx, s->lane);
+    retained_load(s->retained);
     while (from < end) {
         f.read.from = from;
         fold_page(s, &f);
@@ -549,7 +636,10 @@ enum status shard_fold(struct shard *s)
         f.read.msgs = NULL;
         from = f.read.next;
     }
-    return ST_OK;
+    enum status st = retained_loaded(s->retained);
+    if (st == ST_OK)
+        log->ops->trim(log->ctx, s->lane, 0); /* retention may begin to ask */
+    return st;
 }
 
 void shard_destroy(struct shard *s)
@@ -565,6 +655,7 @@ void shard_destroy(struct shard *s)
         if (s->open[i])
             run_unref(s->open[i]);
     timer_cancel(loop_timers(courier_loop(s->group->courier)), &s->sweep);
+    timer_cancel(loop_timers(courier_loop(s->group->courier)), &s->carry.timer);
     filter_table_destroy(s->interests);
     retained_destroy(s->retained);
     free(s);

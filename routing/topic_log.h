@@ -11,6 +11,9 @@ struct topic_log_ops {
     unsigned (*lane_count)(void *ctx);
     void (*bind)(void *ctx, unsigned lane, struct loop *loop, const struct store_events *events,
                  void *events_ctx, struct metrics *metrics);
+    enum status (*carry)(void *ctx, unsigned lane, struct msg *m);
+    void (*trim)(void *ctx, unsigned lane, uint64_t upto);
+    void (*set_live_bytes)(void *ctx, unsigned lane, uint64_t bytes);
     enum status (*append)(void *ctx, unsigned lane, struct msg *m, bool wait);
     void (*flush)(void *ctx, unsigned lane);
     uint64_t (*first)(void *ctx, unsigned lane);

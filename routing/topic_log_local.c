@@ -37,6 +37,21 @@ static uint64_t local_next(void *ctx, unsigned lane)
     return store_next(ctx, lane);
 }
 
+static enum status local_carry(void *ctx, unsigned lane, struct msg *m)
+{
+    return store_carry(ctx, lane, m);
+}
+
+static void local_trim(void *ctx, unsigned lane, uint64_t upto)
+{
+    store_trim(ctx, lane, upto);
+}
+
+static void local_set_live_bytes(void *ctx, unsigned lane, uint64_t bytes)
+{
+    store_set_live_bytes(ctx, lane, bytes);
+}
+
 static void local_read_start(void *ctx, struct store_read *r)
 {
     store_read_start(ctx, r);
@@ -56,6 +71,9 @@ struct topic_log topic_log_local(struct store *s)
         .lane_count = local_lane_count,
         .bind = local_bind,
         .append = local_append,
+        .carry = local_carry,
+        .trim = local_trim,
+        .set_live_bytes = local_set_live_bytes,
         .flush = local_flush,
         .first = local_first,
         .next = local_next,

@@ -71,6 +71,7 @@ static struct msg *copy_of(const struct msg *m)
     copy->flags = m->flags;
     copy->partition = m->partition;
     copy->offset = m->offset;
+    copy->stored = m->stored;
     copy->ts_ms = m->ts_ms;
     copy->expires_ms = m->expires_ms;
     return copy;
@@ -85,11 +86,44 @@ static enum status fake_append(void *ctx, unsigned lane, struct msg *m, bool wai
         f->append_failures--;
         return f->append_status;
     }
-    m->offset = l->count;
+    m->offset = m->stored = l->count;
     m->ts_ms = loop_wall_ms(l->loop);
     lane_push(l, copy_of(m));
     l->flushed = false;
     return ST_OK;
+}
+
+static bool is_carried(const struct msg *m)
+{
+    return m->stored != m->offset;
+}
+
+static enum status fake_carry(void *ctx, unsigned lane, struct msg *m)
+{
+    struct fake_log *f = ctx;
+    struct fake_lane *l = lane_of(f, lane);
+    assert((m->flags & MSG_RETAIN) && m->offset < l->count);
+    if (f->append_failures > 0) {
+        f->append_failures--;
+        return f->append_status;
+    }
+    m->stored = l->count;
+    lane_push(l, copy_of(m));
+    l->flushed = false;
+    return ST_OK;
+}
+
+static void fake_trim(void *ctx, unsigned lane, uint64_t upto)
+{
+    struct fake_lane *l = lane_of(ctx, lane);
+    assert(!l->trim_open && upto <= l->trim_wanted);
+    l->trim_open = true;
+    fake_log_trim(ctx, lane, upto);
+}
+
+static void fake_set_live_bytes(void *ctx, unsigned lane, uint64_t bytes)
+{
+    lane_of(ctx, lane)->live_bytes = bytes;
 }
 
 static void fake_flush(void *ctx, unsigned lane)
@@ -141,7 +175,7 @@ static enum status fake_recent(void *ctx, unsigned lane, uint64_t from, struct s
     uint32_t n = 0;
     uint64_t at = from;
     for (; at < l->count && n < count_max; at++) {
-        if (l->records[at] && wanted(topic, wants, wants_ctx, l->records[at]))
+        if (l->records[at] && !is_carried(l->records[at]) && wanted(topic, wants, wants_ctx, l->records[at]))
             msgs[n++] = msg_ref(l->records[at]);
     }
     *found = n;
@@ -156,6 +190,9 @@ struct topic_log fake_log_port(struct fake_log *f)
         .lane_count = fake_lane_count,
         .bind = fake_bind,
         .append = fake_append,
+        .carry = fake_carry,
+        .trim = fake_trim,
+        .set_live_bytes = fake_set_live_bytes,
         .flush = fake_flush,
         .first = fake_first,
         .next = fake_next,
@@ -180,7 +217,8 @@ void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next)
 static void read_count(struct fake_lane *l, struct store_read *r)
 {
     for (; r->next < r->end; r->next++)
-        if (l->records[r->next] && wanted(r->topic, r->wants, r->wants_ctx, l->records[r->next]))
+        if (l->records[r->next] && !is_carried(l->records[r->next]) &&
+            wanted(r->topic, r->wants, r->wants_ctx, l->records[r->next]))
             r->found++;
 }
 
@@ -199,7 +237,7 @@ static void read_collect(struct fake_log *f, struct fake_lane *l, struct store_r
             }
             return;
         }
-        if (!m || !wanted(r->topic, r->wants, r->wants_ctx, m) ||
+        if (!m || (is_carried(m) && !r->retained_only) || !wanted(r->topic, r->wants, r->wants_ctx, m) ||
             (r->retained_only && !(m->flags & MSG_RETAIN)))
             continue;
         uint64_t len = msg_topic(m).len + msg_payload(m).len;
@@ -282,6 +320,15 @@ void fake_log_trim(struct fake_log *f, unsigned lane, uint64_t first)
     assert(first <= l->count);
     if (first > l->first)
         l->first = first;
+}
+
+void fake_log_want_trim(struct fake_log *f, unsigned lane, uint64_t upto)
+{
+    struct fake_lane *l = lane_of(f, lane);
+    assert(l->trim_open && upto > l->first && upto < l->count);
+    l->trim_open = false;
+    l->trim_wanted = upto;
+    l->events->on_trim_wanted(l->events_ctx, lane, upto);
 }
 
 void fake_log_jump(struct fake_log *f, unsigned lane, uint64_t count)

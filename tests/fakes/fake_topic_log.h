@@ -17,6 +17,9 @@ struct fake_lane {
     uint64_t recent; /* so many of the newest are in memory for `recent` */
     uint64_t durable; /* told so far */
     bool flushed; /* since the last append */
+    bool trim_open; /* the shard has answered the last wish, or is ready for the first */
+    uint64_t trim_wanted;
+    uint64_t live_bytes;
     struct loop *loop;
     const struct store_events *events;
     void *events_ctx;
@@ -41,6 +44,8 @@ void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next);
 /* Answers the oldest read, by its home's mailbox. False: there is none. */
 bool fake_log_serve(struct fake_log *f);
 void fake_log_trim(struct fake_log *f, unsigned lane, uint64_t first);
+/* As retention: asks the shard whether all below may go, and it goes when the shard says so. */
+void fake_log_want_trim(struct fake_log *f, unsigned lane, uint64_t upto);
 void fake_log_jump(struct fake_log *f, unsigned lane, uint64_t count); /* as after an unclean stop */
 
 #endif

@@ -75,6 +75,9 @@ Test(settings, rules_between_keys)
         {"log.partitions=64", NULL},
         {"log.partitions=65", "log.partitions"},
         {"log.sync=sometimes", "log.sync"},
+        {"log.retention_bytes=512M", NULL},
+        {"log.retention_bytes=511M", "log.retention_bytes"}, /* not two segments */
+        {"log.retention_ms=168h", NULL},
         {"log.backend=kafka", "log.backend"},
         {"limit.inflight=0", "limit.inflight"},
         {"mqtt.prot=1", "mqtt.port"}, /* the nearest known key */

@@ -139,6 +139,58 @@ Test(retained, what_has_expired_goes_in_steps_round_and_round)
     cr_expect_null(retained_get(kept, slice_cstr("1")));
 }
 
+/* --- read from the log ---------------------------------------------------------------------------- */
+
+/* A carried message stands behind younger ones, under the position that it had. */
+static void load(const char *topic, uint64_t offset, uint64_t stored)
+{
+    struct msg *m = message(topic, 1, 0);
+    m->offset = offset;
+    m->stored = stored;
+    cr_assert_eq(retained_fold(kept, m), ST_OK);
+    msg_unref(m);
+}
+
+Test(retained, what_is_loaded_is_walked_in_the_order_of_publishing)
+{
+    struct msg *msgs[8];
+    uint64_t next;
+    retained_load(kept);
+    load("b", 7, 7);
+    load("c", 8, 8);
+    load("a", 3, 9);
+    load("c", 8, 10);
+    load("d", 11, 11);
+    load("a", 3, 12);
+    cr_expect_eq(retained_count(kept), 4u);
+    cr_assert_eq(retained_loaded(kept), ST_OK);
+    next_offset = 20;
+    fold("b", 1, 0);
+    uint64_t stored[] = {12, 10, 11, 0};
+    uint32_t found = retained_walk(kept, 0, 100, NULL, NULL, now_ms, msgs, 8, &next);
+    cr_assert_eq(found, 4u);
+    for (unsigned i = 0; i < found; i++) {
+        cr_expect_eq(msgs[i]->topic_len, 1);
+        cr_expect_eq(msgs[i]->bytes[0], "acdb"[i]);
+        cr_expect_eq(msgs[i]->stored, stored[i]);
+        msg_unref(msgs[i]);
+    }
+    msgs[0] = retained_get(kept, slice_cstr("b"));
+    msgs[0]->stored = 20;
+    /* Below 12: c, stored at 10, and d; not a, which has been carried above. */
+    found = retained_stored_below(kept, 0, 12, now_ms, msgs, 8, 1 << 20, &next);
+    cr_assert_eq(found, 2u);
+    cr_expect_eq(next, 12u);
+    for (unsigned i = 0; i < found; i++) {
+        cr_expect_eq(msgs[i]->bytes[0], "cd"[i]);
+        msg_unref(msgs[i]);
+    }
+    found = retained_stored_below(kept, 0, 12, now_ms, msgs, 8, 1, &next);
+    cr_assert_eq(found, 1u, "one at least, however large");
+    cr_expect_eq(next, 11u);
+    msg_unref(msgs[0]);
+}
+
 /* --- the model ---------------------------------------------------------------------------------- */
 
 static struct entry {

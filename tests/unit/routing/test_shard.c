@@ -590,3 +590,198 @@ Test(shard, the_fold_is_the_state)
     read_retained(&r, NULL);
     expect_story(0, " 410 r11 410 r11");
 }
+
+/* --- retention asks ------------------------------------------------------------------------------- */
+
+static uint64_t log_first(void)
+{
+    return flog.lanes[0].first;
+}
+
+static void open_roomy(void)
+{
+    limits.count_max = 3 * RETAINED_STEP;
+    close_all();
+    open_with(1);
+}
+
+/* The shard was made without a fold: what that says at its end is said here. */
+static void want_trim(uint64_t upto)
+{
+    flog.lanes[0].trim_open = true;
+    fake_log_want_trim(&flog, 0, upto);
+    settle();
+}
+
+static void sync_all(void)
+{
+    fake_log_sync(&flog, 0, flog.lanes[0].count);
+    settle();
+}
+
+Test(shard, what_is_retained_is_carried_before_the_log_is_trimmed)
+{
+    struct read r;
+    open_roomy();
+    cr_assert_eq(retain("a", "1", 0), ST_OK); /* 0 */
+    cr_assert_eq(retain("b", "1", 0), ST_OK); /* 1: replaced */
+    cr_assert_eq(retain("c", "1", 0), ST_OK); /* 2: cleared */
+    cr_assert_eq(retain("e", "1", 5), ST_OK); /* 3: expires */
+    publish_lazy("x"); /* 4 */
+    cr_assert_eq(retain("b", "2", 0), ST_OK); /* 5 */
+    cr_assert_eq(retain("c", "", 0), ST_OK); /* 6 */
+    cr_assert_eq(retain("d", "1", 0), ST_OK); /* 7: above */
+    sync_all();
+    wall_ms += 5;
+    settle();
+    cr_expect_gt(flog.lanes[0].live_bytes, 3 * sizeof(struct msg));
+    want_trim(7);
+    cr_expect_eq(flog.lanes[0].count, 10u, "a and b, nothing else");
+    cr_expect(flog.lanes[0].flushed);
+    cr_expect_eq(log_first(), 0u, "not before they are durable");
+    fake_log_sync(&flog, 0, 9);
+    settle();
+    cr_expect_eq(log_first(), 0u);
+    sync_all();
+    cr_expect_eq(log_first(), 7u);
+    cr_expect_eq(gauge(M_LOG_CARRIED), 2u);
+    read_retained(&r, NULL);
+    expect_story(0, " 057 r10");
+
+    /* Once more: a and b are where they are now, not where they were. */
+    want_trim(8);
+    cr_expect_eq(flog.lanes[0].count, 11u, "d");
+    sync_all();
+    cr_expect_eq(log_first(), 8u);
+    want_trim(9);
+    cr_expect_eq(flog.lanes[0].count, 12u, "a");
+    cr_assert_eq(retain("d", "2", 0), ST_OK); /* 12 */
+    sync_all();
+    want_trim(11);
+    sync_all();
+    cr_expect_eq(log_first(), 11u);
+    cr_expect_eq(flog.lanes[0].count, 14u, "b; d has been replaced");
+}
+
+/* A power cut must not take the new one while the old one is gone already. */
+Test(shard, what_has_been_replaced_goes_when_that_is_durable)
+{
+    for (int clear = 0; clear < 2; clear++) {
+        uint64_t begin = flog.lanes[0].count;
+        cr_assert_eq(retain("a", "1", 0), ST_OK);
+        publish_lazy("x");
+        sync_all();
+        cr_assert_eq(retain("a", clear ? "" : "2", 0), ST_OK);
+        settle();
+        want_trim(begin + 1);
+        cr_expect_eq(flog.lanes[0].count, begin + 3, "nothing to carry");
+        cr_expect_leq(log_first(), begin, "but not yet");
+        sync_all();
+        cr_expect_eq(log_first(), begin + 1);
+    }
+}
+
+Test(shard, carrying_is_not_delivered_and_not_in_history)
+{
+    struct attach a = attach(0, "a");
+    shard_map_attach(&map, couriers[0], &a);
+    settle();
+    cr_assert_eq(retain("a", "1", 0), ST_OK);
+    publish_lazy("x");
+    sync_all();
+    cr_expect_eq(receivers[0].letters, 1u);
+    want_trim(1);
+    sync_all();
+    cr_expect_eq(log_first(), 1u);
+    cr_expect_eq(receivers[0].letters, 1u);
+    struct read r = cursor_read(0, 1);
+    flog.lanes[0].recent = 100;
+    shard_map_read(&map, couriers[0], &r);
+    expect_story(0, " +0 01");
+    settle();
+    expect_story(0, " +0 01 R3");
+    detach(0, &a);
+    settle();
+}
+
+Test(shard, a_walk_under_way_does_not_miss_what_is_carried_meanwhile)
+{
+    struct read r;
+    cr_assert_eq(retain("a", "1", 0), ST_OK);
+    cr_assert_eq(retain("b", "1", 0), ST_OK);
+    publish_lazy("x");
+    sync_all();
+    uint64_t attached_at = flog.lanes[0].count;
+    want_trim(2);
+    sync_all();
+    cr_expect_eq(log_first(), 2u);
+    r = (struct read){.store = {.to = attached_at, .count_max = 4},
+                      .retained = true,
+                      .on_read = on_retained,
+                      .owner = &receivers[0]};
+    shard_map_read(&map, couriers[0], &r);
+    settle();
+    expect_story(0, " 01 r3");
+}
+
+Test(shard, a_log_that_cannot_take_it_is_asked_again)
+{
+    open_roomy();
+    for (char topic[] = "a"; topic[0] < 'f'; topic[0]++)
+        cr_assert_eq(retain(topic, "1", 0), ST_OK);
+    publish_lazy("x");
+    sync_all();
+    flog.append_status = ST_NO_SPACE;
+    flog.append_failures = 1;
+    want_trim(5);
+    cr_expect_eq(flog.lanes[0].count, 6u);
+    sync_all();
+    cr_expect_eq(log_first(), 0u);
+    mono_ms += 60;
+    settle();
+    cr_expect_eq(flog.lanes[0].count, 11u);
+    cr_expect_eq(log_first(), 0u);
+    sync_all();
+    cr_expect_eq(log_first(), 5u);
+}
+
+/* 5,000 are several steps; each waits for the one before to be durable. */
+Test(shard, carrying_many_takes_turns_with_the_disk)
+{
+    enum { MANY = 5000 };
+    char topic[16];
+    struct read r;
+    open_roomy();
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(topic, sizeof topic, "%u", i);
+        cr_assert_eq(retain(topic, "1", 0), ST_OK);
+    }
+    publish_lazy("x");
+    sync_all();
+    want_trim(MANY);
+    unsigned steps = 0;
+    for (; log_first() == 0 && steps < 100; steps++) {
+        cr_expect_leq(flog.lanes[0].count - flog.lanes[0].durable, 1024u);
+        sync_all();
+        mono_ms++;
+        settle();
+    }
+    cr_expect_eq(log_first(), (uint64_t)MANY);
+    cr_expect_eq(flog.lanes[0].count, 2u * MANY + 1);
+    cr_expect(steps >= 5 && steps < 20, "%u steps", steps);
+
+    /* What a start folds is the same: the same messages, of the same positions, in their order. */
+    struct loop_hook hook = {.on_turn_end = serve_log};
+    list_init(&hook.link);
+    struct shard *running = map.lanes[0].shard;
+    loop_hook_add(loops[0], &hook);
+    flog.lanes[0].trim_open = false;
+    cr_assert_eq(shard_create(group, 0, &map.lanes[0].shard), ST_OK);
+    cr_assert_eq(shard_fold(map.lanes[0].shard), ST_OK);
+    loop_hook_remove(loops[0], &hook);
+    cr_expect(flog.lanes[0].trim_open, "retention may ask now");
+    read_retained(&r, NULL);
+    map.lanes[0].shard = running;
+    read_retained(&r, NULL);
+    expect_story(0, " 0123 r4 0123 r4");
+}
