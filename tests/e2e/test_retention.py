@@ -1,0 +1,284 @@
+"""A log with a limit: the disk stays bounded, what is retained stays, and who comes too late is told what is missing."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+
+from clients import Web, curl, history, publish
+from mqtt_wire import Wire, publish as publish_packet
+from node import Node, wait_until
+from test_limits import StoppedWeb
+from test_retained import KEEP, all_kept, kept, set_by_http, set_by_web, set_by_mosquitto, values
+
+SEGMENT = 64 << 10
+LIMIT = 8 * SEGMENT
+SETTINGS = {"log.segment_bytes": SEGMENT, "log.retention_bytes": LIMIT}
+# The file made ahead, indexes, and what comes while it is trimmed: that takes the disk some syncs, and at this speed
+# a segment is full every few milliseconds.
+SPARE = 24 * SEGMENT
+
+
+def log_bytes(node):
+    """What the log's files take on the disk."""
+    total = 0
+    for path in [*node.data.glob("*/*"), *node.data.glob("*.seg")]:
+        try:
+            total += path.stat().st_blocks * 512
+        except FileNotFoundError:
+            pass
+    return total
+
+
+def segments(node):
+    return sorted(path.name for path in (node.data / "0").glob("*.seg"))
+
+
+def order(position):
+    return int(position.rsplit(".", 1)[1], 16)
+
+
+class Load:
+    """MQTT: runs of QoS 0, each with a QoS 1 at its end, so that the disk keeps up."""
+
+    def __init__(self, node, topic="load/mqtt", size=1000):
+        self.wire = Wire(node)
+        self.topic, self.payload = topic, b"x" * size
+
+    def send(self, count):
+        self.wire.send(publish_packet(self.topic, self.payload) * (count - 1))
+        assert self.wire.publish(self.topic, self.payload) == 0
+
+
+def turn_over(node, times=1):
+    """Fills the log anew so many times."""
+    load = Load(node)
+    for _ in range(times):
+        before = node.metric("tidegate_log_trimmed_bytes_total")
+        while node.metric("tidegate_log_trimmed_bytes_total") < before + LIMIT:
+            load.send(100)
+    load.wire.close()
+
+
+def test_the_disk_stays_bounded_under_load_from_all_doors(make_node):
+    node = make_node(SETTINGS)
+    most, stop, errors = [0], threading.Event(), []
+
+    def watch():
+        while not stop.is_set():
+            most[0] = max(most[0], log_bytes(node))
+            time.sleep(0.005)
+
+    def by_mqtt():
+        load = Load(node)
+        while not stop.is_set():
+            load.send(20)
+
+    def by_http():
+        while not stop.is_set():
+            publish(node, "load/http", b"h" * 2000)
+
+    def by_web():
+        with Web(node) as web:
+            while not stop.is_set():
+                assert "ok" in web.ask({"pub": {"topic": "load/ws", "text": "w" * 3000}})
+
+    def guarded(run):
+        def body():
+            try:
+                run()
+            except BaseException as error:
+                errors.append(error)
+                stop.set()
+        return body
+
+    threads = [threading.Thread(target=guarded(run)) for run in (watch, by_mqtt, by_http, by_web)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: errors or node.metric("tidegate_log_trimmed_bytes_total") > 40 * LIMIT, "turnovers", 60)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+    assert not errors, errors
+    assert most[0] <= LIMIT + SPARE, f"{most[0]} bytes on the disk"
+    # What waits for the disk is counted too.
+    wait_until(lambda: node.metric("tidegate_log_size_bytes") <= LIMIT, "the rest to be trimmed")
+    assert node.metric("tidegate_messages_refused_total") == 0
+
+
+def test_what_is_retained_survives_turnovers_and_kill9(make_node):
+    node = make_node(SETTINGS)
+    expected = {}
+    for number in range(60):
+        topic = f"state/{number}"
+        expected[topic] = f"value {number}"
+        (set_by_http, set_by_web)[number % 2](node, topic, expected[topic].encode())
+    set_by_mosquitto(node, "state/mosquitto", b"by mqtt")
+    expected["state/mosquitto"] = "by mqtt"
+    publish(node, "state/short", b"gone soon", *KEEP, "-H", "Tidegate-Ttl-Ms: 200")
+    wait_until(lambda: kept(node, "state/short") == [], "it to expire")
+    before = {message["topic"]: (message["pos"], message["ts"]) for message in all_kept(node, "state/%23")}
+    for round in range(3):
+        turn_over(node, 2)
+        set_by_http(node, "state/3", b"")
+        expected.pop("state/3", None)
+        set_by_http(node, "state/4", b"new %d" % round)
+        expected["state/4"] = f"new {round}"
+        got = all_kept(node, "state/%23")
+        assert values(got) == expected, f"round {round}"
+        for message in got:
+            if message["topic"] != "state/4":
+                assert (message["pos"], message["ts"]) == before[message["topic"]], "position and time stay"
+        node.kill9()
+        node.restart()
+        assert values(all_kept(node, "state/%23")) == expected, f"round {round}, after kill -9"
+    assert node.metric("tidegate_retained_messages") == len(expected)
+    # A subscriber gets them, once each, and nothing of the carrying.
+    with Web(node) as web:
+        web.subscribe("state/#")
+        got = {}
+        while True:
+            item = web.event()
+            if "live" in item:
+                break
+            if "msg" in item or "sub" in item:
+                message = item["msg"]
+                assert message["topic"] not in got and message["retained"] is True
+                got[message["topic"]] = message.get("text")
+        assert got == expected
+        turn_over(node)
+        set_by_http(node, "state/5", b"live")
+        assert web.next()["text"] == "live", "what is carried is not delivered"
+    assert [message["topic"] for message in history(node, "state/7")] == [], "nor shown by history"
+
+
+def test_a_position_that_is_gone(make_node):
+    node = make_node(SETTINGS)
+    first = publish(node, "t/1", b"1").json()["pos"]
+    turn_over(node)
+    last = publish(node, "t/1", b"2").json()["pos"]
+    for topic in ("t/1", "load/mqtt"):
+        answer = curl(node.api(f"/v1/history/{topic}?from={first}"), check=410).json()
+        while "earliest" in answer:  # again, when the log is still being trimmed
+            assert answer["code"] == "position_gone"
+            answer = curl(node.api(f"/v1/history/{topic}?from={answer['earliest']}&max=1000"), check=None).json()
+        assert answer["messages"], "earliest is where it goes on"
+        with Web(node) as web:
+            error = web.ask({"get": {"topic": topic, "from": {"after": [first]}}})["err"]
+            assert error["code"] == "position_gone"
+            ok = web.ask({"get": {"topic": topic, "from": {"after": [error["earliest"]]}}})["ok"]
+            assert ok["messages"]
+    with Web(node) as web:
+        web.subscribe("t/1", {"after": [first]})
+        gap = web.next("gap")
+        assert gap["why"] == "retention"
+        assert gap["count"] == order(gap["to"]) - order(gap["from"]) + 1
+        assert order(gap["from"]) == order(first) + 1
+        item = web.event()
+        assert item["msg"]["pos"] == last
+        assert "live" in web.event()
+
+
+def test_a_slow_subscriber_is_told_how_much_it_missed(make_node):
+    node = make_node({**SETTINGS, "out.bytes_max": 4096, "out.stall_ms": "60s"})
+    slow = StoppedWeb(node, "load/mqtt")
+    sent, before = 1, 0
+    while sent != before:  # until the sockets' buffers are full too: nothing leaves any more
+        before = sent
+        turn_over(node)
+        sent = node.metric("tidegate_bytes_sent_total", "ws")
+    turn_over(node, 3)
+    end = order(publish(node, "load/mqtt", b"end").json()["pos"])
+    got, gaps = [], []
+    while not got or got[-1] != end:
+        for line in slow.frame().split(b"\n"):
+            item = json.loads(line)
+            if "msg" in item:
+                got.append(order(item["msg"]["pos"]))
+            elif "gap" in item:
+                gap = item["gap"]
+                assert gap["why"] == "retention"
+                assert gap["count"] == order(gap["to"]) - order(gap["from"]) + 1
+                gaps.append((order(gap["from"]), order(gap["to"])))
+    slow.close()
+    assert gaps, "retention has overtaken it"
+    assert got == sorted(set(got))
+    # Everything is either there or in a gap: all records between its first and its last were for it.
+    missing = set(range(got[0], end + 1)) - set(got)
+    assert missing <= {offset for start, stop in gaps for offset in range(start, stop + 1)}
+    told = {offset for start, stop in gaps for offset in range(start, stop + 1)}
+    assert not told & set(got)
+    assert node.metric("tidegate_messages_dropped_total", "retention") == sum(b - a + 1 for a, b in gaps)
+
+
+def test_by_age(make_node):
+    node = make_node({"log.segment_bytes": SEGMENT, "log.retention_ms": "2s"})
+    first = publish(node, "t/1", b"1").json()["pos"]
+    set_by_http(node, "t/2", b"kept")
+
+    def gone():
+        publish(node, "t/3", b"3")
+        return segments(node)[0] > f"{order(first):020d}.seg"
+
+    wait_until(gone, "the first segment to go", 20)
+    assert curl(node.api(f"/v1/history/t/1?from={first}"), check=410).json()["code"] == "position_gone"
+    assert kept(node, "t/2") == ["kept"]
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 4 MB with a file on it that can make room."""
+    point = tmp_path / "disk"
+    point.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", point], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no mount: {mounted.stderr}")
+    (point / "ballast").write_bytes(b"b" * (3 << 20))
+    yield point
+    subprocess.run(["umount", point], check=True)
+
+
+def test_a_full_disk_refuses_and_recovers_by_itself(small_disk):
+    node = Node(small_disk, {"log.segment_bytes": SEGMENT}).start()
+    try:
+        positions = []
+        while True:
+            answer = publish(node, "t/1", b"x" * 3000, check=None)
+            if answer.status != 200:
+                break
+            positions.append(answer.json()["pos"])
+        assert answer.status == 503 and answer.json()["code"] == "storage_full", answer.body
+        assert len(positions) > 150
+        with Wire(node) as wire:
+            assert wire.publish("t/1", b"x" * 3000) == 0x97
+        with Web(node) as web:
+            assert web.ask({"pub": {"topic": "t/1", "text": "x" * 3000}})["err"]["code"] == "storage_full"
+            web.subscribe("t/1", {"after": [positions[-3]]})
+            assert [web.next()["pos"] for _ in range(2)] == positions[-2:], "reads go on"
+        assert [message["pos"] for message in history(node, "t/1")] == positions
+        assert node.metric("tidegate_log_disk_full") == 1
+
+        (small_disk / "ballast").unlink()
+
+        def goes_on():
+            answer = publish(node, "t/1", b"y" * 3000, check=None)
+            if answer.status == 200:
+                positions.append(answer.json()["pos"])
+            return answer.status == 200
+
+        wait_until(goes_on, "the node to see that there is room", 10)
+        assert node.metric("tidegate_log_disk_full") == 0
+        for _ in range(50):
+            positions.append(publish(node, "t/1", b"z" * 3000).json()["pos"])
+        node.kill9()
+        node.restart()
+        assert [message["pos"] for message in history(node, "t/1")] == positions
+    finally:
+        node.check()
