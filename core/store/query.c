@@ -16,6 +16,7 @@
 #include "core/store/scan.h"
 #include "core/store/segment.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,6 +217,7 @@ static enum go topic_span(struct step *s, uint64_t stop)
 static enum go topic_span_back(struct step *s, uint64_t bottom)
 {
     struct store_read *r = s->read;
+    assert(r->topic.data); /* only a topic is read back */
     struct index_places p = volume_find(s->volume, s->topic_id);
     uint32_t i = index_places_below(p, r->next - s->volume->base_offset);
     uint32_t end = index_places_below(p, bottom - s->volume->base_offset);
