@@ -94,7 +94,7 @@ static enum status take_lock(struct store *s, struct buf *error)
         return ST_OK;
     if (errno == EWOULDBLOCK)
         return refuse(error, ST_EXISTS, s->options.dir,
-                      "another process uses this log; stop it, or give this one another log.dir");
+                      "another process uses this log; stop it, or give this one another data.dir");
     return refuse_errno(error, path, "lock it");
 }
 
@@ -119,8 +119,8 @@ static enum status load_manifest(struct store *s, struct buf *error)
     if (m->lane_count != s->options.lane_count) {
         char what[128];
         snprintf(what, sizeof what,
-                 "this log has %u lanes and the configuration says %u; set log.lanes to %u", m->lane_count,
-                 s->options.lane_count, m->lane_count);
+                 "this log has %u lanes and the configuration says %u; set log.partitions to %u",
+                 m->lane_count, s->options.lane_count, m->lane_count);
         return refuse(error, ST_INVALID, s->options.dir, what);
     }
     return ST_OK;

@@ -87,7 +87,7 @@ static enum status fail(struct writer *w, const char *what, const char *path)
     bool full = errno == ENOSPC || errno == EDQUOT;
     snprintf(w->failure, sizeof w->failure, "cannot %s: path=%s error=\"%s\"; %s", what, path,
              strerror(errno),
-             full ? "make room on this disk or move log.dir, then start again"
+             full ? "make room on this disk or move data.dir, then start again"
                   : "what was acknowledged is kept; check the disk, then start again");
     return full ? ST_NO_SPACE : ST_IO;
 }

@@ -1,5 +1,6 @@
 /* Publishes of a connection. One on its way holds a reference to the connection's memory: it may come back
  * after the socket has gone. */
+#include "core/utf8.h"
 #include "gateway/ws/serve.h"
 
 enum { TYPE_BYTES_MAX = 1024 };
@@ -80,6 +81,10 @@ static bool serve_check_pub(struct conn *c, const struct ws_request *r)
     else if (r->payload.len > c->door->settings->limit_message_bytes)
         serve_refuse_pub(c, serve_id(r), M_REFUSED_LIMIT, "too_large",
                          "the payload is over limit.message_bytes");
+    else if (!utf8_valid_mqtt(r->key) ||
+             !utf8_valid_mqtt(r->type)) /* \u0000: no MQTT subscriber could be told */
+        serve_refuse_pub(c, serve_id(r), M_REFUSED_INVALID, "bad_request",
+                         "key and type must not hold U+0000");
     else if (r->key.len > limits.bytes_max || r->type.len > TYPE_BYTES_MAX)
         serve_refuse_pub(c, serve_id(r), M_REFUSED_LIMIT, "too_large", "key or type is too long");
     else

@@ -436,6 +436,13 @@ def test_subscribing_again_replaces(ws):
     assert "ok" in answers[8] and ("ok" in answers[7] or answers[7]["err"]["code"] == "conflict")
 
 
+@pytest.mark.parametrize("member", ["type", "key"])
+def test_what_mqtt_could_not_say_is_refused(ws, member):
+    """U+0000 in a text would end the connection of every MQTT 5.0 subscriber (MQTT-1.5.4-2)."""
+    assert ws.ask({"id": 1, "pub": {"topic": "a", "text": "x", member: "a\0b"}})["err"]["code"] == "bad_request"
+    assert "ok" in ws.ask({"id": 2, "pub": {"topic": "a", "text": "x", member: "ab"}})
+
+
 def test_a_bookmark_is_a_place_over_all_lanes(make_node):
     """Also that of a subscription to one topic, which lives in one lane: it is good for any other filter."""
     node = make_node({"log.partitions": 4, "node.loops": 2})
