@@ -1,4 +1,5 @@
-"""Sums JUnit files and prints `N passed, N failed, N skipped`. Exit code 1: something failed, or nothing ran."""
+"""Sums JUnit files and prints `N passed, N failed, N skipped`. Exit code 1: something failed, or nothing ran. A file that
+is not there or not whole is a suite that was cut off: it counts as one failure."""
 
 import sys
 import xml.etree.ElementTree as tree
@@ -15,9 +16,15 @@ def outcome(case):
 def main(paths):
     counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
     for path in paths:
+        try:
+            suite = tree.parse(path)
+        except (OSError, tree.ParseError) as error:
+            print(f"failed: {path}: no whole result: {error}")
+            counts["failed"] += 1
+            continue
         # A test that also fails in its teardown has two elements.
         cases = {}
-        for case in tree.parse(path).iter("testcase"):
+        for case in suite.iter("testcase"):
             name = (case.get("classname"), case.get("name"))
             cases[name] = max(cases.get(name, "passed"), outcome(case), key=("passed", "skipped", "failed").index)
         for name, result in cases.items():
