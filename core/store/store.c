@@ -156,7 +156,8 @@ static enum status recover_lane(struct store *s, unsigned i, struct buf *error)
     }
     s->manifest.lanes[i].end = r.end;
     s->manifest.lanes[i].next = next;
-    s->manifest.lanes[i].first = s->shelves[i].count ? s->shelves[i].volumes[0]->base_offset : next;
+    /* `first` stays what the MANIFEST says, also when the file that held it is not there: only a trim moves
+     * it. So what lies between is answered as damaged, not passed over as if it had never been. */
     return ST_OK;
 }
 

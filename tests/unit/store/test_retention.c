@@ -253,8 +253,10 @@ Test(retention, what_is_retained_outlives_its_segments)
         keeper_open(&k, &w);
         check_kept(&k, texts, offsets);
     }
-    cr_assert_gt(trims, 40u);
-    cr_assert_gt(carried, 40u);
+    /* How many segments one trim takes depends on the machine's load; that there were many turnovers does
+     * not. */
+    cr_assert_gt(trims, 10u);
+    cr_assert_gt(carried, 10u);
     cr_assert_gt(store_first(w.store, 0), 1000u);
     keeper_close(&k);
     world_deinit(&w);
@@ -342,6 +344,10 @@ static void child_dies_at(struct faulty_files *faults, enum faulty_call call, lo
         if (write(pipe, &i, sizeof i) != (ssize_t)sizeof i)
             _exit(4);
     }
+    /* The trims run behind: all that are due must have been made before this counts as a run without a crash.
+     */
+    while (store_first(w.store, 0) <= 450)
+        world_turn(&w);
     _exit(0);
 }
 

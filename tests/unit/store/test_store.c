@@ -770,6 +770,39 @@ Test(store, a_removed_file_is_missed)
     world_deinit(&w);
 }
 
+/* Also when it was the oldest, and also after another start: nothing but a trim moves the beginning. */
+Test(store, a_removed_oldest_file_is_missed)
+{
+    char path[400];
+    struct world_read r;
+    with_lanes(1);
+    w.options.segment_bytes = 64 << 10;
+    world_open(&w);
+    put_many(0, 3000, 7);
+    world_close(&w);
+    file_path(".seg", 0, 0, path, sizeof path);
+    unlink(path);
+    file_path(".seg", 0, 0, path, sizeof path);
+    uint64_t to = strtoull(strrchr(path, '/') + 1, NULL, 10);
+    cr_assert_gt(to, 100u);
+    for (int start = 0; start < 2; start++) {
+        world_open(&w);
+        cr_assert_eq(store_first(w.store, 0), 0u);
+        world_read_init(&r, 0, 0);
+        world_read_run(&w, &r);
+        cr_assert(r.read.status == ST_CORRUPT && r.read.next == to, "start %d: %s", start,
+                  status_name(r.read.status));
+        world_read_free(&r);
+        world_read_init(&r, 0, to);
+        world_read_run(&w, &r);
+        cr_assert(r.read.status == ST_OK && r.read.found > 0, "what is there is served");
+        world_read_free(&r);
+        if (start == 0)
+            world_close(&w);
+    }
+    world_deinit(&w);
+}
+
 /* The mark that is written after a quiet second vouches for the last flight. */
 Test(store, a_mark_makes_rot_of_the_last_frame_visible)
 {
