@@ -11,7 +11,7 @@ red     a regular expression that the failure's output must match: red for this 
 MUTANTS = [
     {
         "name": "acknowledgement before the sync",
-        "file": "routing/shard.c",
+        "file": "routing/shard_publish.c",
         "old": """    p->mail.next = NULL;
     if (s->last_waiting)
         s->last_waiting->mail.next = &p->mail;
@@ -109,7 +109,7 @@ MUTANTS = [
     },
     {
         "name": "retained messages not folded out of the log at start",
-        "file": "routing/shard.c",
+        "file": "routing/shard_fold.c",
         "old": "    while (from < end) {\n        f.read.from = from;\n",
         "new": "    while (from < end && !log) {\n        f.read.from = from;\n",
         "test": "test_retained.py::test_kill9_changes_nothing",

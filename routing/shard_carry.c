@@ -1,0 +1,73 @@
+/* Carrying.
+ *
+ * The log's retention asks before it removes records: retained messages among them are carried first, that is
+ * appended once more, a step at a time. The next step waits until the one before is durable, so that carrying
+ * however many never takes more of the log's window than a step, and never more of a turn. What need not be
+ * carried because it has been replaced or cleared goes only when that is durable too: else a power cut could
+ * take both. */
+#include "routing/shard_private.h"
+
+#include <assert.h>
+
+enum { CARRY_COUNT = 1024, CARRY_BYTES = 512 << 10, CARRY_STEP_MS = 1, CARRY_RETRY_MS = 50 };
+
+static void shard_carry_later(struct shard *s, uint64_t ms)
+{
+    struct loop *loop = courier_loop(s->group->courier);
+    timer_arm(loop_timers(loop), &s->carry.timer, loop_now_ms(loop) + ms);
+}
+
+/* Appends them; what the log refuses is tried again later. False: it has refused one. */
+static bool shard_carry(struct shard *s, struct msg **msgs, uint32_t count)
+{
+    const struct topic_log *log = &s->group->log;
+    uint32_t i = 0;
+    while (i < count && log->ops->carry(log->ctx, s->lane, msgs[i]) == ST_OK)
+        s->carry.end = msgs[i++]->stored + 1;
+    metric_add(s->group->metrics, M_LOG_CARRIED, i);
+    s->dirty |= i > 0;
+    if (i < count)
+        s->carry.next = msgs[i]->offset;
+    return i == count;
+}
+
+static void shard_carry_step(struct shard *s)
+{
+    struct msg *msgs[CARRY_COUNT];
+    uint32_t found = retained_stored_below(s->retained, s->carry.next, s->carry.upto, shard_wall_ms(s), msgs,
+                                           CARRY_COUNT, CARRY_BYTES, &s->carry.next);
+    bool all = shard_carry(s, msgs, found);
+    if (s->retained_end > s->carry.end)
+        s->carry.end = s->retained_end;
+    for (uint32_t i = 0; i < found; i++)
+        msg_unref(msgs[i]);
+    if (!all) {
+        shard_carry_later(s, CARRY_RETRY_MS);
+    } else if (s->carry.end <= s->durable && s->carry.next < s->carry.upto) {
+        shard_carry_later(s, CARRY_STEP_MS); /* a look at 2,048 of a million is a turn's work too */
+    } else if (s->carry.end <= s->durable) {
+        uint64_t upto = s->carry.upto;
+        s->carry.upto = 0;
+        s->group->log.ops->trim(s->group->log.ctx, s->lane, upto);
+    }
+}
+
+void shard_on_carry_timer(struct timer *t)
+{
+    shard_carry_step(LIST_OF(t, struct shard, carry.timer));
+}
+
+void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto)
+{
+    struct shard *s = shard_of_lane(ctx, lane);
+    assert(s->carry.upto == 0);
+    s->carry.upto = upto;
+    s->carry.next = s->carry.end = 0;
+    shard_carry_step(s);
+}
+
+void shard_carry_durable(struct shard *s)
+{
+    if (s->carry.upto > 0 && !timer_armed(&s->carry.timer) && s->durable >= s->carry.end)
+        shard_carry_step(s);
+}

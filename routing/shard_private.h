@@ -1,0 +1,79 @@
+/* Inside routing/: the struct that the files of the shard share. shard.c makes it and attaches,
+ * shard_publish.c appends and acknowledges, shard_deliver.c collects runs, shard_fold.c keeps the state that
+ * is a fold over the records (retained messages), shard_carry.c keeps it alive through retention,
+ * shard_read.c answers READs. The shard's loop only. */
+#ifndef TG_ROUTING_SHARD_PRIVATE_H
+#define TG_ROUTING_SHARD_PRIVATE_H
+
+#include "routing/filter_table.h"
+#include "routing/shard.h"
+
+struct interest {
+    struct filter_entry entry;
+    uint16_t loop;
+};
+
+struct shard {
+    struct shard_group *group;
+    unsigned lane;
+    uint64_t durable; /* all below, as told by the log */
+    uint64_t retained_end; /* behind the newest record with RETAIN of this run */
+    bool dirty; /* appended since the last flush */
+    _Atomic uint64_t
+        next_shown; /* written here once a turn, read by any loop (shard_next_shown); orders nothing */
+    struct publish *first_waiting; /* by mail.next, in offset order */
+    struct publish *last_waiting;
+    struct filter_table *interests; /* only with several loops */
+    size_t interest_count;
+    struct run *open[LOOPS_MAX];
+    struct retained *retained;
+    struct timer sweep; /* armed while some retained message will expire */
+    struct {
+        uint64_t upto; /* below this the log wants to remove; 0: it has not asked */
+        uint64_t next; /* below this nothing needs to be carried any more */
+        uint64_t end; /* what the trim relies on lies below */
+        struct timer timer; /* armed: the next step comes by it; else when all below `end` is durable */
+    } carry;
+};
+
+struct shard_group {
+    struct courier *courier;
+    struct topic_log log;
+    struct metrics *metrics;
+    unsigned loop_count, shard_count;
+    struct retained_limits retained_limits;
+    struct shard *shards[PLACE_LANES_MAX];
+    struct {
+        void *hub;
+        void (*on_arrival)(struct mail *mail);
+    } hubs[LOOPS_MAX];
+};
+
+/* --- shard.c --- */
+struct shard *shard_of_lane(struct shard_group *g, unsigned lane);
+uint64_t shard_wall_ms(const struct shard *s);
+
+/* --- shard_publish.c --- */
+void shard_on_durable(void *ctx, unsigned lane, uint64_t next); /* store_events */
+void shard_drop_waiting(struct shard *s); /* nobody is answered */
+
+/* --- shard_deliver.c --- */
+/* The message joins the run of each loop with interest. */
+void shard_offer(struct shard *s, struct msg *m);
+/* The open runs leave: before any answer that says "from n on everything comes live". */
+void shard_send_runs(struct shard *s);
+
+/* --- shard_fold.c --- */
+void shard_fold_retained(struct shard *s, struct msg *m);
+bool shard_has_room_to_retain(struct shard *s, const struct msg *m);
+/* The gauges follow what has changed since they were told `count` and `bytes`. */
+void shard_retained_changed(struct shard *s, uint64_t count, uint64_t bytes);
+void shard_on_sweep(struct timer *t);
+
+/* --- shard_carry.c --- */
+void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto); /* store_events */
+/* All below s->durable is: what waited for that goes on. */
+void shard_carry_durable(struct shard *s);
+void shard_on_carry_timer(struct timer *t);
+
+#endif

@@ -1,0 +1,105 @@
+/* READ: the next of a cursor, from memory when it is nearly live, else from the log; a page of a topic's
+ * past; a step of a walk over the retained messages. */
+#include "routing/shard_private.h"
+
+#include <stdlib.h>
+
+static void read_arrived_home(struct mail *mail)
+{
+    struct read *r = LIST_OF(mail, struct read, mail);
+    r->on_read(r);
+}
+
+static void read_done_by_store(struct store_read *sr)
+{
+    struct read *r = LIST_OF(sr, struct read, store);
+    r->on_read(r);
+}
+
+/* Tries to answer a cursor from memory. False: it is too far behind. */
+static bool shard_read_recent(struct shard *s, struct read *r)
+{
+    const struct topic_log *log = &s->group->log;
+    uint64_t end = log->ops->next(log->ctx, s->lane);
+    struct store_read *sr = &r->store;
+    sr->status = ST_OK;
+    sr->first = log->ops->first(log->ctx, s->lane);
+    sr->end = end;
+    sr->found = 0;
+    sr->msgs = NULL;
+    sr->next = end;
+    if (sr->from < end) {
+        uint32_t found = 0;
+        sr->msgs = malloc(sr->count_max * sizeof *sr->msgs);
+        if (!sr->msgs)
+            return false;
+        enum status st = log->ops->recent(log->ctx, s->lane, sr->from, sr->topic, sr->wants, sr->wants_ctx,
+                                          sr->count_max, sr->msgs, &found, &sr->next);
+        if (st != ST_OK) {
+            free(sr->msgs);
+            sr->msgs = NULL;
+            return false;
+        }
+        sr->found = found;
+    }
+    r->live = sr->next >= end;
+    if (r->live)
+        shard_send_runs(s); /* what was appended before `end` goes in front of this answer */
+    return true;
+}
+
+static bool shard_reads_topic(struct shard *s, struct store_read *sr)
+{
+    struct msg *m = retained_get(s->retained, sr->topic);
+    if (!m || m->offset < sr->from || m->offset >= sr->end ||
+        (m->expires_ms && shard_wall_ms(s) >= m->expires_ms))
+        return false;
+    if (sr->msgs)
+        sr->msgs[0] = msg_ref(m);
+    return true;
+}
+
+/* One step of a walk over retained messages. */
+static void shard_read_retained(struct shard *s, struct read *r)
+{
+    struct store_read *sr = &r->store;
+    uint64_t end = s->group->log.ops->next(s->group->log.ctx, s->lane);
+    sr->status = ST_OK;
+    sr->end = sr->to < end ? sr->to : end;
+    sr->next = sr->end > sr->from ? sr->end : sr->from;
+    sr->found = 0;
+    sr->msgs = sr->count_only ? NULL : malloc(sr->count_max * sizeof(struct msg *));
+    if (!sr->count_only && !sr->msgs) {
+        sr->status = ST_NO_MEMORY;
+        sr->next = sr->from;
+    } else if (sr->topic.data) {
+        sr->found = shard_reads_topic(s, sr);
+    } else {
+        uint64_t count = retained_count(s->retained), bytes = retained_bytes(s->retained);
+        sr->found = retained_walk(s->retained, sr->from, sr->end, sr->wants, sr->wants_ctx, shard_wall_ms(s),
+                                  sr->msgs, sr->count_max, &sr->next);
+        shard_retained_changed(s, count, bytes);
+    }
+}
+
+void shard_read(struct shard *s, struct read *r)
+{
+    r->live = false;
+    if (r->retained) {
+        shard_read_retained(s, r);
+        r->mail.on_arrival = read_arrived_home;
+        if (r->store.next >= r->store.end)
+            courier_send(s->group->courier, r->home, &r->mail);
+        else /* by the mailbox, so by another turn: a walk over a million must not be one turn of the loop */
+            loop_post(r->store.home, &r->mail);
+        return;
+    }
+    if (r->want_live && shard_read_recent(s, r)) {
+        r->mail.on_arrival = read_arrived_home;
+        courier_send(s->group->courier, r->home, &r->mail);
+        return;
+    }
+    r->store.lane = s->lane;
+    r->store.on_done = read_done_by_store;
+    s->group->log.ops->read_start(s->group->log.ctx, &r->store);
+}
