@@ -15,8 +15,9 @@ struct node_facts {
     unsigned lane_count;
     atomic_bool ready; /* /readyz */
     atomic_bool stopping; /* SIGTERM: doors say goodbye, /readyz answers 503 */
-    atomic_uint connections; /* of the public doors, against limit_connections */
-    atomic_uint api_connections; /* of the private API, against api_connections of the settings */
+    atomic_uint connections; /* of the public doors, against connections_max */
+    atomic_uint api_connections; /* of the private API, against api_connections_max */
+    uint64_t connections_max, api_connections_max; /* as configured, or what the descriptor limit allows */
     uint16_t mqtt_port, http_port, api_port;
 };
 

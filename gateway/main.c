@@ -80,7 +80,8 @@ static int load(int count, char **words, struct settings *s)
 static int exit_code_of(enum status st)
 {
     switch ((int)st) {
-    case ST_EXISTS:
+    case ST_EXISTS: /* a port, the data folder */
+    case ST_FULL: /* descriptors */
         return EXIT_CODE_UNAVAILABLE;
     case ST_FORBIDDEN:
         return EXIT_CODE_PERMISSION;

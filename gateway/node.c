@@ -7,6 +7,7 @@
 #include "core/logging.h"
 #include "core/pool.h"
 #include "gateway/acceptor.h"
+#include "gateway/descriptors.h"
 #include "gateway/edge.h"
 
 #include <assert.h>
@@ -16,7 +17,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -60,17 +60,32 @@ static unsigned choose_loops(const struct settings *s)
     return cores - 1 > AUTO_LOOPS_MAX ? AUTO_LOOPS_MAX : (unsigned)(cores - 1);
 }
 
-static void raise_descriptor_limit(void)
+/* What the node needs beside connections: the log's files (VOLUMES_OPEN_MAX and one or two a partition),
+ * three or four a loop, listeners, and some for demo pages that are being sent. */
+enum { DESCRIPTORS_OWN = 256, DESCRIPTORS_A_LOOP = 8, DESCRIPTORS_A_PARTITION = 4 };
+
+static enum status share_descriptors(struct node *n, uint64_t limit, struct buf *error)
 {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return;
-    rlim_t before = limit.rlim_cur;
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-        limit.rlim_cur = before;
-    log_info("descriptor limit soft=%lu hard=%lu", (unsigned long)limit.rlim_cur,
-             (unsigned long)limit.rlim_max);
+    const struct settings *s = n->settings;
+    struct descriptor_shares wanted = {.clients = s->limit_connections, .api = s->api_connections};
+    uint64_t own = DESCRIPTORS_OWN + (uint64_t)DESCRIPTORS_A_LOOP * n->loop_count +
+                   DESCRIPTORS_A_PARTITION * s->log_partitions;
+    struct descriptor_shares got;
+    if (descriptors_share(limit, own, &wanted, &got) != ST_OK) {
+        enum status st = buf_printf(error,
+                                    "the limit of %lu file descriptors leaves none for connections (the node "
+                                    "itself needs %lu): raise it (ulimit -n, systemd's LimitNOFILE)",
+                                    (unsigned long)limit, (unsigned long)own);
+        (void)st;
+        return ST_FULL;
+    }
+    n->facts.connections_max = got.clients;
+    n->facts.api_connections_max = got.api;
+    if (got.clients < wanted.clients || got.api < wanted.api)
+        log_warn("fewer connections than configured: the limit of file descriptors allows no more "
+                 "limit.connections=%lu api.connections=%lu (raise it by ulimit -n or systemd's LimitNOFILE)",
+                 (unsigned long)got.clients, (unsigned long)got.api);
+    return ST_OK;
 }
 
 static enum status open_store(struct node *n, struct buf *error)
@@ -232,22 +247,23 @@ enum status node_create(const struct settings *settings, struct node **out, stru
     struct node *n = calloc(1, sizeof *n);
     if (!n)
         return ST_NO_MEMORY;
-    raise_descriptor_limit();
     n->settings = settings;
     n->loop_count = choose_loops(settings);
-    enum status st = open_store(n, error);
+    n->facts.settings = settings;
+    enum status st = share_descriptors(n, descriptors_raise(), error);
+    if (st == ST_OK)
+        st = open_store(n, error);
     if (st != ST_OK) {
         free(n);
         return st;
     }
-    n->facts = (struct node_facts){.settings = settings,
-                                   .started_wall_ms = clock_wall_ms(clock_system()),
-                                   .epoch = store_epoch(n->store),
-                                   .incarnation = store_incarnation(n->store),
-                                   .lane_count = store_lane_count(n->store),
-                                   .mqtt_port = (uint16_t)settings->mqtt_port,
-                                   .http_port = (uint16_t)settings->http_port,
-                                   .api_port = (uint16_t)settings->api_port};
+    n->facts.started_wall_ms = clock_wall_ms(clock_system());
+    n->facts.epoch = store_epoch(n->store);
+    n->facts.incarnation = store_incarnation(n->store);
+    n->facts.lane_count = store_lane_count(n->store);
+    n->facts.mqtt_port = (uint16_t)settings->mqtt_port;
+    n->facts.http_port = (uint16_t)settings->http_port;
+    n->facts.api_port = (uint16_t)settings->api_port;
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
         st = create_loop(n, i);
     if (st == ST_OK)

@@ -155,7 +155,7 @@ static void door_on_socket(void *ctx, int fd)
     struct edge *e = d->api.edge;
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
-    if (atomic_load(&e->facts->api_connections) >= e->settings->api_connections) {
+    if (atomic_load(&e->facts->api_connections) >= e->facts->api_connections_max) {
         metric_add(e->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         close(fd);
         return;
@@ -366,7 +366,7 @@ static struct MHD_Daemon *start_daemon(struct api_door *d)
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request, d,
         MHD_OPTION_URI_LOG_CALLBACK, on_target, d, MHD_OPTION_NOTIFY_COMPLETED, on_completed, d,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, d, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->api_connections,
+        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, (unsigned)d->api.edge->facts->api_connections_max,
         MHD_OPTION_CONNECTION_TIMEOUT, timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 

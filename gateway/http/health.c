@@ -53,8 +53,9 @@ void health_metrics(struct request *r)
 
 /* --- capabilities ------------------------------------------------------------------------------- */
 
-static enum status put_limits(struct buf *out, const struct settings *s)
+static enum status put_limits(struct buf *out, const struct edge *e)
 {
+    const struct settings *s = e->settings;
     return buf_printf(out,
                       ",\"limits\":{\"message_bytes\":%lu,\"topic_bytes\":%lu,\"topic_levels\":%lu,"
                       "\"subscriptions\":%lu,\"inflight\":%lu,\"publish_open\":%lu,\"history_count\":%lu,"
@@ -64,7 +65,7 @@ static enum status put_limits(struct buf *out, const struct settings *s)
                       (unsigned long)s->limit_topic_levels, (unsigned long)s->limit_subscriptions,
                       (unsigned long)s->limit_inflight, (unsigned long)s->limit_publish_open,
                       (unsigned long)s->limit_history_count, (unsigned long)s->limit_retained,
-                      (unsigned long)s->limit_retained_bytes, (unsigned long)s->limit_connections,
+                      (unsigned long)s->limit_retained_bytes, (unsigned long)e->facts->connections_max,
                       (unsigned long)s->out_bytes_max);
 }
 
@@ -110,7 +111,7 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
             "\"history.from.earliest\",\"history.from.after\",\"history.from.time\",\"history.from.last\","
             "\"history.reverse\",\"retained\"]");
     if (st == ST_OK)
-        st = put_limits(out, s);
+        st = put_limits(out, e);
     if (st == ST_OK)
         st = buf_put_cstr(out, "}\n");
     return st;

@@ -11,7 +11,7 @@ enum { PACKET_OVERHEAD_BYTES = 128 * 1024 };
 static void door_on_socket(void *ctx, int fd)
 {
     struct mqtt_door *d = ctx;
-    if (atomic_load(&d->edge->facts->connections) >= d->edge->settings->limit_connections) {
+    if (atomic_load(&d->edge->facts->connections) >= d->edge->facts->connections_max) {
         metric_add(d->edge->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         close(fd);
         return;

@@ -88,7 +88,7 @@ static void on_socket(void *ctx, int fd)
 {
     struct web_door *d = ctx;
     struct node_facts *facts = d->edge->facts;
-    if (atomic_load(&facts->connections) >= d->settings->limit_connections) {
+    if (atomic_load(&facts->connections) >= facts->connections_max) {
         metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         http_refuse_socket(fd);
         return;

@@ -59,13 +59,14 @@ class Node:
     """`settings` become --set arguments. Ports: 0 (any), or with keep_ports=True ones that stay the same
     across restarts, as a client that reconnects needs."""
 
-    def __init__(self, folder, settings=None, keep_ports=False, environment=None):
+    def __init__(self, folder, settings=None, keep_ports=False, environment=None, descriptors=None):
         self.data = Path(folder) / "data"
         self.settings = {"data.dir": str(self.data), "node.id": "test"}
         numbers = free_ports(len(DOORS)) if keep_ports else [0] * len(DOORS)
         self.settings.update({f"{door}.port": number for door, number in zip(DOORS, numbers)})
         self.settings.update(settings or {})
         self.environment = environment or {}
+        self.descriptors = descriptors  # RLIMIT_NOFILE
         self.ports = {}
         self.process = None
         self.stderr = []
@@ -73,6 +74,8 @@ class Node:
 
     def command(self):
         arguments = [str(PROGRAM), "serve"]
+        if self.descriptors:
+            arguments = ["prlimit", f"--nofile={self.descriptors}"] + arguments
         for key, value in self.settings.items():
             arguments += ["--set", f"{key}={value}"]
         return arguments

@@ -2,12 +2,13 @@
 
 import socket
 import struct
+import subprocess
 import threading
 
 import pytest
 
 from clients import Web, curl, publish
-from node import PATIENCE, wait_until
+from node import PATIENCE, ROOT, Node, wait_until
 
 PAYLOAD = b"x" * 4096
 MESSAGES = 15_000  # 60 MB: far more than the sockets' buffers and the queue's bound together
@@ -259,3 +260,25 @@ def test_the_private_api_has_a_limit_of_its_own(make_node):
             return 0
 
     assert wait_until(refused, "room again") >= 2
+
+
+def test_clients_cannot_take_the_last_descriptors(make_node):
+    """More connections are wanted than there are descriptors: clients are refused, the private API and the log
+    are not."""
+    node = make_node({"api.connections": 16}, descriptors=400)
+    sockets = connect(node, "mqtt", 200)
+    wait_until(lambda: sum(map(is_closed, sockets)) >= 50, "the connections above the limit to be closed")
+    assert curl(node.api("/readyz")).json() == {"status": "ok"}
+    limit = curl(node.api("/v1/capabilities")).json()["limits"]["connections"]
+    assert 50 < limit < 150
+    assert sum(map(is_closed, sockets)) == 200 - limit
+    publish(node, "a", b"1")
+    assert "descriptors" in node.log()
+    close_all(sockets)
+
+
+def test_no_descriptors_for_clients_at_all(tmp_path):
+    node = Node(tmp_path, descriptors=200)
+    ended = subprocess.run(node.command(), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 69
+    assert "file descriptors" in ended.stderr and "ulimit" in ended.stderr
