@@ -82,9 +82,32 @@ static void shard_read_retained(struct shard *s, struct read *r)
     }
 }
 
+/* A page of what lies behind the end: of positions that this log has never given, since its folder was put
+ * back to an older state. (A replica that has yet to read so far would let it wait here instead,
+ * ARCHITECTURE.md 5.) Cursors come here only with offsets that the shard has told them. */
+static bool shard_read_beyond(struct shard *s, struct read *r)
+{
+    struct store_read *sr = &r->store;
+    uint64_t place = sr->reverse ? (sr->to == UINT64_MAX ? 0 : sr->to) : sr->from;
+    uint64_t end = s->group->log.ops->next(s->group->log.ctx, s->lane);
+    r->beyond = place > end;
+    if (!r->beyond)
+        return false;
+    sr->status = ST_GONE;
+    sr->first = s->group->log.ops->first(s->group->log.ctx, s->lane);
+    sr->next = sr->end = end;
+    sr->found = 0;
+    sr->msgs = NULL;
+    r->mail.on_arrival = read_arrived_home;
+    courier_send(s->group->courier, r->home, &r->mail);
+    return true;
+}
+
 void shard_read(struct shard *s, struct read *r)
 {
     r->live = false;
+    if (shard_read_beyond(s, r))
+        return;
     if (r->retained) {
         shard_read_retained(s, r);
         r->mail.on_arrival = read_arrived_home;

@@ -75,6 +75,15 @@ static void lane_set_live(struct lane_cursor *lc)
 
 /* --- ATTACH ------------------------------------------------------------------------------------- */
 
+/* The callback may end the subscription: whoever calls holds a letter of it and looks afterwards. */
+static void cursor_tell_gap(struct lane_cursor *lc, uint64_t to, const char *why)
+{
+    struct session *s = lc->sub->session;
+    const struct gap gap = {
+        .lane = lc->lane, .from = lc->next, .to = to - 1, .count = to - lc->next, .why = why};
+    s->ops->gap(s->conn, lc->sub, &gap);
+}
+
 /* Everything is known that `subscribed` tells. */
 static void subscription_ready(struct subscription *sub)
 {
@@ -86,6 +95,11 @@ static void subscription_ready(struct subscription *sub)
     s->ops->subscribed(s->conn, sub, &c->at, c->replay);
     for (unsigned i = 0; i < lanes && sub->session && sub->behind == c; i++) {
         struct lane_cursor *lc = &c->lanes[i];
+        if (lc->lost_to > 0) {
+            cursor_tell_gap(lc, lc->lost_to, "epoch");
+            if (!sub->session)
+                break;
+        }
         if (lanes == 1 && lc->state == LANE_ATTACHING && lc->next >= c->at.next[lc->lane])
             lane_set_live(lc); /* ATTACHED has just been read: nothing was delivered since */
         else
@@ -180,6 +194,15 @@ static void subscription_count(struct subscription *sub)
         subscription_ready(sub);
 }
 
+/* The client has seen what this log does not hold: its folder was put back to an older state. It goes on at
+ * the end, and is told so. (A replica that has yet to read so far would let the cursor wait here instead,
+ * ARCHITECTURE.md 5.) */
+static void cursor_beyond(struct lane_cursor *lc, uint64_t end)
+{
+    lc->lost_to = lc->next;
+    lc->next = end;
+}
+
 static void cursor_attached(struct attach *a)
 {
     struct lane_cursor *lc = LIST_OF(a, struct lane_cursor, attach);
@@ -199,7 +222,7 @@ static void cursor_attached(struct attach *a)
     else if (sub->options.start == START_EARLIEST)
         lc->next = a->first;
     else if (lc->next > a->next)
-        lc->next = a->next; /* nothing lies there yet; it comes live */
+        cursor_beyond(lc, a->next);
     if (--c->pending == 0)
         subscription_count(sub);
 }
@@ -258,16 +281,14 @@ static bool cursor_offer(struct lane_cursor *lc, struct read *r)
     return true;
 }
 
-/* The callback may end the subscription: whoever calls holds a letter of it and looks afterwards. */
-static void cursor_tell_gap(struct lane_cursor *lc, uint64_t next, const char *why)
+/* What lies before `next` cannot be had. */
+static void cursor_skip(struct lane_cursor *lc, uint64_t next, const char *why)
 {
-    struct session *s = lc->sub->session;
-    uint64_t from = lc->next;
-    if (next <= from)
+    if (next <= lc->next)
         return;
+    metric_add(cursor_hub(lc)->metrics, M_DROPPED_RETENTION, next - lc->next);
+    cursor_tell_gap(lc, next, why);
     lc->next = next;
-    metric_add(s->hub->metrics, M_DROPPED_RETENTION, next - from);
-    s->ops->gap(s->conn, lc->sub, lc->lane, from, next - 1, why);
 }
 
 static void cursor_has_read(struct read *r)
@@ -276,9 +297,9 @@ static void cursor_has_read(struct read *r)
     struct subscription *sub = lc->sub;
     bool room = true, live = r->live;
     if (sub->session && r->store.status == ST_GONE)
-        cursor_tell_gap(lc, r->store.first, "retention");
+        cursor_skip(lc, r->store.first, "retention");
     else if (sub->session && r->store.status == ST_CORRUPT) /* brings no messages, store.h */
-        cursor_tell_gap(lc, r->store.next, "damaged");
+        cursor_skip(lc, r->store.next, "damaged");
     else if (sub->session)
         room = cursor_offer(lc, r);
     if (r->retained && room && lc->walk >= r->store.end)

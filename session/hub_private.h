@@ -61,6 +61,7 @@ struct lane_cursor {
     bool walking; /* the retained messages first; `walk` is the place, at.next[lane] the end */
     uint64_t walk;
     uint64_t next; /* all below has been handed over */
+    uint64_t lost_to; /* `next` came from a future that this log does not have, up to here (exclusive) */
     struct attach attach;
     struct read read;
 };

@@ -29,6 +29,14 @@ struct delivery {
     bool live; /* false: read from the log for one cursor */
 };
 
+/* Positions of a lane that a subscription will not get. */
+struct gap {
+    unsigned lane;
+    uint64_t from, to; /* offsets, inclusive */
+    uint64_t count; /* of positions, whatever topic they had */
+    const char *why; /* retention, damaged; epoch: they are of a future that this log does not have */
+};
+
 struct transport_ops {
     /* Offers a message.
      *   ST_OK     it is in the connection's queue
@@ -43,9 +51,8 @@ struct transport_ops {
     /* The replay has reached the present in all lanes, at `at`. Called once, also right after subscribed
      * when there was nothing to replay. */
     void (*live)(void *conn, struct subscription *sub, const struct place *at);
-    /* Messages from..to (offsets of a lane, inclusive) cannot be had any more: retention or damage. */
-    void (*gap)(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
-                const char *why);
+    /* Not before subscribed, and before whatever is delivered from behind it. */
+    void (*gap)(void *conn, struct subscription *sub, const struct gap *gap);
 };
 
 #endif

@@ -38,6 +38,16 @@ struct page {
 
 /* --- parameters --------------------------------------------------------------------------------- */
 
+static const struct problem other_epoch = {.status = 410,
+                                           .code = "position_gone",
+                                           .detail = "this position is of another log epoch",
+                                           .members = "\"earliest\":\"earliest\""};
+static const struct problem lost_future = {
+    .status = 410,
+    .code = "position_gone",
+    .detail = "this position lies behind the end of the log: the log was put back to an older state",
+    .members = "\"earliest\":\"earliest\""};
+
 /* from=time:<ms>, from=last:<n>. False: something else. */
 static bool read_located(struct request *r, struct slice text)
 {
@@ -69,10 +79,7 @@ static void read_place(struct request *r, struct slice text)
     case ST_OK:
         break;
     case ST_GONE:
-        request_refuse(r, &(struct problem){.status = 410,
-                                            .code = "position_gone",
-                                            .detail = "this position is of another log epoch",
-                                            .members = "\"earliest\":\"earliest\""});
+        request_refuse(r, &other_epoch);
         break;
     default:
         request_bad(r, "from must be earliest, time:, last:, a position or a bookmark of this log");
@@ -257,6 +264,8 @@ static void page_failed(struct page *p)
         page_read(p);
     } else if (begun && (s->status == ST_GONE || s->status == ST_CORRUPT)) {
         page_reply(p); /* the next page tells of it */
+    } else if (p->read.beyond) {
+        page_refuse(p, &lost_future);
     } else if (s->status == ST_GONE) {
         page_gone(p);
     } else if (s->status == ST_CORRUPT) {

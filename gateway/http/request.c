@@ -267,14 +267,36 @@ void request_head(struct request *r, const struct request_line *line)
 
 /* --- topic and parameters ----------------------------------------------------------------------- */
 
+/* Those given so far. Unknown ones are refused at once, so there are never more than the names that exist. */
+struct parameters_seen {
+    struct slice names[8];
+    unsigned count;
+};
+
+/* False: given twice, and refused. */
+static bool note_parameter(struct request *r, struct parameters_seen *seen, struct slice name)
+{
+    for (unsigned i = 0; i < seen->count; i++)
+        if (slice_equal(seen->names[i], name)) {
+            request_bad(r, "a query parameter is given twice");
+            return false;
+        }
+    assert(seen->count < sizeof seen->names / sizeof seen->names[0]);
+    seen->names[seen->count++] = name;
+    return true;
+}
+
 static void read_parameters(struct request *r, bool *in_query,
                             void (*on_parameter)(struct request *r, struct slice name, struct slice value))
 {
     struct slice name, value;
+    struct parameters_seen seen = {.count = 0};
     enum status st;
     while ((st = target_parameter(&r->target, &name, &value)) == ST_OK && !request_is_answered(r)) {
+        if (!note_parameter(r, &seen, name))
+            continue;
         if (slice_equal_cstr(name, "topic")) {
-            if (*in_query || r->topic.len > 0)
+            if (r->topic.len > 0)
                 request_bad(r, "the topic is given twice");
             *in_query = true;
             r->topic = value;

@@ -212,15 +212,11 @@ static void mqtt_live(void *conn, struct subscription *sub, const struct place *
 }
 
 /* MQTT cannot tell a gap; it is counted where it was found. */
-static void mqtt_gap(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
-                     const char *why)
+static void mqtt_gap(void *conn, struct subscription *sub, const struct gap *gap)
 {
     (void)conn;
     (void)sub;
-    (void)lane;
-    (void)from;
-    (void)to;
-    (void)why;
+    (void)gap;
 }
 
 const struct transport_ops mqtt_transport = {

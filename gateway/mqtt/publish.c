@@ -174,8 +174,9 @@ uint64_t mqtt_origin(const struct mqtt_conn *c)
     return hash64_stable(buf_slice(&c->client_id));
 }
 
-/* Properties of the packet as properties of the message (msg.h). ST_TOO_LARGE; ST_UNSUPPORTED: a tg- property
- * that this build does not have. */
+/* Properties of the packet as properties of the message (msg.h). ST_TOO_LARGE; ST_INVALID: tg-key twice,
+ * which is a protocol error as any property is that may be there once; ST_UNSUPPORTED: a tg- property that
+ * this build does not have. */
 static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_publish *p, struct buf *out,
                                  struct slice *key)
 {
@@ -193,10 +194,14 @@ static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_pu
     if (p->props.present & MQTT_HAS_CORRELATION)
         w = prop_write(w, PROP_CORRELATION, p->props.correlation, none, false);
     while (mqtt_user_property_next(p->props.raw, &place, &name, &value)) {
-        if (slice_equal_cstr(name, "tg-key"))
+        if (slice_equal_cstr(name, "tg-key")) {
+            if (key->data)
+                return ST_INVALID;
+            if (value.len > c->door->edge->settings->limit_topic_bytes) /* as at the other doors */
+                return ST_TOO_LARGE;
             *key = value;
-        else if (slice_equal_cstr(name, "tg-producer") || slice_equal_cstr(name, "tg-seq") ||
-                 slice_equal_cstr(name, "tg-deliver-at"))
+        } else if (slice_equal_cstr(name, "tg-producer") || slice_equal_cstr(name, "tg-seq") ||
+                   slice_equal_cstr(name, "tg-deliver-at"))
             return ST_UNSUPPORTED;
         else if (name.len + value.len + 2 > 65535)
             return ST_TOO_LARGE;
@@ -223,7 +228,9 @@ static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publis
     if (p->props.present || c->no_local) {
         enum status st = publish_props(c, p, props, &key);
         if (st != ST_OK) {
-            *reason = st == ST_UNSUPPORTED ? MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR : MQTT_RC_QUOTA_EXCEEDED;
+            *reason = st == ST_UNSUPPORTED ? MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR
+                      : st == ST_INVALID   ? MQTT_RC_PROTOCOL_ERROR
+                                           : MQTT_RC_QUOTA_EXCEEDED;
             return st;
         }
     }
@@ -315,6 +322,11 @@ void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
         why = reason == MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR ? M_REFUSED_UNSUPPORTED
               : reason == MQTT_RC_QUOTA_EXCEEDED              ? M_REFUSED_LIMIT
                                                               : M_REFUSED_INVALID;
+    if (reason == MQTT_RC_PROTOCOL_ERROR) {
+        metric_add(c->door->edge->metrics, why, 1);
+        mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
+        return;
+    }
     if (reason) {
         publish_refuse(c, p, reason, why);
         return;

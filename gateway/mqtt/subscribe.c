@@ -67,18 +67,22 @@ void mqtt_subacks_forget(struct mqtt_conn *c)
 
 /* --- the user properties of SUBSCRIBE (PROTOCOL.md 3) ------------------------------------------- */
 
-/* False: something that this build does not have, or nonsense. */
-static bool subscribe_start(struct mqtt_conn *c, const struct mqtt_subscribe *p,
-                            struct subscription_options *o, struct place *place)
+/* ST_UNSUPPORTED: something that this build does not have, or nonsense. ST_INVALID: tg-from twice. */
+static enum status subscribe_start(struct mqtt_conn *c, const struct mqtt_subscribe *p,
+                                   struct subscription_options *o, struct place *place)
 {
     struct slice name, value;
     size_t at = 0;
+    bool given = false;
     place->lane_count = hub_lane_count(c->door->edge->hub);
     while (mqtt_user_property_next(p->props.raw, &at, &name, &value)) {
         if (slice_equal_cstr(name, "tg-mode") && !slice_equal_cstr(value, "all"))
-            return false;
+            return ST_UNSUPPORTED;
         if (!slice_equal_cstr(name, "tg-from"))
             continue;
+        if (given)
+            return ST_INVALID;
+        given = true;
         if (slice_equal_cstr(value, "live")) {
             o->start = START_LIVE;
         } else if (slice_equal_cstr(value, "earliest")) {
@@ -87,12 +91,12 @@ static bool subscribe_start(struct mqtt_conn *c, const struct mqtt_subscribe *p,
             o->start = START_TIME;
         } else {
             if (place_fold(place, hub_epoch(c->door->edge->hub), value) != ST_OK)
-                return false;
+                return ST_UNSUPPORTED;
             o->start = START_AFTER;
             o->after = place;
         }
     }
-    return true;
+    return ST_OK;
 }
 
 static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter)
@@ -154,17 +158,22 @@ void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
         mqtt_conn_refuse(c, MQTT_RC_SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, M_DISCONNECT_PROTOCOL);
         return;
     }
+    enum status start = subscribe_start(c, p, &options, &place);
+    if (start == ST_INVALID) { /* as any property that may be there once */
+        mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+        return;
+    }
     struct pending_suback *pending = calloc(1, sizeof *pending + p->count);
     if (!pending) {
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
     *pending = (struct pending_suback){.conn = c, .waiting = 1, .packet_id = p->packet_id};
-    bool known = subscribe_start(c, p, &options, &place);
     options.door = pending;
     bool refused = false;
     while (mqtt_topic_next(p, c->version, false, &at, &request)) {
-        uint8_t reason = known ? subscribe_one(c, &request, &options) : MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
+        uint8_t reason =
+            start == ST_OK ? subscribe_one(c, &request, &options) : MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
         refused = refused || reason >= 0x80;
         /* MQTT 3.1.1, 3.9.3: one failure code. */
         pending->reasons[pending->count++] = reason >= 0x80 && c->version != MQTT_V5 ? 0x80 : reason;

@@ -33,11 +33,18 @@ static void page_free(struct page *p)
     free(p);
 }
 
+/* Where to go on: `next` of the topic's lane, nowhere in others. */
+static struct place page_place(const struct page *p, uint64_t next)
+{
+    struct place place = {.lane_count = hub_lane_count(p->conn->door->hub)};
+    place.next[p->read.store.lane] = next;
+    return place;
+}
+
 static void page_put(struct page *p)
 {
     struct conn *c = p->conn;
-    struct place next = {.lane_count = hub_lane_count(c->door->hub)};
-    next.next[p->read.store.lane] = p->next;
+    struct place next = page_place(p, p->next);
     serve_put(c, ws_put_page(&c->door->scratch, p->id, slice_of(p->topic, p->topic_len), c->door->epoch,
                              p->msgs, p->count, &next));
 }
@@ -48,6 +55,9 @@ static void page_failed(struct page *p)
     struct store_read *r = &p->read.store;
     if (p->count > 0) {
         page_put(p); /* the next page tells of it */
+    } else if (p->read.beyond) {
+        serve_error(c, p->id, "position_gone",
+                    "this position lies behind the end of the log: the log was put back to an older state");
     } else if (r->status == ST_GONE) {
         char earliest[POSITION_BYTES + 1];
         position_write(c->door->epoch, r->lane, r->first - 1,
@@ -55,8 +65,16 @@ static void page_failed(struct page *p)
         earliest[POSITION_BYTES] = '\0';
         const struct ws_error e = {.code = "position_gone", .earliest = earliest};
         serve_put(c, ws_put_error(&c->door->scratch, p->id, &e));
+    } else if (r->status == ST_CORRUPT) {
+        char text[BOOKMARK_BYTES_MAX + 1];
+        struct place next = page_place(p, r->next);
+        text[bookmark_write(c->door->epoch, &next, text)] = '\0';
+        const struct ws_error e = {.code = "internal",
+                                   .detail = "a record of the log cannot be read; next leads past it",
+                                   .next = text};
+        serve_put(c, ws_put_error(&c->door->scratch, p->id, &e));
     } else {
-        serve_error(c, p->id, "internal", "the log cannot be read here");
+        serve_later(c, p->id, "unavailable", "the log cannot be read now");
     }
 }
 

@@ -127,20 +127,19 @@ enum status ws_put_page(struct buf *buf, struct ws_id id, struct slice topic, ui
     return o.status;
 }
 
-enum status ws_put_gap(struct buf *buf, struct slice filter, uint32_t epoch, unsigned lane, uint64_t from,
-                       uint64_t to, const char *why)
+enum status ws_put_gap(struct buf *buf, struct slice filter, uint32_t epoch, const struct gap *gap)
 {
     struct json_out o = {.buf = buf, .status = ST_OK};
     json_out_literal(&o, "{\"gap\":{\"topic\":");
     json_out_string(&o, filter);
     json_out_literal(&o, ",\"from\":");
-    json_out_position(&o, epoch, lane, from);
+    json_out_position(&o, epoch, gap->lane, gap->from);
     json_out_literal(&o, ",\"to\":");
-    json_out_position(&o, epoch, lane, to);
+    json_out_position(&o, epoch, gap->lane, gap->to);
     json_out_literal(&o, ",\"count\":");
-    json_out_number(&o, to - from + 1);
+    json_out_number(&o, gap->count);
     json_out_literal(&o, ",\"why\":");
-    json_out_string(&o, slice_cstr(why));
+    json_out_string(&o, slice_cstr(gap->why));
     json_out_literal(&o, "}}");
     return o.status;
 }
@@ -172,6 +171,10 @@ enum status ws_put_error(struct buf *buf, struct ws_id id, const struct ws_error
     if (e->earliest) {
         json_out_literal(&o, ",\"earliest\":");
         json_out_string(&o, slice_cstr(e->earliest));
+    }
+    if (e->next) {
+        json_out_literal(&o, ",\"next\":");
+        json_out_string(&o, slice_cstr(e->next));
     }
     if (e->detail) {
         json_out_literal(&o, ",\"detail\":");

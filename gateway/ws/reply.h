@@ -5,7 +5,7 @@
 
 #include "core/buf.h"
 #include "core/msg.h"
-#include "routing/position.h"
+#include "session/transport.h"
 
 struct ws_id {
     bool given;
@@ -32,8 +32,8 @@ enum status ws_put_published(struct buf *out, struct ws_id id, uint32_t epoch,
 enum status ws_put_page(struct buf *out, struct ws_id id, struct slice topic, uint32_t epoch,
                         struct msg *const *msgs, uint64_t count, const struct place *next) MUST_CHECK;
 /* A run of one lane that cannot be had: from and to are positions, count their number. */
-enum status ws_put_gap(struct buf *out, struct slice filter, uint32_t epoch, unsigned lane, uint64_t from,
-                       uint64_t to, const char *why) MUST_CHECK;
+enum status ws_put_gap(struct buf *out, struct slice filter, uint32_t epoch,
+                       const struct gap *gap) MUST_CHECK;
 /* Continuity is lost for a reason that has no positions here: a position of another epoch. */
 enum status ws_put_gap_from(struct buf *out, struct slice filter, struct slice from,
                             const char *why) MUST_CHECK;
@@ -43,6 +43,7 @@ struct ws_error {
     uint64_t retry_ms; /* 0: not said */
     bool temporary;
     const char *earliest; /* position_gone; NULL: not said */
+    const char *next; /* behind what cannot be read; NULL: not said */
 };
 enum status ws_put_error(struct buf *out, struct ws_id id, const struct ws_error *e) MUST_CHECK;
 enum status ws_put_bye(struct buf *out, uint16_t code, const char *why, uint64_t retry_ms) MUST_CHECK;

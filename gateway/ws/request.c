@@ -69,8 +69,8 @@ static void read_type(struct parse *p, struct json_value v)
 
 static void read_ttl(struct parse *p, struct json_value v)
 {
-    if (json_uint(v, &p->r->ttl_ms) != ST_OK)
-        bad(p->r, "ttl_ms must be an integer from 0 to 2^53-1");
+    if (json_uint(v, &p->r->ttl_ms) != ST_OK || p->r->ttl_ms == 0)
+        bad(p->r, "ttl_ms must be an integer from 1 to 2^53-1");
     p->r->has_ttl = true;
 }
 

@@ -100,12 +100,10 @@ static void on_live(void *conn, struct subscription *sub, const struct place *at
     serve_put(c, ws_put_live(&c->door->scratch, subscription_filter(sub), c->door->epoch, at));
 }
 
-static void on_gap(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
-                   const char *why)
+static void on_gap(void *conn, struct subscription *sub, const struct gap *gap)
 {
     struct conn *c = conn;
-    serve_put(c,
-              ws_put_gap(&c->door->scratch, subscription_filter(sub), c->door->epoch, lane, from, to, why));
+    serve_put(c, ws_put_gap(&c->door->scratch, subscription_filter(sub), c->door->epoch, gap));
 }
 
 static const struct transport_ops ops = {

@@ -127,6 +127,10 @@ def test_damage_below_what_was_acknowledged_is_told(make_node):
                 break
         assert got == positions[:7] + positions[8:]
         assert gaps == 1
+        error = web.ask({"get": {"topic": "home/kitchen", "from": {"after": [positions[6]]}}})["err"]
+        assert error["code"] == "internal"
+        rest = web.ask({"get": {"topic": "home/kitchen", "from": {"after": [error["next"]]}}})["ok"]["messages"]
+        assert [message["pos"] for message in rest] == positions[8:]
 
 
 def is_vouched_for(node, position):

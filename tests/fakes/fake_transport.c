@@ -60,14 +60,14 @@ static void fake_live(void *conn, struct subscription *sub, const struct place *
     tell(conn, e);
 }
 
-static void fake_gap(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
-                     const char *why)
+static void fake_gap(void *conn, struct subscription *sub, const struct gap *gap)
 {
     struct fake_event *e = note(conn, FAKE_GAP, sub);
-    e->lane = lane;
-    e->from = from;
-    e->to = to;
-    e->why = why;
+    e->lane = gap->lane;
+    e->from = gap->from;
+    e->to = gap->to;
+    e->count = gap->count;
+    e->why = gap->why;
     tell(conn, e);
 }
 

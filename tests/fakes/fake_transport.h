@@ -14,7 +14,7 @@ struct fake_event {
     bool live; /* FAKE_MESSAGE: it came by DELIVER */
     bool retained; /* FAKE_MESSAGE: because of the subscription */
     unsigned lane; /* FAKE_GAP: from..to, inclusive */
-    uint64_t from, to;
+    uint64_t from, to, count;
     struct place at; /* FAKE_SUBSCRIBED, FAKE_LIVE */
     uint64_t replay; /* FAKE_SUBSCRIBED */
     const char *why; /* FAKE_GAP */

@@ -140,11 +140,10 @@ static void on_live(void *conn, struct subscription *sub, const struct place *at
     (void)conn, (void)sub, (void)at;
 }
 
-static void on_gap(void *conn, struct subscription *sub, unsigned lane, uint64_t from, uint64_t to,
-                   const char *why)
+static void on_gap(void *conn, struct subscription *sub, const struct gap *gap)
 {
-    (void)conn, (void)sub, (void)lane, (void)why;
-    CHECK(from > to); /* nothing was removed: there is no gap */
+    (void)conn, (void)sub;
+    CHECK(!gap); /* nothing was removed: there is no gap */
 }
 
 static const struct transport_ops transport = {on_deliver, on_subscribed, on_live, on_gap};

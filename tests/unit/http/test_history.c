@@ -236,6 +236,32 @@ Test(http_history, tells_of_a_damaged_record_and_where_it_ends, .init = setup, .
     json_decref(answer);
 }
 
+Test(http_history, a_position_behind_the_end_is_gone, .init = setup, .fini = teardown)
+{
+    static const char *const ways[] = {"", "&reverse=1"};
+    char query[100], got[300];
+    fill("a", 5); /* offsets 0 to 9 */
+    for (unsigned i = 0; i < 2; i++) {
+        snprintf(query, sizeof query, "a?from=00000007%04x.000000000000000b%s", lane_of_topic("a"), ways[i]);
+        json_t *answer = page(query, 410);
+        cr_expect_str_eq(text_of(answer, "code"), "position_gone");
+        cr_expect_str_eq(text_of(answer, "earliest"), "earliest");
+        json_decref(answer);
+    }
+    snprintf(query, sizeof query, "a?from=00000007%04x.0000000000000009", lane_of_topic("a"));
+    json_t *answer = page(query, 200);
+    cr_expect_str_eq(texts(answer, got), "");
+    json_decref(answer);
+}
+
+Test(http_history, a_parameter_twice_is_refused, .init = setup, .fini = teardown)
+{
+    static const char *const queries[] = {"a?max=1&max=1", "a?from=earliest&from=earliest",
+                                          "a?reverse=1&max=2&reverse=0", "a?reverse=0&rever%73e=0"};
+    for (unsigned i = 0; i < 4; i++)
+        json_decref(page(queries[i], 400));
+}
+
 Test(http_history, given_up_is_answered_and_its_read_is_nobodys, .init = setup, .fini = teardown)
 {
     fill("a", 5);

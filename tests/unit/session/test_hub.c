@@ -184,10 +184,10 @@ Test(hub, after_is_strictly_after)
     expect_story("subscribed(1) a@3 live");
 }
 
-Test(hub, after_the_end_waits_for_what_comes)
+Test(hub, after_the_newest_waits_for_what_comes)
 {
     publish_settled(2);
-    subscribe_after("a", 50);
+    subscribe_after("a", 2);
     exchange_settle(&x);
     publish_settled(1);
     expect_story("subscribed(0) live a@2*");
@@ -429,6 +429,34 @@ Test(hub, all_is_gone)
     exchange_settle(&x);
     publish_settled(1);
     expect_story("subscribed(0) gap(0-2) live a@3*");
+}
+
+Test(hub, what_this_log_never_had_is_told_and_it_goes_on_at_the_end)
+{
+    publish_settled(3);
+    subscribe_after("a", 10);
+    exchange_settle(&x);
+    publish_settled(1);
+    expect_story("subscribed(0) gap(3-9) live a@3*");
+    const struct fake_event *gap = fake_conn_event(&conn, FAKE_GAP, 0);
+    cr_expect_str_eq(gap->why, "epoch");
+    cr_expect_eq(gap->count, 7);
+}
+
+static void end_session_at_gap(struct fake_conn *c, const struct fake_event *e)
+{
+    (void)c;
+    if (e->kind == FAKE_GAP)
+        cr_assert_eq(session_unsubscribe(session, slice_cstr("#")), ST_OK);
+}
+
+Test(hub_many, one_that_ends_when_it_is_told_of_a_lost_future)
+{
+    open_with(2, 4);
+    subscribe_after("#", 10);
+    conn.on_event = end_session_at_gap;
+    exchange_settle(&x);
+    expect_story("subscribed(0) gap(0-9)");
 }
 
 Test(hub, damage_is_told_and_passed)

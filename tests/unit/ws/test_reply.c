@@ -154,7 +154,8 @@ Test(ws_reply, answers)
     expect(ws_put_live(&out, slice_cstr("a/+"), 7, &at), want);
     expect(ws_put_unsubscribed(&out, id, slice_cstr("a")),
            "{\"id\":9007199254740991,\"ok\":{\"topic\":\"a\"}}");
-    expect(ws_put_gap(&out, slice_cstr("a"), 7, 3, 4, 7, "retention"),
+    expect(ws_put_gap(&out, slice_cstr("a"), 7,
+                      &(struct gap){.lane = 3, .from = 4, .to = 7, .count = 4, .why = "retention"}),
            "{\"gap\":{\"topic\":\"a\",\"from\":\"000000070003.0000000000000004\",\"to\":\"000000070003."
            "0000000000000007\",\"count\":4,\"why\":\"retention\"}}");
     expect(ws_put_gap_from(&out, slice_cstr("a"), slice_cstr("x"), "epoch"),
@@ -165,6 +166,8 @@ Test(ws_reply, answers)
     expect(
         ws_put_error(&out, none, &(struct ws_error){.code = "position_gone", .earliest = "p", .detail = "d"}),
         "{\"err\":{\"code\":\"position_gone\",\"earliest\":\"p\",\"detail\":\"d\"}}");
+    expect(ws_put_error(&out, none, &(struct ws_error){.code = "internal", .next = "b", .detail = "d"}),
+           "{\"err\":{\"code\":\"internal\",\"next\":\"b\",\"detail\":\"d\"}}");
     expect(ws_put_bye(&out, 4001, "drain", 8123),
            "{\"bye\":{\"code\":4001,\"why\":\"drain\",\"retry_ms\":8123}}");
     expect(ws_put_bye(&out, 4201, "bad", 0), "{\"bye\":{\"code\":4201,\"why\":\"bad\"}}");

@@ -152,6 +152,7 @@ static const struct {
      "u\",\"ttl_ms\":30000,\"retain\":false}}",
      "pub <r> 1:1 key=k type=t/u ttl=30000"},
     {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"ttl_ms\":-1}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"ttl_ms\":0}}", "pub bad_request"},
     {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":true}}", "pub #4 <r> 1:1 retain"},
     {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":1}}", "pub #4 bad_request"},
     {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\"}}", "pub #4 unsupported"},
