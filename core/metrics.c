@@ -116,6 +116,12 @@ static const struct metric_row {
                                 "Segments of the log that retention has removed."},
     [M_LOG_CARRIED] = {"tidegate_log_carried_records_total", COUNTER, NULL,
                        "Retained messages appended again because retention removes their segment."},
+#define SEGMENTS "tidegate_log_segments_begun_total", COUNTER
+#define SEGMENTS_HELP                                                                                        \
+    "Segments begun, by their file: used before, made ahead, or made while the writer waited."
+    [M_LOG_SEGMENTS_REUSED] = {SEGMENTS, "file=\"reused\"", SEGMENTS_HELP},
+    [M_LOG_SEGMENTS_AHEAD] = {SEGMENTS, "file=\"ahead\"", SEGMENTS_HELP},
+    [M_LOG_SEGMENTS_LATE] = {SEGMENTS, "file=\"late\"", SEGMENTS_HELP},
     [M_LOOP_TURNS] = {"tidegate_loop_turns_total", COUNTER, NULL, "Turns of the event loops."},
     [M_WAKES] = {"tidegate_loop_wakes_total", COUNTER, NULL, "Wake-ups sent from one loop to another."},
 };

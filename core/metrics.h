@@ -74,6 +74,9 @@ enum metric {
     M_LOG_TRIMMED_BYTES,
     M_LOG_TRIMMED_SEGMENTS,
     M_LOG_CARRIED,
+    M_LOG_SEGMENTS_REUSED, /* segments begun, by where their file came from */
+    M_LOG_SEGMENTS_AHEAD,
+    M_LOG_SEGMENTS_LATE,
     M_LOOP_TURNS,
     M_WAKES,
     METRIC_COUNT

@@ -27,7 +27,7 @@ struct segment_header {
     uint32_t key_id;
     uint32_t log_epoch;
     uint64_t previous_next;
-    uint32_t reserved;
+    uint32_t life;
     uint32_t crc;
 };
 static_assert(sizeof(struct segment_header) == 64, "FORMAT.md 2");

@@ -60,9 +60,9 @@ void lane_deinit(struct lane *l)
 
 /* --- frames --- */
 
-static enum status roll(struct lane *l, uint64_t base_time_ms, uint64_t previous_next, uint64_t frame_bytes)
+static enum status roll(struct lane *l, uint64_t base_time_ms, uint64_t previous_next, uint64_t file_bytes,
+                        uint64_t frame_bytes)
 {
-    uint64_t file_bytes = l->env->options->segment_bytes;
     if (file_bytes < sizeof(struct segment_header) + frame_bytes)
         file_bytes = sizeof(struct segment_header) + frame_bytes;
     struct segment_header h = {.lane = l->index,
@@ -137,7 +137,7 @@ static enum status make_segment_room(struct lane *l, uint64_t time_ms, uint64_t 
     }
     if (least <= room && !segment_is_old(l, time_ms))
         return ST_OK;
-    return roll(l, time_ms, l->next, least);
+    return roll(l, time_ms, l->next, l->env->options->segment_bytes, least);
 }
 
 /* A frame whose first record has `bytes`. */
@@ -402,6 +402,14 @@ void lane_trim(struct lane *l, uint64_t upto)
 
 /* --- start and stop --- */
 
+/* A start makes a file in every lane: together they take no more room than one segment, if that can be. */
+static uint64_t first_file_bytes(const struct lane *l)
+{
+    const struct store_options *o = l->env->options;
+    uint64_t bytes = o->segment_bytes / o->lane_count;
+    return bytes > STORE_SEGMENT_BYTES_MIN ? bytes : STORE_SEGMENT_BYTES_MIN;
+}
+
 enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bool after_clean_stop)
 {
     uint64_t time_ms = clock_wall_ms(l->env->options->clock);
@@ -416,7 +424,8 @@ enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bo
     atomic_init(&l->durable_next, next);
     atomic_init(&l->written_next, next);
     atomic_init(&l->sealed_next, previous_next);
-    enum status st = roll(l, time_ms, previous_next, sizeof(struct frame_header) + bytes);
+    enum status st =
+        roll(l, time_ms, previous_next, first_file_bytes(l), sizeof(struct frame_header) + bytes);
     if (st == ST_OK)
         st = open_frame(l, time_ms, bytes, false);
     if (st != ST_OK)

@@ -9,6 +9,7 @@
 #include "core/store/store.h"
 
 struct completion;
+struct maker;
 struct reader;
 struct writer;
 
@@ -20,7 +21,8 @@ struct lane_env {
     struct frame_pool pool;
     struct writer *writer;
     struct reader *reader;
-    atomic_bool disk_full; /* writer writes (relaxed): no next segment can be made now */
+    struct maker *maker;
+    atomic_bool disk_full; /* maker writes (relaxed): no next segment can be made now */
 };
 
 struct lane {

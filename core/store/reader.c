@@ -35,6 +35,7 @@ struct reader {
     uint32_t turns;
     struct query_tools tools;
     struct manifest *manifest;
+    struct maker *maker;
     uint64_t size_bytes; /* as told to the gauge */
     struct {
         bool open; /* the owner has answered the last wish, or said that it is ready for the first */
@@ -183,7 +184,7 @@ static void trim(struct reader *r, unsigned lane)
     }
     /* Release: pairs with store_first's acquire. */
     atomic_store_explicit(&r->lanes[lane].first, shelf->volumes[count]->base_offset, memory_order_release);
-    retention_remove(&r->tools.cache, shelf, count);
+    retention_remove(&r->tools.cache, shelf, r->maker, count);
     metric_add(r->metrics, M_LOG_TRIMMED_BYTES, bytes - shelf->bytes);
     metric_add(r->metrics, M_LOG_TRIMMED_SEGMENTS, count);
 }
@@ -360,7 +361,7 @@ void reader_post_read(struct reader *r, struct store_read *read)
 /* --- life --- */
 
 enum status reader_create(const struct store_options *options, struct lane *lanes, struct shelf *shelves,
-                          struct manifest *m, struct reader **out)
+                          struct manifest *m, struct maker *maker, struct reader **out)
 {
     struct reader *r = calloc(1, sizeof *r);
     if (!r)
@@ -369,6 +370,7 @@ enum status reader_create(const struct store_options *options, struct lane *lane
     r->lanes = lanes;
     r->shelves = shelves;
     r->manifest = m;
+    r->maker = maker;
     r->lane_count = options->lane_count;
     enum status st = mailbox_open(&r->box);
     if (st != ST_OK) {

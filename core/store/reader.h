@@ -3,15 +3,17 @@
 #define TG_CORE_STORE_READER_H
 
 #include "core/store/lane.h"
+#include "core/store/maker.h"
 #include "core/store/manifest.h"
 #include "core/store/volume.h"
 
 struct reader;
 
-/* Takes over `shelves` (one a lane; the array stays the caller's), and `m` while the thread runs.
+/* Takes over `shelves` (one a lane; the array stays the caller's), and `m` while the thread runs; the maker
+ * outlives it.
  * ST_NO_MEMORY, ST_IO. */
 enum status reader_create(const struct store_options *options, struct lane *lanes, struct shelf *shelves,
-                          struct manifest *m, struct reader **out) MUST_CHECK;
+                          struct manifest *m, struct maker *maker, struct reader **out) MUST_CHECK;
 void reader_destroy(struct reader *r); /* NULL is allowed; the thread has ended */
 
 enum status reader_start(struct reader *r) MUST_CHECK;

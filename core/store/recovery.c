@@ -31,6 +31,7 @@ struct item {
     uint64_t file_bytes;
     uint64_t segment_epoch; /* 0: not known, nothing can be read */
     bool blank; /* its first bytes are zero: made, never written */
+    bool reused; /* behind its end may be what an earlier life of the file has left */
     bool indexed;
     struct index_header index;
     struct survey survey; /* when not indexed */
@@ -146,10 +147,12 @@ static enum status read_header(struct run *run, struct item *item)
             return refuse(run, ST_CORRUPT, item,
                           "belongs to another log or place; put the folder back as it was");
         item->segment_epoch = h.segment_epoch;
+        item->reused = h.life > 0;
         item->previous_next = h.previous_next < h.base_offset ? h.previous_next : h.base_offset;
         return ST_OK;
     }
     /* The header is damaged; the first frame knows the epoch too. */
+    item->reused = true;
     struct frame_header frame;
     uint64_t room = item->file_bytes < sizeof h ? 0 : item->file_bytes - sizeof h;
     if (n == (ssize_t)sizeof bytes && frame_header_decode_any(bytes + sizeof h, room, &frame) == ST_OK &&
@@ -197,7 +200,8 @@ static enum status survey_item(struct run *run, struct item *item)
     survey_deinit(&item->survey);
     uint64_t end = item->segment_epoch ? written_bytes(item) : sizeof(struct segment_header);
     source_open(&run->source, item->fd, end, NULL, NULL);
-    if (survey_run(&run->source, item->segment_epoch, item->base_offset, &item->survey) != ST_OK)
+    if (survey_run(&run->source, item->segment_epoch, item->base_offset, item->reused, &item->survey) !=
+        ST_OK)
         return refuse(run, ST_NO_MEMORY, item, "no memory for its index");
     if (item->survey.io_failed) {
         errno = EIO;

@@ -2,7 +2,7 @@
  *
  *   its owner has what it still needs of it in the log again, durably      (store.h, on_trim_wanted)
  *   MANIFEST: first = the base of the next one, durable                    from here on it is gone
- *   unlink .idx, unlink .seg                                               a start finishes this (recovery.c)
+ *   unlink .idx; unlink .seg, or the maker takes it for a new segment      a start finishes this (recovery.c)
  *
  * So the names on the disk never say less than the MANIFEST, and a file that is there although it is below
  * `first` is garbage, not damage. */
@@ -75,20 +75,29 @@ enum status retention_mark(struct manifest *m, const struct store_options *o, co
     return ST_IO;
 }
 
-static void remove_file(const struct shelf *s, uint64_t base_offset, const char *suffix)
+static void remove_file(const struct shelf *s, struct maker *maker, uint64_t base_offset, const char *suffix)
 {
     char path[PATH_MAX];
-    if (shelf_path(s, base_offset, suffix, path, sizeof path) == ST_OK &&
-        s->files->unlink(s->files->ctx, path) < 0 && errno != ENOENT)
+    if (shelf_path(s, base_offset, suffix, path, sizeof path) != ST_OK || (maker && maker_offer(maker, path)))
+        return;
+    if (s->files->unlink(s->files->ctx, path) < 0 && errno != ENOENT)
         log_warn("cannot remove a file of the log, the next start does path=%s error=\"%s\"", path,
                  strerror(errno));
 }
 
-void retention_remove(struct volume_cache *cache, struct shelf *s, uint32_t count)
+void retention_remove(struct volume_cache *cache, struct shelf *s, struct maker *maker, uint32_t count)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        remove_file(s, s->volumes[i]->base_offset, "idx");
-        remove_file(s, s->volumes[i]->base_offset, "seg");
+    uint64_t bases[VOLUMES_A_TRIM];
+    while (count > 0) {
+        uint32_t n = count < VOLUMES_A_TRIM ? count : VOLUMES_A_TRIM;
+        for (uint32_t i = 0; i < n; i++)
+            bases[i] = s->volumes[i]->base_offset;
+        /* First: a file that is used again must not be open here. */
+        shelf_remove_first(cache, s, n);
+        for (uint32_t i = 0; i < n; i++) {
+            remove_file(s, NULL, bases[i], "idx");
+            remove_file(s, maker, bases[i], "seg");
+        }
+        count -= n;
     }
-    shelf_remove_first(cache, s, count);
 }

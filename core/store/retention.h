@@ -2,6 +2,7 @@
 #ifndef TG_CORE_STORE_RETENTION_H
 #define TG_CORE_STORE_RETENTION_H
 
+#include "core/store/maker.h"
 #include "core/store/manifest.h"
 #include "core/store/volume.h"
 
@@ -17,7 +18,8 @@ uint32_t retention_count_below(const struct shelf *s, uint64_t upto);
 /* Writes to the MANIFEST, durably, that the first `count` of them are gone. ST_IO (logged): they are not. */
 enum status retention_mark(struct manifest *m, const struct store_options *o, const struct shelf *s,
                            uint32_t count) MUST_CHECK;
-/* After that: removes the files and the volumes. What cannot be removed now, the next start removes. */
-void retention_remove(struct volume_cache *cache, struct shelf *s, uint32_t count);
+/* After that: removes the volumes and their files, or gives these to the maker. What cannot be removed now,
+ * the next start removes. */
+void retention_remove(struct volume_cache *cache, struct shelf *s, struct maker *maker, uint32_t count);
 
 #endif

@@ -30,6 +30,13 @@ static bool header_at(struct scan *s, uint64_t position, const uint8_t *bytes, s
            h->base_offset >= s->next_offset && h->base_offset - s->base_offset <= UINT32_MAX;
 }
 
+static bool is_noise(const struct scan *s, const uint8_t *bytes)
+{
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    return s->reused ? word == s->segment_epoch : word != 0;
+}
+
 /* The next valid header at or behind s->position. */
 static bool find_header(struct scan *s, struct frame_header *h, uint64_t *position)
 {
@@ -40,7 +47,7 @@ static bool find_header(struct scan *s, struct frame_header *h, uint64_t *positi
             *position = at;
             return true;
         }
-        if (bytes && memcmp(bytes, &(uint64_t){0}, 8) != 0)
+        if (bytes && is_noise(s, bytes))
             s->noise_end = at + 8;
         at += 8;
     }

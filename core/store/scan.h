@@ -21,6 +21,8 @@ struct scan {
     uint64_t position; /* of the next frame header */
     uint64_t next_offset; /* which it should have */
     uint64_t noise_end; /* behind the last byte that is not zero and belongs to no valid frame */
+    bool reused; /* set it after scan_init: what belongs to no valid frame may be of the file's earlier lives,
+                    and only what carries the segment's epoch counts as noise */
     bool io_failed; /* something could not be read (besides what does not verify) */
 
     struct frame_header frame;

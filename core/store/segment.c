@@ -39,6 +39,14 @@ void segment_unref(struct segment *s)
         free(s);
 }
 
+struct segment_header segment_header_of(const struct segment *s, uint32_t life)
+{
+    struct segment_header h = s->header;
+    h.life = life;
+    h.crc = header_crc(&h);
+    return h;
+}
+
 enum status segment_header_decode(const uint8_t *bytes, struct segment_header *out)
 {
     struct segment_header h;

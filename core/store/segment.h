@@ -27,6 +27,9 @@ static inline struct segment *segment_ref(struct segment *s)
 }
 void segment_unref(struct segment *s); /* any thread; NULL is allowed */
 
+/* The header as it goes into a file that was a segment `life` times before. */
+struct segment_header segment_header_of(const struct segment *s, uint32_t life);
+
 /* ST_CORRUPT: damaged. ST_UNSUPPORTED: a newer version or an unknown flag. */
 enum status segment_header_decode(const uint8_t *bytes, struct segment_header *out) MUST_CHECK;
 

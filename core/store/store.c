@@ -2,10 +2,12 @@
  *
  *     lane.c (loops) --frames--> writer.c (thread) --durable--> lane.c
  *            \-------frames, reads--> reader.c (thread) --answers--> loops
+ *     maker.c (thread) --the next files--> writer.c;   reader.c --files that retention removes--> maker.c
  *     recovery.c, manifest.c: before the threads exist */
 #include "core/store/store.h"
 
 #include "core/logging.h"
+#include "core/store/maker.h"
 #include "core/store/manifest.h"
 #include "core/store/reader.h"
 #include "core/store/recent.h"
@@ -25,7 +27,6 @@
 
 enum {
     FRAME_POOL_BYTES = 16 << 20,
-    SEGMENT_BYTES_MIN = 64 << 10,
 };
 #define SEGMENT_BYTES_MAX ((uint64_t)4 << 30)
 
@@ -62,7 +63,7 @@ static enum status check_options(const struct store_options *o, struct buf *erro
 {
     if (o->lane_count < 1 || o->lane_count > STORE_LANES_MAX)
         return refuse(error, ST_INVALID, o->dir, "the number of lanes must be 1 to 64");
-    if (o->segment_bytes < SEGMENT_BYTES_MIN || o->segment_bytes > SEGMENT_BYTES_MAX)
+    if (o->segment_bytes < STORE_SEGMENT_BYTES_MIN || o->segment_bytes > SEGMENT_BYTES_MAX)
         return refuse(error, ST_INVALID, o->dir, "a segment must have 64 KiB to 4 GiB");
     if (strlen(o->dir) > PATH_MAX - 64)
         return refuse(error, ST_INVALID, o->dir, "the path is too long");
@@ -185,19 +186,27 @@ static enum status begin_lanes(struct store *s, bool after_clean_stop, struct bu
 
 static enum status start_threads(struct store *s, struct buf *error)
 {
+    if (maker_start(s->env.maker) != ST_OK)
+        goto fail;
     if (reader_start(s->env.reader) != ST_OK)
-        return refuse(error, ST_NO_MEMORY, s->options.dir, "cannot start a thread");
-    if (writer_start(s->env.writer) != ST_OK) {
-        reader_stop(s->env.reader);
-        return refuse(error, ST_NO_MEMORY, s->options.dir, "cannot start a thread");
-    }
+        goto fail_maker;
+    if (writer_start(s->env.writer) != ST_OK)
+        goto fail_reader;
     return ST_OK;
+
+fail_reader:
+    reader_stop(s->env.reader);
+fail_maker:
+    maker_stop(s->env.maker);
+fail:
+    return refuse(error, ST_NO_MEMORY, s->options.dir, "cannot start a thread");
 }
 
 static void free_store(struct store *s)
 {
     writer_destroy(s->env.writer);
     reader_destroy(s->env.reader);
+    maker_destroy(s->env.maker);
     for (unsigned i = 0; i < s->options.lane_count; i++) {
         shelf_deinit(&s->shelves[i]);
         free(s->folders[i]);
@@ -219,15 +228,16 @@ static enum status open_parts(struct store *s, struct buf *error)
     if (!s->lanes)
         return refuse(error, ST_NO_MEMORY, s->options.dir, "no memory");
     memset(s->lanes, 0, lanes_bytes);
-    enum status st = writer_create(&s->options, s->files, s->lanes, &s->env.disk_full, &s->env.writer);
+    enum status st = maker_create(&s->options, s->files, &s->env.disk_full, &s->env.maker);
     if (st == ST_OK)
-        st = reader_create(&s->options, s->lanes, s->shelves, &s->manifest, &s->env.reader);
+        st = writer_create(&s->options, s->files, s->lanes, s->env.maker, &s->env.writer);
+    if (st == ST_OK)
+        st = reader_create(&s->options, s->lanes, s->shelves, &s->manifest, s->env.maker, &s->env.reader);
     return st == ST_OK ? ST_OK : refuse(error, st, s->options.dir, "no memory or no descriptor left");
 }
 
 static enum status open_log(struct store *s, struct buf *error)
 {
-    char ahead[PATH_MAX];
     enum status st = make_top_folder(s, error);
     if (st == ST_OK)
         st = take_lock(s, error);
@@ -235,8 +245,7 @@ static enum status open_log(struct store *s, struct buf *error)
         st = load_manifest(s, error);
     if (st != ST_OK)
         return st;
-    snprintf(ahead, sizeof ahead, "%s/ahead.seg", s->options.dir);
-    s->files->unlink(s->files->ctx, ahead);
+    maker_remove_left(s->files, s->options.dir);
     for (unsigned i = 0; i < s->options.lane_count && st == ST_OK; i++)
         st = recover_lane(s, i, error);
     if (st != ST_OK)
@@ -286,6 +295,7 @@ void store_close(struct store *s)
         lane_finish(&s->lanes[i]);
     bool complete = writer_stop(s->env.writer);
     reader_stop(s->env.reader);
+    maker_stop(s->env.maker);
     if (!complete) {
         /* Nobody was told that it is kept. */
         log_error("the disk is full: the last records that were published are lost path=%s", s->options.dir);

@@ -23,6 +23,7 @@ struct store_files;
 
 enum {
     STORE_LANES_MAX = 64,
+    STORE_SEGMENT_BYTES_MIN = 64 << 10,
     /* After an unclean stop the next offset is this much ahead; so many records may be unsynced. */
     STORE_OFFSET_JUMP = 1 << 20,
 };

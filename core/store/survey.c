@@ -40,13 +40,14 @@ static enum status add_record(struct survey *s, const struct scan *scan, uint64_
                                                 (uint32_t)(scan->record_position / 8)});
 }
 
-enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t base_offset,
+enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t base_offset, bool reused,
                        struct survey *out)
 {
     struct survey s = {.next_offset = base_offset, .data_end = sizeof(struct segment_header)};
     enum status st = topic_index_create(&s.index);
     struct scan scan;
     scan_init(&scan, source, segment_epoch, base_offset, s.data_end, base_offset);
+    scan.reused = reused;
     for (bool more = true; st == ST_OK && more;) {
         switch (scan_next(&scan)) {
         case SCAN_FRAME:

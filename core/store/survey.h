@@ -16,7 +16,8 @@ struct survey {
     struct topic_index *index; /* the caller's */
     uint64_t next_offset; /* end of the last valid frame */
     uint64_t data_end; /* its place in the file */
-    uint64_t noise_end; /* what was written behind it reaches to here; data_end when nothing was */
+    uint64_t noise_end; /* what was written behind it in this life of the file reaches to here, as far as can
+                           be told; data_end when nothing was */
     uint64_t synced_below; /* the highest that any valid frame says; 0 when there is none */
     uint64_t last_time_ms;
     struct survey_spot *spots; /* the caller's; survey_deinit */
@@ -24,8 +25,8 @@ struct survey {
     bool io_failed; /* the disk could not read something */
 };
 
-/* `source` is open on the segment. ST_NO_MEMORY. */
-enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t base_offset,
+/* `source` is open on the segment; `reused`: its file was a segment before, perhaps. ST_NO_MEMORY. */
+enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t base_offset, bool reused,
                        struct survey *out) MUST_CHECK;
 void survey_deinit(struct survey *s);
 

@@ -153,7 +153,7 @@ static enum status remake_index(const struct shelf *s, struct volume *v)
         return st;
     source_init(&source);
     source_open(&source, v->fd, v->data_end, NULL, NULL);
-    st = survey_run(&source, v->segment_epoch, v->base_offset, &survey);
+    st = survey_run(&source, v->segment_epoch, v->base_offset, false, &survey);
     source_deinit(&source);
     if (st != ST_OK)
         return st;

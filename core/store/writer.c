@@ -13,8 +13,8 @@
  *
  * But one: a disk without room for the next segment. Nothing has been written to it, so nothing is in doubt.
  * The lane stalls: what was appended waits in memory (unanswered), loops refuse more, and the file is tried
- * again until there is room. Mostly it does not come to that, because the file is made ahead: when that
- * fails, loops are told (disk_full) and fill the segment that they have to its end. */
+ * again until there is room. Mostly it does not come to that, because the file is made ahead (maker.c): when
+ * that fails, loops are told (disk_full) and fill the segment that they have to its end. */
 #include "core/store/writer.h"
 
 #include "core/logging.h"
@@ -36,8 +36,7 @@ enum {
     SYNC_AFTER_MS = 1000, /* of what nobody waits for */
     EXIT_RETRY = 75, /* sysexits' EX_TEMPFAIL: the supervisor starts us again */
     RECORDS_UNSYNCED_SYNC = STORE_OFFSET_JUMP / 4,
-    SPACE_RETRY_MS = 100, /* the first time, then twice that, and so on up to */
-    SPACE_RETRY_MS_MAX = 3200,
+    STALL_MS = 100, /* how often a lane without room asks the maker */
 };
 
 struct writer_lane {
@@ -45,6 +44,7 @@ struct writer_lane {
     char folder[PATH_MAX];
     int fd; /* of `segment`; -1: none yet */
     struct segment *segment; /* a reference */
+    struct segment_header header; /* as it goes into the file */
     uint64_t end; /* of what has been written to it */
     uint64_t written_next;
     bool dirty; /* written since the last sync */
@@ -68,13 +68,10 @@ struct writer {
     struct writer_lane *lanes;
     unsigned lane_count;
     struct completion *completions;
-    char ahead[PATH_MAX]; /* path of the file made ahead */
-    bool ahead_ready, ahead_refused;
-    bool running; /* as a thread: it can wait for room */
+    struct maker *maker;
+    unsigned wanted; /* as the maker was told */
     bool stopping;
     bool complete; /* the thread has written everything */
-    uint64_t retry_at_ms, retry_ms; /* when to look for room again; retry_ms 0: there is room */
-    atomic_bool *disk_full; /* told to the loops */
     bool quiet; /* nothing came for SYNC_AFTER_MS */
     struct writer_lane *touched;
     char failure[PATH_MAX + 256];
@@ -150,85 +147,26 @@ static enum status seal(struct writer *w, struct writer_lane *wl)
     return ST_OK;
 }
 
-static bool is_full(void)
-{
-    return errno == ENOSPC || errno == EDQUOT;
-}
-
-static void note_full(struct writer *w, const char *path)
-{
-    if (w->retry_ms == 0) {
-        log_error(
-            "the log's disk is full: publishes will be refused until there is room path=%s error=\"%s\"",
-            path, strerror(errno));
-        metric_add(w->metrics, M_LOG_DISK_FULL, 1);
-    }
-    w->retry_ms = w->retry_ms == 0                       ? SPACE_RETRY_MS
-                  : w->retry_ms * 2 < SPACE_RETRY_MS_MAX ? w->retry_ms * 2
-                                                         : SPACE_RETRY_MS_MAX;
-    w->retry_at_ms = clock_mono_ms(w->options->clock) + w->retry_ms;
-    atomic_store_explicit(w->disk_full, true, memory_order_relaxed);
-}
-
-static void note_room(struct writer *w)
-{
-    if (w->retry_ms == 0)
-        return;
-    log_warn("the log's disk has room again path=%s", w->options->dir);
-    metric_sub(w->metrics, M_LOG_DISK_FULL, 1);
-    w->retry_ms = 0;
-    atomic_store_explicit(w->disk_full, false, memory_order_relaxed);
-}
-
-static bool may_try(const struct writer *w)
-{
-    return w->retry_ms == 0 || clock_mono_ms(w->options->clock) >= w->retry_at_ms;
-}
-
-static int make_file(struct writer *w, const char *path, uint64_t bytes)
-{
-    int fd = w->files->open(w->files->ctx, path, O_WRONLY | O_CREAT | O_EXCL, 0640);
-    if (fd < 0)
-        return -1;
-    if (w->files->allocate(w->files->ctx, fd, (off_t)bytes) < 0) {
-        int error = errno;
-        close(fd);
-        w->files->unlink(w->files->ctx, path);
-        errno = error;
-        return -1;
-    }
-    return fd;
-}
-
 /* ST_AGAIN: no room on the disk, nothing has changed but that the segment before is sealed. */
 static enum status begin_segment(struct writer *w, struct writer_lane *wl, struct segment *s)
 {
     enum status st = seal(w, wl);
     char path[PATH_MAX];
+    struct made_file made;
     if (st != ST_OK)
         return st;
-    file_path(wl, s, path);
-    bool taken = false;
-    if (w->ahead_ready && s->file_bytes == w->options->segment_bytes) {
-        w->ahead_ready = false;
-        if (w->files->rename(w->files->ctx, w->ahead, path) < 0)
-            return fail(w, "name a log segment", path);
-        wl->fd = w->files->open(w->files->ctx, path, O_WRONLY, 0);
-        taken = true;
-    } else if (!may_try(w)) {
-        return ST_AGAIN;
-    } else {
-        wl->fd = make_file(w, path, s->file_bytes);
-    }
-    if (wl->fd < 0 && !taken && w->running && is_full()) {
-        note_full(w, path);
-        return ST_AGAIN;
-    }
-    if (wl->fd < 0)
+    st = maker_take(w->maker, file_path(wl, s, path), s->file_bytes, &made);
+    if (st == ST_AGAIN)
+        return st;
+    if (st != ST_OK)
         return fail(w, "make a log segment", path);
-    if (!taken)
-        note_room(w);
-    w->ahead_refused = false; /* one more try for the next one */
+    metric_add(w->metrics,
+               made.life > 0 ? M_LOG_SEGMENTS_REUSED
+               : made.ahead  ? M_LOG_SEGMENTS_AHEAD
+                             : M_LOG_SEGMENTS_LATE,
+               1);
+    wl->fd = made.fd;
+    wl->header = segment_header_of(s, made.life);
     wl->segment = segment_ref(s);
     wl->end = 0;
     /* The name must be durable before anything in the file is acknowledged. */
@@ -237,30 +175,15 @@ static enum status begin_segment(struct writer *w, struct writer_lane *wl, struc
     return ST_OK;
 }
 
-/* A file made in a quiet moment: no allocation in the way of the frame that needs it. */
-static void make_ahead(struct writer *w)
+/* Half of a segment is time enough to make the next one. */
+static void want_ahead(struct writer *w)
 {
-    bool wanted = false;
-    for (unsigned i = 0; i < w->lane_count && !wanted; i++)
-        wanted = w->lanes[i].fd >= 0 && w->lanes[i].end > w->lanes[i].segment->file_bytes / 2;
-    wanted |= w->retry_ms > 0; /* is there room again? */
-    if (!wanted || w->ahead_ready || w->ahead_refused || !may_try(w))
-        return;
-    int fd = make_file(w, w->ahead, w->options->segment_bytes);
-    if (fd < 0 && is_full()) {
-        note_full(w, w->ahead);
-    } else if (fd >= 0 && w->files->sync(w->files->ctx, fd) == 0) {
-        w->ahead_ready = true;
-        note_room(w);
-    } else {
-        /* Not an error yet: the segment that is being written has its blocks. */
-        log_warn("cannot make the next log segment ahead path=%s error=\"%s\"", w->ahead, strerror(errno));
-        w->ahead_refused = true;
-        if (fd >= 0)
-            w->files->unlink(w->files->ctx, w->ahead);
-    }
-    if (fd >= 0)
-        close(fd);
+    unsigned wanted = 0;
+    for (unsigned i = 0; i < w->lane_count; i++)
+        wanted += w->lanes[i].fd >= 0 && w->lanes[i].end > w->lanes[i].segment->file_bytes / 2;
+    if (wanted != w->wanted)
+        maker_want(w->maker, wanted);
+    w->wanted = wanted;
 }
 
 /* --- writing --- */
@@ -273,8 +196,8 @@ static enum status write_run(struct writer *w, struct writer_lane *wl, struct fr
     int count = 0;
     uint64_t at = wl->end, bytes = 0, records = 0;
     if (at == 0) { /* the header goes with the first frame */
-        iov[count++] = (struct iovec){&wl->segment->header, sizeof wl->segment->header};
-        bytes = sizeof wl->segment->header;
+        iov[count++] = (struct iovec){&wl->header, sizeof wl->header};
+        bytes = sizeof wl->header;
     }
     uint64_t next = wl->written_next;
     for (; f && f->segment == wl->segment && count <= RUN_IOVECS; f = f->next) {
@@ -415,7 +338,7 @@ enum status writer_turn(struct writer *w)
         drop_frames(wl, wl->unwritten);
     w->quiet = false;
     if (st == ST_OK && !w->stopping)
-        make_ahead(w);
+        want_ahead(w);
     return st;
 }
 
@@ -423,11 +346,9 @@ enum status writer_turn(struct writer *w)
 
 static int wait_ms(const struct writer *w)
 {
-    if (w->retry_ms > 0) {
-        uint64_t now_ms = clock_mono_ms(w->options->clock);
-        return w->retry_at_ms > now_ms ? (int)(w->retry_at_ms - now_ms) : 0;
-    }
     for (unsigned i = 0; i < w->lane_count; i++) {
+        if (w->lanes[i].stalled)
+            return STALL_MS;
         if (w->lanes[i].dirty && w->options->sync == STORE_SYNC_ALWAYS)
             return SYNC_AFTER_MS;
     }
@@ -466,7 +387,6 @@ static void *writer_main(void *arg)
 
 enum status writer_start(struct writer *w)
 {
-    w->running = true;
     return pthread_create(&w->thread, NULL, writer_main, w) == 0 ? ST_OK : ST_NO_MEMORY;
 }
 
@@ -485,7 +405,7 @@ void writer_post(struct writer *w, struct frame *f)
 /* --- life --- */
 
 enum status writer_create(const struct store_options *options, const struct store_files *files,
-                          struct lane *lanes, atomic_bool *disk_full, struct writer **out)
+                          struct lane *lanes, struct maker *maker, struct writer **out)
 {
     struct writer *w = calloc(1, sizeof *w);
     if (!w)
@@ -493,7 +413,7 @@ enum status writer_create(const struct store_options *options, const struct stor
     enum status st = ST_NO_MEMORY;
     w->options = options;
     w->files = files;
-    w->disk_full = disk_full;
+    w->maker = maker;
     w->lane_count = options->lane_count;
     w->lanes = calloc(w->lane_count, sizeof *w->lanes);
     if (!w->lanes)
@@ -507,7 +427,6 @@ enum status writer_create(const struct store_options *options, const struct stor
         if (len + SEGMENT_NAME_BYTES + 1 >= PATH_MAX)
             goto fail_lanes;
     }
-    snprintf(w->ahead, sizeof w->ahead, "%s/ahead.seg", options->dir);
     w->metrics = metrics_register();
     st = mailbox_open(&w->box);
     if (st != ST_OK)

@@ -5,13 +5,13 @@
 
 #include "core/store/files.h"
 #include "core/store/lane.h"
+#include "core/store/maker.h"
 
 struct writer;
 
-/* `lanes` are lane_count of them; *disk_full says whether the next segment can be made. ST_NO_MEMORY, ST_IO.
- */
+/* `lanes` are lane_count of them; the maker outlives it. ST_NO_MEMORY, ST_IO. */
 enum status writer_create(const struct store_options *options, const struct store_files *files,
-                          struct lane *lanes, atomic_bool *disk_full, struct writer **out) MUST_CHECK;
+                          struct lane *lanes, struct maker *maker, struct writer **out) MUST_CHECK;
 void writer_destroy(struct writer *w); /* NULL is allowed; the thread has ended */
 
 /* One round on the calling thread: what has been posted is written, synced and told. On failure

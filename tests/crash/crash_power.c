@@ -1,9 +1,10 @@
 /* Power to cut. kill -9 leaves the page cache; a power cut takes what was not synced, sector by sector, in
  * any choice. Here the file port notes which bytes of which file have been written since their last sync. At
  * random moments everything stops, the folder is copied, and in the copy each sector of those bytes is set
- * back to zero or kept, by chance (the log only ever writes to bytes that were zero). The copy is opened:
- * every record that was acknowledged before the moment is there, whole, in order; nothing is damaged; the
- * next offset lies above everything that anybody saw.
+ * back to what it was before, or kept, by chance: zeros, or what an earlier life of the file has left there
+ * (retention's files become new segments). The copy is opened: every record that was acknowledged before the
+ * moment is there, whole, in order; nothing is damaged; the next offset lies above everything that anybody
+ * saw.
  *
  * The log has a limit, so retention runs all the time, and a keeper carries what is retained: of each of its
  * topics the start finds the message that was acknowledged, or a younger one.
@@ -21,6 +22,7 @@ enum { CUTS = 100, RANGES_MAX = 4096, FDS_MAX = 1024, SECTOR_BYTES = 512, SEEN_M
 struct range {
     char path[320];
     off_t from, to;
+    uint8_t *old; /* what was there before; owned */
 };
 
 /* The port's state; the lock also holds the disk still while the folder is copied. */
@@ -50,19 +52,37 @@ static int power_open(void *ctx, const char *path, int flags, mode_t mode)
     return fd;
 }
 
+static void remember(struct range *r, const char *path, off_t from, size_t len)
+{
+    snprintf(r->path, sizeof r->path, "%s", path);
+    r->from = from;
+    r->to = from + (off_t)len;
+    r->old = calloc(1, len);
+    int fd = open(path, O_RDONLY);
+    if (!r->old || fd < 0 || pread(fd, r->old, len, from) < 0)
+        die("cannot look at what is written over");
+    close(fd);
+}
+
+static void forget_range(unsigned i)
+{
+    free(ranges[i].old);
+    ranges[i] = ranges[--range_count];
+}
+
 static ssize_t power_pwritev(void *ctx, int fd, const struct iovec *iov, int count, off_t position)
 {
     (void)ctx;
     pthread_mutex_lock(&lock);
+    size_t len = 0;
+    for (int i = 0; i < count; i++)
+        len += iov[i].iov_len;
+    if (range_count == RANGES_MAX)
+        die("too many writes without a sync");
+    remember(&ranges[range_count++], fd_paths[fd], position, len);
     ssize_t n = pwritev(fd, iov, count, position);
-    if (n > 0) {
-        if (range_count == RANGES_MAX)
-            die("too many writes without a sync");
-        struct range *r = &ranges[range_count++];
-        snprintf(r->path, sizeof r->path, "%s", fd_paths[fd]);
-        r->from = position;
-        r->to = position + n;
-    }
+    if (n != (ssize_t)len)
+        die("a short write");
     pthread_mutex_unlock(&lock);
     return n;
 }
@@ -75,7 +95,7 @@ static int power_sync(void *ctx, int fd)
     pthread_mutex_lock(&lock);
     for (unsigned i = 0; i < range_count;) {
         if (strcmp(ranges[i].path, fd_paths[fd]) == 0)
-            ranges[i] = ranges[--range_count];
+            forget_range(i);
         else
             i++;
     }
@@ -92,6 +112,9 @@ static int power_rename(void *ctx, const char *from, const char *to)
         if (strcmp(ranges[i].path, from) == 0)
             snprintf(ranges[i].path, sizeof ranges[i].path, "%s", to);
     }
+    for (unsigned i = 0; i < FDS_MAX; i++) /* a file keeps its descriptor when it gets another name */
+        if (strcmp(fd_paths[i], from) == 0)
+            snprintf(fd_paths[i], sizeof fd_paths[i], "%s", to);
     pthread_mutex_unlock(&lock);
     return rc;
 }
@@ -131,7 +154,6 @@ static struct store_files power_port(void)
 
 static void lose_sectors(const char *dir, const char *copy, const struct range *r)
 {
-    static const uint8_t zeroes[SECTOR_BYTES];
     char path[700];
     snprintf(path, sizeof path, "%s%s", copy, r->path + strlen(dir));
     int fd = open(path, O_RDWR);
@@ -142,7 +164,7 @@ static void lose_sectors(const char *dir, const char *copy, const struct range *
         off_t end = (at / SECTOR_BYTES + 1) * SECTOR_BYTES;
         end = end < r->to ? end : r->to;
         if ((mood == 0 || (mood >= 2 && rand() % mood == 0)) &&
-            pwrite(fd, zeroes, (size_t)(end - at), at) < 0)
+            pwrite(fd, r->old + (at - r->from), (size_t)(end - at), at) < 0)
             die("cannot write");
         at = end;
     }
@@ -154,9 +176,10 @@ static void cut(const struct world *w, char copy[256])
 {
     pthread_mutex_lock(&lock);
     world_crash_copy(w, copy);
-    for (unsigned i = 0; i < range_count; i++)
-        lose_sectors(w->dir, copy, &ranges[i]);
-    range_count = 0;
+    while (range_count > 0) {
+        lose_sectors(w->dir, copy, &ranges[range_count - 1]);
+        forget_range(range_count - 1);
+    }
     pthread_mutex_unlock(&lock);
 }
 
@@ -338,15 +361,18 @@ int main(int argc, char **argv)
         world_close(&w);
         loop_dispatch(w.loop);
         world_remove(w.dir);
-        range_count = 0;
+        while (range_count > 0)
+            forget_range(range_count - 1);
         memcpy(w.dir, copy, sizeof w.dir);
         world_open(&w);
         check(&w); /* nothing is trimmed before the keeper is there */
         keeper_open(&keeper, &w);
         check_retained(&keeper);
     }
-    printf("cuts %d, appended %u, kept %u, trims %u\n", CUTS, content, seen_count, (unsigned)trims);
-    if (trims == 0)
+    unsigned reused = (unsigned)metrics_sum(M_LOG_SEGMENTS_REUSED);
+    printf("cuts %d, appended %u, kept %u, trims %u, reused %u\n", CUTS, content, seen_count, (unsigned)trims,
+           reused);
+    if (trims == 0 || reused == 0)
         die("retention had nothing to do");
     keeper_close(&keeper);
     world_deinit(&w);

@@ -196,7 +196,7 @@ Test(survey, says_where_the_log_ends_and_what_vouches)
     int fd = file_of(&b, 128);
     source_init(&source);
     source_open(&source, fd, b.len + 128, NULL, NULL);
-    cr_assert_eq(survey_run(&source, EPOCH, 100, &s), ST_OK);
+    cr_assert_eq(survey_run(&source, EPOCH, 100, false, &s), ST_OK);
     cr_assert_eq(s.next_offset, 112);
     cr_assert_eq(s.data_end, b.len);
     cr_assert_eq(s.synced_below, 108);
