@@ -93,6 +93,8 @@ static void hub_deliver_group(struct hub *h, struct channel *ch, unsigned lane, 
                 break;
             if (hub_offer(h, sub, &group[k]) == ST_AGAIN)
                 cursor_fall_behind(sub, lane, group[k].msg->offset);
+            else if (sub->behind) /* `live` of the last lane must not name a place before this message */
+                sub->behind->at.next[lane] = group[k].msg->offset + 1;
         }
     }
 }

@@ -880,6 +880,36 @@ Test(hub_many, one_full_lane_does_not_hold_the_others)
     cr_expect_eq(fake_conn_count(&conn, FAKE_MESSAGE), 2u);
 }
 
+/* While one lane is still behind, another one is live already. `live` of both is a place to resume from: what
+ * came meanwhile lies before it. */
+Test(hub_many, live_names_no_place_before_what_has_come)
+{
+    open_with(1, 2);
+    const char *in_lane[2] = {NULL, NULL};
+    static const char *const names[] = {"a", "b", "c", "d", "e", "f"};
+    for (unsigned i = 0; i < 6; i++)
+        in_lane[topic_partition(slice_cstr(names[i]), 2)] = names[i];
+    publish(in_lane[1]);
+    exchange_settle(&x);
+    conn.room = 0;
+    subscribe("#", START_EARLIEST);
+    exchange_settle(&x);
+    conn.room = 1;
+    publish(in_lane[0]);
+    exchange_settle(&x);
+    cr_assert(fake_conn_event(&conn, FAKE_MESSAGE, 0)->live);
+    cr_assert_eq(fake_conn_count(&conn, FAKE_LIVE), 0u);
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    cr_expect_eq(fake_conn_count(&conn, FAKE_MESSAGE), 2u);
+    const struct fake_event *live = fake_conn_event(&conn, FAKE_LIVE, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct msg *m = fake_conn_event(&conn, FAKE_MESSAGE, i)->msg;
+        cr_expect_eq(live->at.next[m->partition], m->offset + 1, "lane %u", m->partition);
+    }
+}
+
 Test(hub_many, interest_is_given_back)
 {
     open_with(2, 2);

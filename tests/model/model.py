@@ -1,0 +1,120 @@
+"""What a client may expect, as plainly as it can be said: a list of records, and for each subscription the records it
+is still owed. No offsets, no cursors, no windows: if these two disagree, the node is wrong (or this page is)."""
+
+from collections import deque
+
+
+def matches(text, topic):
+    """MQTT filters (MQTT 5.0, 4.7), without `$` topics."""
+    filters, levels = text.split("/"), topic.split("/")
+    for place, level in enumerate(filters):
+        if level == "#":
+            return True
+        if place >= len(levels) or level not in ("+", levels[place]):
+            return False
+    return len(filters) == len(levels)
+
+
+class Record:
+    __slots__ = ("topic", "payload", "retain", "durable", "lost")
+
+    def __init__(self, topic, payload, retain):
+        self.topic, self.payload, self.retain = topic, payload, retain
+        self.durable = False  # acknowledged, so it outlives whatever happens
+        self.lost = False
+
+    def __repr__(self):
+        return f"{self.topic}={self.payload[:40]!r}"
+
+
+class Log:
+    """All that was published, in order, and what is retained."""
+
+    def __init__(self):
+        self.records = []
+        self.retained = {}
+
+    def add(self, record):
+        self.records.append(record)
+        self.fold(record)
+
+    def fold(self, record):
+        if record.retain and record.payload:
+            self.retained[record.topic] = record
+        elif record.retain:
+            self.retained.pop(record.topic, None)
+
+    def of(self, topic):
+        return [record for record in self.records if record.topic == topic]
+
+    def reconcile(self, kept):
+        """After a crash: `kept` is what the node now has, {topic: [payload, ...]}. What was acknowledged must be there,
+        in order; of the rest some may be gone. Returns what is."""
+        lost = []
+        for topic in {record.topic for record in self.records} | set(kept):
+            there = deque(kept.get(topic, ()))
+            for record in self.of(topic):
+                if there and there[0] == record.payload:
+                    there.popleft()
+                    record.durable = True  # it was read back, so it is in the log
+                else:
+                    assert not record.durable, f"acknowledged and lost: {record}; next in the log: {list(there)[:3]}"
+                    record.lost = True
+                    lost.append(record)
+            assert not there, f"{topic}: never published, or twice, or in another order: {list(there)[:3]}"
+        self.records = [record for record in self.records if not record.lost]
+        self.retained = {}
+        for record in self.records:
+            self.fold(record)
+        return lost
+
+
+class Owed:
+    """What one subscription is to get: for each topic these payloads, in this order, each once; and at its beginning
+    the retained messages that were there, each once, but those that something newer has replaced meanwhile."""
+
+    def __init__(self, name, text, log, past=False, lossy=False):
+        self.name, self.text, self.lossy = name, text, lossy
+        self.live = {}  # topic -> deque of records
+        self.retained = {} if past else {t: r for t, r in log.retained.items() if matches(text, t)}
+        self.skipped = self.got = 0
+        if past:
+            for record in log.records:
+                self.add(record)
+
+    def add(self, record):
+        if matches(self.text, record.topic):
+            self.live.setdefault(record.topic, deque()).append(record)
+            if record.retain and record.topic in self.retained:
+                self.retained[record.topic] = None  # may come as it was, or not: what replaced it comes
+
+    def forget(self, lost):
+        """What a crash took with it need not come."""
+        for topic in {record.topic for record in lost if matches(self.text, record.topic)}:
+            self.live[topic] = deque(record for record in self.live.get(topic, ()) if not record.lost)
+
+    def take(self, topic, payload, retained):
+        self.got += 1
+        if retained:
+            assert topic in self.retained, f"{self.name}: {topic} comes as retained, and was not, or comes again"
+            record = self.retained.pop(topic)
+            assert record is None or record.payload == payload, f"{self.name}: retained {payload!r}, not {record}"
+            return
+        assert matches(self.text, topic), f"{self.name}: {topic} does not match {self.text}"
+        waiting = self.live.get(topic, deque())
+        while self.lossy and waiting and waiting[0].payload != payload:
+            waiting.popleft()
+            self.skipped += 1
+        assert waiting, f"{self.name}: {topic} {payload[:60]!r} comes again, or was never published"
+        assert waiting[0].payload == payload, (
+            f"{self.name}: {payload[:60]!r} where {waiting[0]} is due (then {list(waiting)[1:3]})")
+        waiting.popleft()
+
+    def complete(self):
+        if any(record for record in self.retained.values()):
+            return False
+        return not any(self.live.values())
+
+    def __str__(self):
+        missing = {topic: list(records)[:3] for topic, records in self.live.items() if records}
+        return f"{self.name} ({self.text}): live {missing} retained {[r for r in self.retained.values() if r]}"

@@ -1,0 +1,439 @@
+#!/usr/bin/python3
+"""A random walk through everything that clients do, against a model that is a list (model.py).
+
+    tests/model/run.py [--steps N] [--seed S] [--partitions P] [--loops L]
+
+Publishers and subscribers of all doors publish, subscribe, unsubscribe, read the past, stop reading for a while, hold
+back acknowledgements, vanish and resume by position; retained messages are set and cleared; the node is killed with
+kill -9, or stopped, and started again. After every step nobody may have got what it was not owed, in another order or twice;
+at every settling point nothing may be missing, and what the node says of the past and of what is retained (the fold of
+its log, made anew after each start) must be the model's. The seed is printed; the same seed takes the same steps,
+though the node's threads and the kernel do not."""
+
+import argparse
+import base64
+import http.client
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
+
+from model import Log, Owed, Record  # noqa: E402
+from node import PATIENCE, Node  # noqa: E402
+from wire import Gone, Mqtt, Web, turn  # noqa: E402
+
+TOPICS = [f"m/{area}/{place}" for area in "abcd" for place in range(5)]
+FILTERS = ["m/#", "m/+/1", "m/a/+", "+/b/#", "m/c/2", "m/d/0", "#", "m/+/+"]
+SUBSCRIBERS = 9
+WAIT_S = 60 * PATIENCE
+SETTINGS = {"log.segment_bytes": "64K", "log.recent_bytes": "4K", "out.bytes_max": "4K", "out.stall_ms": "10m",
+            "logging.level": "warn"}
+
+
+def payload_of(message):
+    if "b64" in message:
+        return base64.b64decode(message["b64"])
+    if "text" in message:
+        return message["text"].encode()
+    return json.dumps(message["data"], separators=(",", ":")).encode()
+
+
+class WebSubscriber:
+    """Keeps what a well-behaved client keeps (docs/PROTOCOL.md, bookmarks), and resumes with it."""
+
+    kind = "ws"
+
+    def __init__(self, world, name):
+        self.world, self.name = world, name
+        self.web, self.owed = None, None
+        self.connect()
+
+    def connect(self):
+        self.stream = self.web = self.world.track(Web(self.world.node.ports["http"], self.on_item))
+        if self.owed is None:
+            return
+        if not self.resumable():
+            self.subscribe(self.owed.text, "live")
+            return
+        start = {"after": [self.base, *self.lanes.values()]} if self.base else (
+            {"after": list(self.lanes.values())} if self.lanes else "earliest")
+        self.ask({"sub": {"topic": self.owed.text, "from": start}})
+
+    def resumable(self):
+        """Until `live` has come, a place holds only what was replayed from the past."""
+        return self.live or self.past
+
+    def ask(self, item):
+        number = self.web.request(item)
+        self.world.until(lambda: number in self.web.answers or self.web.gone, f"{self.name}: an answer")
+        answer = self.web.answers.pop(number, None)
+        if answer is None:
+            raise Gone
+        assert "ok" in answer, f"{self.name}: {item} -> {answer}"
+        return answer["ok"]
+
+    def subscribe(self, text, start):
+        self.owed = None
+        self.base, self.lanes, self.live, self.past = None, {}, False, start == "earliest"
+        owed = Owed(self.name, text, self.world.log, past=self.past)
+        number = self.web.request({"sub": {"topic": text, "from": start}})
+        self.owed = owed  # nothing of it comes before the answer
+        self.world.until(lambda: number in self.web.answers or self.web.gone, f"{self.name}: an answer")
+        if number in self.web.answers:
+            assert "ok" in self.web.answers.pop(number)
+
+    def unsubscribe(self):
+        self.ask({"unsub": {"topic": self.owed.text}})
+        self.owed = None
+
+    def on_item(self, item):
+        if "msg" in item:
+            message = item["msg"]
+            assert self.owed, f"{self.name}: a message without a subscription"
+            lane = message["pos"].rsplit(".", 1)[0]
+            if not message.get("retained"):
+                assert message["pos"] > self.lanes.get(lane, ""), f"{self.name}: {message['pos']} goes back"
+                self.lanes[lane] = message["pos"]
+            self.owed.take(message["topic"], payload_of(message), message.get("retained", False))
+        elif "live" in item:
+            self.base, self.lanes, self.live = item["live"]["pos"], {}, True
+        else:
+            assert "gap" not in item and "err" not in item, f"{self.name}: {item}"
+
+    def slow(self, slow):
+        self.web.paused = slow
+
+
+class MqttSubscriber:
+    """A clean session: what it misses while it is away it is not owed."""
+
+    kind = "mqtt"
+
+    def __init__(self, world, name, qos):
+        self.world, self.name, self.qos = world, name, qos
+        self.owed, self.text = None, None
+        self.connect()
+
+    def connect(self):
+        self.stream = self.mqtt = self.world.track(Mqtt(self.world.node.ports["mqtt"], self.name, self.on_message))
+        self.world.until(lambda: self.mqtt.connected or self.mqtt.gone, f"{self.name}: CONNACK")
+        if self.text:
+            self.subscribe(self.text, "live")
+
+    def subscribe(self, text, _start):
+        if self.text and self.text != text:
+            self.unsubscribe()
+        self.text = text
+        self.owed = Owed(self.name, text, self.world.log, lossy=self.qos == 0)
+        number = self.mqtt.subscribe(text, self.qos)
+        self.world.until(lambda: number in self.mqtt.answered or self.mqtt.gone, f"{self.name}: SUBACK")
+
+    def unsubscribe(self):
+        number = self.mqtt.unsubscribe(self.owed.text)
+        self.world.until(lambda: number in self.mqtt.answered or self.mqtt.gone, f"{self.name}: UNSUBACK")
+        self.owed, self.text = None, None
+
+    def on_message(self, topic, payload, retained):
+        assert self.owed, f"{self.name}: a message without a subscription"
+        self.owed.take(topic, payload, retained)
+
+    def slow(self, slow):
+        if self.world.dice.random() < 0.5:
+            self.mqtt.lazy = slow
+        else:
+            self.mqtt.paused = slow
+        if not slow:
+            self.mqtt.lazy = self.mqtt.paused = False
+            self.mqtt.pay()
+
+
+class World:
+    def __init__(self, folder, seed, partitions, loops):
+        self.dice = random.Random(seed)
+        self.log = Log()
+        self.number = 0
+        self.counts = {}
+        self.node = Node(folder, {**SETTINGS, "log.partitions": partitions, "node.loops": loops}).start()
+        self.streams, self.subscribers = [], []
+        self.open_publishers()
+        for number in range(SUBSCRIBERS):
+            name = f"s{number}"
+            kind = number % 3
+            self.subscribers.append(WebSubscriber(self, name) if kind == 0 else MqttSubscriber(self, name, kind - 1))
+
+    def open_publishers(self):
+        self.web = self.track(Web(self.node.ports["http"], lambda item: None))
+        self.mqtt = self.track(Mqtt(self.node.ports["mqtt"], "publisher", None))
+        self.until(lambda: self.mqtt.connected, "CONNACK")
+        self.api = http.client.HTTPConnection("127.0.0.1", self.node.ports["api"], timeout=WAIT_S)
+
+    # --- time ---
+
+    def track(self, stream):
+        self.streams.append(stream)
+        return stream
+
+    def until(self, condition, what, seconds=WAIT_S):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.look(0.05)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+    def look(self, seconds=0):
+        self.streams = [stream for stream in self.streams if not stream.gone]
+        turn(self.streams, seconds)
+
+    # --- publishing ---
+
+    def make(self):
+        self.number += 1
+        topic = self.dice.choice(TOPICS)
+        retain = self.dice.random() < 0.15
+        if retain and self.dice.random() < 0.3:
+            return Record(topic, b"", True)
+        kind, pad = self.number % 3, "x" * self.dice.choice([0, 0, 10, 100, 1500])
+        text = [f'{{"n":{self.number},"pad":"{pad}"}}', f"{self.number} ä {pad}", f"{self.number}"][kind]
+        return Record(topic, text.encode() if kind < 2 else b"\xff\x00" + text.encode() + pad.encode(), retain)
+
+    def publish(self, record):
+        """It is published: whoever is subscribed is owed it."""
+        self.log.add(record)
+        for subscriber in self.subscribers:
+            if subscriber.owed:
+                subscriber.owed.add(record)
+
+    def settled(self, records):
+        """Durable: and so is everything before in the same partition, but the test does not know partitions."""
+        for record in records:
+            record.durable = True
+
+    def step_publish_http(self):
+        record = self.make()
+        self.publish(record)
+        fields = {"Tidegate-Retain": "1"} if record.retain else {}
+        self.api.request("POST", f"/v1/publish/{record.topic}", record.payload,
+                         {"Content-Type": "application/x-www-form-urlencoded", **fields})
+        answer = self.api.getresponse()
+        body = answer.read()
+        assert answer.status == 200, body
+        self.settled([record])
+
+    def web_publish(self, record, waits):
+        content = {"b64": base64.b64encode(record.payload).decode()}
+        if record.payload[:1] == b"{":
+            content = {"data": json.loads(record.payload)}
+        elif record.payload[:1] != b"\xff":
+            content = {"text": record.payload.decode()}
+        item = {"pub": {"topic": record.topic, "retain": record.retain, **content}}
+        return self.web.request(item) if waits else self.web.tell(item)
+
+    def step_publish_web(self):
+        records = [self.make() for _ in range(self.dice.choice([1, 1, 5, 30]))]
+        numbers = []
+        for record in records:
+            self.publish(record)
+            numbers.append(self.web_publish(record, True))
+        for number in numbers:
+            self.until(lambda: number in self.web.answers, "ok")
+            answer = self.web.answers.pop(number)
+            assert "ok" in answer, answer
+        self.settled(records)
+
+    def step_publish_mqtt(self):
+        records = [self.make() for _ in range(self.dice.choice([1, 1, 5, 30]))]
+        numbers = []
+        for record in records:
+            self.publish(record)
+            numbers.append(self.mqtt.publish(record.topic, record.payload, 1, record.retain))
+        self.until(lambda: self.mqtt.acknowledged.issuperset(numbers), "PUBACK")
+        self.mqtt.acknowledged.clear()
+        self.settled(records)
+
+    def step_publish_lazily(self):
+        """Nobody waits for the disk; the ping says that it has got its place."""
+        for _ in range(self.dice.choice([1, 5])):
+            record = self.make()
+            self.publish(record)
+            self.mqtt.publish(record.topic, record.payload, 0, record.retain)
+        pongs = self.mqtt.pongs
+        self.mqtt.packet(0xC0)
+        self.until(lambda: self.mqtt.pongs > pongs, "PINGRESP")
+
+    # --- subscribing ---
+
+    def pick(self, condition):
+        found = [s for s in self.subscribers if condition(s)]
+        return self.dice.choice(found) if found else None
+
+    @staticmethod
+    def reads(subscriber):
+        return not subscriber.stream.paused
+
+    def step_subscribe(self):
+        subscriber = self.pick(lambda s: self.reads(s) and not s.owed)
+        if subscriber:
+            past = subscriber.kind == "ws" and self.dice.random() < 0.1
+            subscriber.subscribe(self.dice.choice(FILTERS), "earliest" if past else "live")
+
+    def step_unsubscribe(self):
+        subscriber = self.pick(lambda s: self.reads(s) and s.owed)
+        if subscriber:
+            subscriber.unsubscribe()
+
+    def step_slow(self):
+        subscriber = self.pick(lambda s: self.reads(s))
+        if subscriber:
+            subscriber.slow(True)
+
+    def step_fast(self):
+        subscriber = self.pick(lambda s: not self.reads(s))
+        if subscriber:
+            subscriber.slow(False)
+
+    def step_vanish(self):
+        subscriber = self.dice.choice(self.subscribers)
+        subscriber.stream.close()
+        subscriber.connect()
+
+    # --- what the node says of itself ---
+
+    def ask(self, target):
+        self.api.request("GET", target)
+        answer = self.api.getresponse()
+        body = answer.read()
+        assert answer.status == 200, f"{target}: {body}"
+        return json.loads(body)
+
+    def pages(self, target):
+        found, start = [], "earliest"
+        while True:
+            page = self.ask(f"{target}?from={start}&max=1000")
+            found += page["messages"]
+            if not page["messages"]:
+                return found
+            start = page["next"]
+
+    def history(self, topic):
+        return [payload_of(message) for message in self.pages(f"/v1/history/{topic}")]
+
+    def step_history(self):
+        topic = self.dice.choice(TOPICS)
+        want = [record.payload for record in self.log.of(topic)]
+        count = self.dice.randint(1, 20)
+        got = [payload_of(m) for m in self.ask(f"/v1/history/{topic}?from=last:{count}")["messages"]]
+        assert got == want[-count:], f"last {count} of {topic}"
+
+    def step_reverse(self):
+        topic = self.dice.choice(TOPICS)
+        count = self.dice.randint(1, 20)
+        want = [record.payload for record in reversed(self.log.of(topic))][:count]
+        got = [payload_of(m) for m in self.ask(f"/v1/history/{topic}?reverse=1&max={count}")["messages"]]
+        assert got == want, f"{topic} in reverse"
+
+    def check_retained(self):
+        got = {m["topic"]: payload_of(m) for m in self.pages("/v1/retained/m/%23")}
+        want = {topic: record.payload for topic, record in self.log.retained.items()}
+        assert got == want, "what is retained"
+
+    # --- settling, crashing ---
+
+    def step_settle(self):
+        for subscriber in self.subscribers:
+            subscriber.slow(False)
+        owing = [s for s in self.subscribers if s.owed and not s.owed.lossy]
+        try:
+            self.until(lambda: all(s.owed.complete() for s in owing), "everybody to have what it is owed")
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n" + "\n".join(str(s.owed) for s in owing if not s.owed.complete())) from None
+        self.check_retained()
+
+    def step_kill(self):
+        self.crash(self.node.kill9)
+
+    def step_stop(self):
+        self.crash(self.node.stop)
+
+    def crash(self, end):
+        """With publishes under way, whose outcome nobody has been told."""
+        for _ in range(self.dice.choice([0, 0, 3, 40])):
+            record = self.make()
+            self.publish(record)
+            self.mqtt.publish(record.topic, record.payload, self.dice.randint(0, 1), record.retain)
+        if self.dice.random() < 0.5:
+            self.look()
+        end()
+        for stream in self.streams:
+            stream.paused = False
+            stream.drain()
+            stream.close()
+        self.node.restart()
+        self.open_publishers()
+        lost = self.log.reconcile({topic: self.history(topic) for topic in TOPICS})
+        self.counts["lost unacknowledged"] = self.counts.get("lost unacknowledged", 0) + len(lost)
+        for subscriber in self.subscribers:
+            if subscriber.owed:
+                subscriber.owed.forget(lost)
+            subscriber.connect()
+        self.check_retained()
+
+    # --- the walk ---
+
+    WEIGHTS = {"publish_http": 100, "publish_web": 120, "publish_mqtt": 120, "publish_lazily": 40, "subscribe": 30,
+               "unsubscribe": 12, "slow": 15, "fast": 15, "vanish": 12, "history": 8, "reverse": 8, "settle": 6}
+
+    def walk(self, steps, kill_every):
+        names, weights = list(self.WEIGHTS), list(self.WEIGHTS.values())
+        for step in range(steps):
+            name = self.dice.choices(names, weights)[0]
+            if step % kill_every == kill_every - 1:
+                name = self.dice.choice(["kill", "kill", "stop"])
+            self.counts[name] = self.counts.get(name, 0) + 1
+            try:
+                getattr(self, "step_" + name)()
+                self.look()
+            except (AssertionError, Gone) as error:
+                raise AssertionError(f"step {step} ({name}): {error!r}") from error
+        self.step_settle()
+        self.counts["records"] = len(self.log.records)
+
+
+def run(folder, steps, seed, partitions=1, loops=1, kill_every=400):
+    """One walk. Raises AssertionError with the step; returns what was done, by name."""
+    world = World(folder, seed, partitions, loops)
+    try:
+        world.walk(steps, kill_every)
+    except BaseException:
+        print(world.node.log(), file=sys.stderr)
+        raise
+    finally:
+        for stream in world.streams:
+            stream.close()
+        if world.node.process.poll() is None:
+            world.node.stop()
+    return world.counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--partitions", type=int, default=1)
+    parser.add_argument("--loops", type=int, default=1)
+    parser.add_argument("--kill-every", type=int, default=400)
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tg-model-") as folder:
+        counts = run(folder, options.steps, options.seed, options.partitions, options.loops, options.kill_every)
+    print(f"{options.steps} steps in {time.monotonic() - began:.0f} s: " +
+          ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+
+
+if __name__ == "__main__":
+    main()
