@@ -102,6 +102,7 @@ static enum status open_store(struct node *n, struct buf *error)
         .lazy_bytes = s->log_lazy_bytes,
         .recent_bytes = s->log_recent_bytes,
         .sync = (enum store_sync)s->log_sync,
+        .sync_interval_ms = s->log_sync_interval_ms,
         .clock = clock_system(),
     };
     return store_open(&o, &n->store, error);

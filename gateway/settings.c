@@ -5,6 +5,10 @@
 #include "core/store/store.h"
 #include "gateway/host.h"
 
+#include <string.h>
+
+enum { SYNC_INTERVAL_MS_MAX = 10000 };
+
 #define AT(field) offsetof(struct settings, field)
 
 static const struct config_option options[] = {
@@ -60,8 +64,12 @@ static const struct config_option options[] = {
      "log.segment_bytes, and never less than twice what is retained"},
     {"log.retention_ms", CONFIG_MS, AT(log_retention_ms), "0", NULL, 0, UINT64_C(3155760000000),
      "A segment whose newest record is older than this is removed; 0 = none"},
-    {"log.sync", CONFIG_ENUM, AT(log_sync), "always", "always|never", 0, 0,
-     "always: an acknowledgement means fdatasync; never: it means write (survives kill -9, not a power cut)"},
+    {"log.sync", CONFIG_TEXT, AT(log_sync_text), "always", NULL, 0, 0,
+     "always: an acknowledgement means fdatasync; interval:<ms>, as interval:200: it means write (survives "
+     "kill -9), "
+     "and fdatasync follows within that time, 1 to 10000: a power cut loses that much of what was "
+     "acknowledged; "
+     "never: it means write, and a power cut may lose all that the kernel has not written by itself"},
     {"log.unsynced_bytes_max", CONFIG_BYTES, AT(log_unsynced_bytes_max), "64M", NULL, 65536,
      UINT64_C(1) << 30,
      "Not yet durable bytes of a partition; above, publishes are refused until the disk has caught up"},
@@ -122,6 +130,32 @@ static bool is_loopback(const char *address)
     return host_address_is_loopback(slice_cstr(address));
 }
 
+static enum status read_sync(struct settings *s, struct buf *error)
+{
+    static const char interval[] = "interval:";
+    const char *text = s->log_sync_text;
+    s->log_sync_interval_ms = 0;
+    if (strcmp(text, "always") == 0 || strcmp(text, "never") == 0) {
+        s->log_sync = text[0] == 'a' ? STORE_SYNC_ALWAYS : STORE_SYNC_NEVER;
+        return ST_OK;
+    }
+    uint64_t ms = 0;
+    bool valid = strncmp(text, interval, sizeof interval - 1) == 0;
+    const char *digit = valid ? text + sizeof interval - 1 : text;
+    for (; *digit >= '0' && *digit <= '9' && ms <= SYNC_INTERVAL_MS_MAX; digit++)
+        ms = ms * 10 + (uint64_t)(*digit - '0');
+    if (valid && *digit == '\0' && ms >= 1 && ms <= SYNC_INTERVAL_MS_MAX) {
+        s->log_sync = STORE_SYNC_INTERVAL;
+        s->log_sync_interval_ms = ms;
+        return ST_OK;
+    }
+    if (buf_printf(error,
+                   "log.sync: '%s' must be always, never, or interval:<ms> from interval:1 to interval:%d",
+                   text, SYNC_INTERVAL_MS_MAX) != ST_OK)
+        buf_clear(error);
+    return ST_INVALID;
+}
+
 /* Rules between keys. */
 static enum status settings_check(const struct settings *s, struct buf *error)
 {
@@ -158,6 +192,8 @@ enum status settings_load(struct settings *s, const char *file, char *const *env
         st = config_load_env(t, s, environment, error);
     for (size_t i = 0; st == ST_OK && i < assignment_count; i++)
         st = config_set(t, s, assignments[i], "--set", error);
+    if (st == ST_OK)
+        st = read_sync(s, error);
     if (st == ST_OK)
         st = settings_check(s, error);
     if (st != ST_OK)

@@ -25,7 +25,9 @@ struct settings {
     uint64_t log_partitions;
     uint64_t log_segment_bytes, log_retention_bytes, log_retention_ms;
     uint64_t log_unsynced_bytes_max, log_lazy_ms, log_lazy_bytes, log_recent_bytes;
-    unsigned log_sync; /* enum store_sync */
+    char *log_sync_text;
+    unsigned log_sync; /* enum store_sync, made of it */
+    uint64_t log_sync_interval_ms;
 
     uint64_t limit_connections, limit_message_bytes, limit_topic_bytes, limit_topic_levels,
         limit_subscriptions, limit_inflight, limit_publish_open, limit_history_count, limit_retained,

@@ -181,10 +181,13 @@ static void queue_for_reader(struct lane *l, struct frame *f)
         give_to_reader(l);
 }
 
-/* What may be said to be synced: in mode "never" durable means only written. */
+/* What may be said to be synced: unless that is always so, durable means only written. */
 static uint64_t synced_below(const struct lane *l)
 {
-    return l->env->options->sync == STORE_SYNC_ALWAYS ? l->durable : l->start_offset;
+    if (l->env->options->sync == STORE_SYNC_ALWAYS)
+        return l->durable;
+    return atomic_load_explicit(&l->synced_next,
+                                memory_order_acquire); /* the writer's release after its sync */
 }
 
 static void close_frame(struct lane *l)
@@ -378,7 +381,8 @@ void lane_on_durable(struct lane *l)
         return;
     metric_sub(l->metrics, M_LOG_UNSYNCED_BYTES, unsynced - l->unsynced_bytes);
     if (l->durable == l->next)
-        timer_arm(loop_timers(l->loop), &l->mark_timer, loop_now_ms(l->loop) + MARK_AFTER_MS);
+        timer_arm(loop_timers(l->loop), &l->mark_timer,
+                  loop_now_ms(l->loop) + MARK_AFTER_MS + l->env->options->sync_interval_ms);
     l->events->on_durable(l->events_ctx, l->index, l->durable);
 }
 
@@ -397,6 +401,7 @@ void lane_on_trim_wanted(struct lane *l)
 void lane_trim(struct lane *l, uint64_t upto)
 {
     l->trim_upto = upto;
+    l->trim_synced = l->durable;
     reader_post_trim(l->env->reader, l);
 }
 
@@ -419,9 +424,10 @@ enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bo
                                   .previous_next = previous_next};
     struct slice payload = slice_of(&start, sizeof start);
     uint32_t bytes = record_internal_bytes(payload);
-    l->next = l->durable = l->start_offset = next;
+    l->next = l->durable = next;
     l->last_time_ms = time_ms;
     atomic_init(&l->durable_next, next);
+    atomic_init(&l->synced_next, next);
     atomic_init(&l->written_next, next);
     atomic_init(&l->sealed_next, previous_next);
     enum status st =

@@ -40,7 +40,6 @@ struct lane {
     uint64_t next;
     uint64_t durable; /* as told by the writer */
     uint64_t marked; /* the highest synced_below that was written */
-    uint64_t start_offset; /* of this run's START */
     uint64_t last_time_ms;
     uint64_t unsynced_bytes; /* of frames and the open frame that are not durable */
     uint64_t frame_bytes_guess; /* as large as the last frame was */
@@ -59,11 +58,14 @@ struct lane {
     struct completion *completion; /* the letter to its loop; NULL: not bound */
     struct mail trim_mail; /* to the reader: the answer to a wish; one at a time */
     uint64_t trim_upto; /* what it says */
+    uint64_t trim_synced; /* all below this must be synced first: it relies on it */
     uint64_t trim_told; /* the wish that the owner knows */
 
     _Atomic uint64_t live_bytes; /* loop writes, reader reads; only a number */
     _Alignas(64) _Atomic uint64_t first; /* lowest offset kept; reader writes, any thread reads */
     _Atomic uint64_t durable_next; /* writer writes (release), loop and reader read (acquire) */
+    _Atomic uint64_t
+        synced_next; /* writer writes (release), loop and reader read (acquire): below is on the disk */
     _Atomic uint64_t written_next; /* writer writes (release): below it the file can be read */
     _Atomic uint64_t sealed_next; /* writer writes (release): below it are sealed and synced segments */
     _Atomic uint64_t trim_wanted; /* reader writes (release), loop reads (acquire): retention's wish */

@@ -40,6 +40,7 @@ struct reader {
     struct {
         bool open; /* the owner has answered the last wish, or said that it is ready for the first */
         uint64_t upto; /* it has agreed to: not done yet when above `first` */
+        uint64_t synced; /* when all below this is synced */
         uint64_t retry_at_ms; /* and failed */
     } trims[STORE_LANES_MAX];
 };
@@ -163,7 +164,24 @@ static void on_trim(struct mail *mail)
     struct reader *r = l->env->reader;
     r->trims[l->index].open = true;
     r->trims[l->index].upto = l->trim_upto;
+    r->trims[l->index].synced = l->trim_synced;
     r->trims[l->index].retry_at_ms = 0;
+}
+
+static uint64_t trim_retry_ms(const struct reader *r)
+{
+    bool interval = r->options->sync == STORE_SYNC_INTERVAL;
+    return interval && r->options->sync_interval_ms < TRIM_RETRY_MS ? r->options->sync_interval_ms
+                                                                    : TRIM_RETRY_MS;
+}
+
+/* What was carried must be on the disk before what it was carried from is not; mode "never" promises nothing
+ * of the kind. */
+static bool may_trim(const struct reader *r, unsigned lane)
+{
+    return r->options->sync == STORE_SYNC_NEVER ||
+           /* Acquire: the writer's release after its sync. */
+           atomic_load_explicit(&r->lanes[lane].synced_next, memory_order_acquire) >= r->trims[lane].synced;
 }
 
 static void trim(struct reader *r, unsigned lane)
@@ -171,6 +189,10 @@ static void trim(struct reader *r, unsigned lane)
     uint64_t now_ms = clock_mono_ms(r->options->clock);
     if (now_ms < r->trims[lane].retry_at_ms)
         return;
+    if (!may_trim(r, lane)) {
+        r->trims[lane].retry_at_ms = now_ms + trim_retry_ms(r);
+        return;
+    }
     struct shelf *shelf = &r->shelves[lane];
     uint32_t count = retention_count_below(shelf, r->trims[lane].upto);
     uint64_t bytes = shelf->bytes;
@@ -227,7 +249,7 @@ static int wait_ms(const struct reader *r)
         if (!r->trims[lane].open)
             continue;
         uint64_t ms = r->trims[lane].upto > lane_first(r, lane)
-                          ? TRIM_RETRY_MS
+                          ? trim_retry_ms(r)
                           : retention_due_ms(&r->shelves[lane], r->options, wall_ms);
         wait = ms < wait ? ms : wait;
     }

@@ -65,6 +65,8 @@ static enum status check_options(const struct store_options *o, struct buf *erro
         return refuse(error, ST_INVALID, o->dir, "the number of lanes must be 1 to 64");
     if (o->segment_bytes < STORE_SEGMENT_BYTES_MIN || o->segment_bytes > SEGMENT_BYTES_MAX)
         return refuse(error, ST_INVALID, o->dir, "a segment must have 64 KiB to 4 GiB");
+    if (o->sync == STORE_SYNC_INTERVAL && o->sync_interval_ms == 0)
+        return refuse(error, ST_INVALID, o->dir, "the interval of syncs must be at least 1 ms");
     if (strlen(o->dir) > PATH_MAX - 64)
         return refuse(error, ST_INVALID, o->dir, "the path is too long");
     return ST_OK;

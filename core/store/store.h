@@ -28,7 +28,11 @@ enum {
     STORE_OFFSET_JUMP = 1 << 20,
 };
 
-enum store_sync { STORE_SYNC_ALWAYS, STORE_SYNC_NEVER };
+/* What "durable" means below, and so what an acknowledgement means:
+ * ALWAYS: synced; survives a power cut. INTERVAL: written, and synced at most sync_interval_ms later;
+ * survives the end of the process, and a power cut loses that much at most. NEVER: written; survives the end
+ * of the process. */
+enum store_sync { STORE_SYNC_ALWAYS, STORE_SYNC_INTERVAL, STORE_SYNC_NEVER };
 
 struct store_options {
     const char *dir; /* made if missing, mode 0750; locked (flock) against a second process */
@@ -39,6 +43,7 @@ struct store_options {
     uint64_t lazy_bytes; /* or when it is this large (256 KiB) */
     uint64_t recent_bytes; /* written frames kept in memory a lane, for store_recent (1 MiB) */
     enum store_sync sync;
+    uint64_t sync_interval_ms; /* of STORE_SYNC_INTERVAL, at least 1 */
     uint64_t retention_bytes; /* of one lane: above, oldest segments go; 0 = no limit */
     uint64_t retention_ms; /* segments whose newest record is older go; 0 = no limit */
     const struct clock *clock;
@@ -62,7 +67,7 @@ uint64_t store_incarnation(const struct store *s); /* of this start. Any thread 
 unsigned store_lane_count(const struct store *s); /* any thread */
 
 struct store_events {
-    /* Everything below `next` is on disk. Owning loop. */
+    /* Everything below `next` is durable, as options.sync means it. Owning loop. */
     void (*on_durable)(void *ctx, unsigned lane, uint64_t next);
     /* Retention wants to remove everything below `upto`; answer by store_trim, at any time. Owning loop.
      * NULL: the lane is never trimmed. */

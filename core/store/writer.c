@@ -4,8 +4,9 @@
  *   take all letters -> for each lane: pwritev its run -> fdatasync each file that has waiters
  *                    -> move durable_next of those lanes -> one letter a loop -> drop the frames
  *
- * A lane without waiters is synced when a quarter of what may be unsynced has gathered, or after a second.
- * When a frame begins a new segment the old file is cut to its length and synced at once, so at most one
+ * A lane without waiters is synced when a quarter of what may be unsynced has gathered, or after a second. In
+ * mode "interval" nobody waits for a sync: told is what is written, and what is dirty is synced when it is
+ * due. When a frame begins a new segment the old file is cut to its length and synced at once, so at most one
  * file of a lane is ever unsynced, and everything in older ones is durable.
  *
  * Any error is final: after a failed sync the kernel may have marked the pages clean, and a second sync
@@ -108,7 +109,7 @@ static const char *file_path(const struct writer_lane *wl, const struct segment 
 
 static void publish_durable(struct writer_lane *wl)
 {
-    /* Release: the sync (or the write, in mode "never") comes before it. */
+    /* Release: the sync (or only the write, unless syncs are for "always") comes before it. */
     atomic_store_explicit(&wl->lane->durable_next, wl->written_next, memory_order_release);
 }
 
@@ -124,6 +125,7 @@ static enum status sync_lane(struct writer *w, struct writer_lane *wl)
     wl->dirty = false;
     wl->dirty_bytes = wl->dirty_records = 0;
     publish_durable(wl);
+    atomic_store_explicit(&wl->lane->synced_next, wl->written_next, memory_order_release);
     return ST_OK;
 }
 
@@ -248,10 +250,13 @@ static bool needs_sync(const struct writer *w, const struct writer_lane *wl)
         return false;
     if (w->stopping || wl->start || wl->dirty_records >= RECORDS_UNSYNCED_SYNC)
         return true;
+    uint64_t dirty_ms = clock_mono_ms(w->options->clock) - wl->dirty_since_ms;
+    if (w->options->sync == STORE_SYNC_INTERVAL)
+        return dirty_ms >= w->options->sync_interval_ms;
     if (w->options->sync == STORE_SYNC_NEVER)
         return false;
     return wl->wait || w->quiet || wl->dirty_bytes >= w->options->unsynced_bytes_max / 4 ||
-           clock_mono_ms(w->options->clock) - wl->dirty_since_ms >= SYNC_AFTER_MS;
+           dirty_ms >= SYNC_AFTER_MS;
 }
 
 /* --- telling the loops --- */
@@ -263,6 +268,13 @@ static void tell_loops(struct writer *w)
         if (wl->lane->completion)
             completion_post(wl->lane->completion);
     }
+}
+
+static void tell_written(struct writer *w)
+{
+    for (struct writer_lane *wl = w->touched; wl; wl = wl->touched_next)
+        publish_durable(wl);
+    tell_loops(w);
 }
 
 /* --- a turn --- */
@@ -322,6 +334,8 @@ enum status writer_turn(struct writer *w)
     take_letters(w);
     for (struct writer_lane *wl = w->touched; wl && st == ST_OK; wl = wl->touched_next)
         st = write_lane(w, wl);
+    if (w->options->sync != STORE_SYNC_ALWAYS && st == ST_OK)
+        tell_written(w); /* before the syncs, which nobody is to wait for */
     for (unsigned i = 0; i < w->lane_count && st == ST_OK; i++) {
         struct writer_lane *wl = &w->lanes[i];
         if (!needs_sync(w, wl))
@@ -329,10 +343,7 @@ enum status writer_turn(struct writer *w)
         touch(w, wl);
         st = sync_lane(w, wl);
     }
-    bool never = w->options->sync == STORE_SYNC_NEVER;
-    for (struct writer_lane *wl = w->touched; wl && st == ST_OK && never; wl = wl->touched_next)
-        publish_durable(wl);
-    if (st == ST_OK)
+    if (st == ST_OK && w->options->sync == STORE_SYNC_ALWAYS)
         tell_loops(w);
     for (struct writer_lane *wl = w->touched; wl; wl = wl->touched_next)
         drop_frames(wl, wl->unwritten);
@@ -344,15 +355,26 @@ enum status writer_turn(struct writer *w)
 
 /* --- the thread --- */
 
+/* Until the lane's sync is due; -1: none is. */
+static int sync_due_ms(const struct writer *w, const struct writer_lane *wl)
+{
+    if (!wl->dirty || w->options->sync == STORE_SYNC_NEVER)
+        return -1;
+    if (w->options->sync == STORE_SYNC_ALWAYS)
+        return SYNC_AFTER_MS;
+    uint64_t dirty_ms = clock_mono_ms(w->options->clock) - wl->dirty_since_ms;
+    return dirty_ms < w->options->sync_interval_ms ? (int)(w->options->sync_interval_ms - dirty_ms) : 0;
+}
+
 static int wait_ms(const struct writer *w)
 {
+    int least = -1;
     for (unsigned i = 0; i < w->lane_count; i++) {
-        if (w->lanes[i].stalled)
-            return STALL_MS;
-        if (w->lanes[i].dirty && w->options->sync == STORE_SYNC_ALWAYS)
-            return SYNC_AFTER_MS;
+        int ms = w->lanes[i].stalled ? STALL_MS : sync_due_ms(w, &w->lanes[i]);
+        if (ms >= 0 && (least < 0 || ms < least))
+            least = ms;
     }
-    return -1;
+    return least;
 }
 
 static void wait_for_letters(struct writer *w)

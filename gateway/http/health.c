@@ -69,15 +69,19 @@ static enum status put_limits(struct buf *out, const struct edge *e)
                       (unsigned long)s->out_bytes_max);
 }
 
-/* With log.sync never an acknowledgement outlives the process, not the machine. */
+/* Unless every acknowledgement follows its sync, it outlives the process, not the machine. */
 static enum status put_durability(struct buf *out, const struct settings *s)
 {
-    bool sync = s->log_sync == STORE_SYNC_ALWAYS;
-    return buf_printf(
-        out,
-        ",\"durability\":{\"sync\":\"%s\",\"acknowledged\":\"%s\",\"survives_process_crash\":true,"
-        "\"survives_power_cut\":%s,\"copies\":1}",
-        sync ? "always" : "never", sync ? "fdatasync" : "write", sync ? "true" : "false");
+    static const char *const names[] = {"always", "interval", "never"};
+    bool always = s->log_sync == STORE_SYNC_ALWAYS;
+    enum status st =
+        buf_printf(out,
+                   ",\"durability\":{\"sync\":\"%s\",\"acknowledged\":\"%s\","
+                   "\"survives_process_crash\":true,\"survives_power_cut\":%s,\"copies\":1",
+                   names[s->log_sync], always ? "fdatasync" : "write", always ? "true" : "false");
+    if (st == ST_OK && s->log_sync == STORE_SYNC_INTERVAL)
+        st = buf_printf(out, ",\"power_cut_loses_ms\":%lu", (unsigned long)s->log_sync_interval_ms);
+    return st == ST_OK ? buf_put_cstr(out, "}") : st;
 }
 
 static enum status put_doors(struct buf *out, const struct node_facts *f)

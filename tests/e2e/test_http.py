@@ -264,6 +264,10 @@ def test_capabilities(make_node):
         "mqtt": node.ports["mqtt"], "websocket": node.ports["http"], "api": node.ports["api"]}
     node = make_node({"log.sync": "never"})
     assert curl(node.api("/v1/capabilities")).json()["durability"]["survives_power_cut"] is False
+    node = make_node({"log.sync": "interval:150"})
+    assert curl(node.api("/v1/capabilities")).json()["durability"] == {
+        "sync": "interval", "acknowledged": "write", "survives_process_crash": True, "survives_power_cut": False,
+        "copies": 1, "power_cut_loses_ms": 150}
 
 
 # --- who may call ----------------------------------------------------------------------------------------------

@@ -122,3 +122,19 @@ def test_a_failed_sync_acknowledges_nothing_and_ends_the_node_with_75(make_node,
     node.restart()
     publish(node, "sync/http", b"again")
     assert history(node, "sync/http")[-1]["text"] == "again"
+
+
+def test_by_interval_acknowledgements_come_first_and_the_sync_follows(make_node, disk):
+    """log.sync=interval: nobody waits for the disk, and the disk gets it all the same."""
+    node = make_node({"log.sync": "interval:100"}, environment=disk.environment)
+    senders = Senders(node)
+    disk.hold()
+    senders.send()
+    wait_until(lambda: senders.look(0.1) == ["http", "mqtt", "ws"], "the acknowledgements")
+    wait_until(disk.is_held, "the sync to come by itself")
+    disk.release()
+    senders.close()
+    node.kill9()
+    node.restart()
+    for door in ("http", "mqtt", "ws"):
+        assert len(history(node, f"sync/{door}")) == 1, "kill -9 loses nothing of what was acknowledged"
