@@ -45,6 +45,8 @@ static const struct metric_row {
 #define SENT_HELP "Messages handed to subscribers' sockets."
     [M_DELIVERED_MQTT] = {SENT, "proto=\"mqtt\"", SENT_HELP},
     [M_DELIVERED_WS] = {SENT, "proto=\"ws\"", SENT_HELP},
+    [M_UNACKED_WS] = {"tidegate_messages_unacknowledged", GAUGE, "proto=\"ws\"",
+                      "Messages sent with a number that their clients have not acknowledged yet."},
 #define DROPPED      "tidegate_messages_dropped_total", COUNTER
 #define DROPPED_HELP "Messages that a subscriber should have got and did not."
     [M_DROPPED_QUEUE_FULL] = {DROPPED, "reason=\"queue_full\"", DROPPED_HELP},

@@ -26,6 +26,7 @@ enum metric {
     /* delivering */
     M_DELIVERED_MQTT,
     M_DELIVERED_WS,
+    M_UNACKED_WS, /* gauge */
     M_DROPPED_QUEUE_FULL,
     M_DROPPED_EXPIRED,
     M_DROPPED_TOO_LARGE,

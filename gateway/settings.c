@@ -93,6 +93,8 @@ static const struct config_option options[] = {
      "Subscriptions of a connection"},
     {"limit.inflight", CONFIG_UINT, AT(limit_inflight), "1024", NULL, 1, 65535,
      "Unacknowledged QoS 1 messages to one MQTT client (its Receive Maximum may be lower)"},
+    {"limit.ws_unacked", CONFIG_UINT, AT(limit_ws_unacked), "4096", NULL, 1, 1000000,
+     "Unacknowledged messages of the `ack` subscriptions of one WebSocket; above, they become cursors"},
     {"limit.publish_open", CONFIG_UINT, AT(limit_publish_open), "1024", NULL, 1, 65535,
      "Publishes of one connection that wait for the disk; above, its socket is not read (MQTT 5.0: Receive "
      "Maximum)"},

@@ -60,9 +60,9 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_number(&o, h->ping_ms);
     json_out_literal(&o, ",\"max_bytes\":");
     json_out_number(&o, h->max_bytes);
-    json_out_literal(&o,
-                     ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
-                     "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\"]}}");
+    json_out_literal(&o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
+                         "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\","
+                         "\"ack\",\"window\",\"credit\"]}}");
     return o.status;
 }
 
