@@ -123,7 +123,8 @@ static const struct config_option options[] = {
 
 const struct config_table *settings_table(void)
 {
-    static const struct config_table table = {options, sizeof options / sizeof options[0]};
+    static const struct config_table table = {.options = options,
+                                              .count = sizeof options / sizeof options[0]};
     return &table;
 }
 
