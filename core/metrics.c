@@ -31,6 +31,8 @@ static const struct metric_row {
     [M_RECEIVED_WS] = {RECEIVED, "proto=\"ws\"", RECEIVED_HELP},
     [M_RECEIVED_HTTP] = {RECEIVED, "proto=\"http\"", RECEIVED_HELP},
     [M_STORED] = {"tidegate_messages_stored_total", COUNTER, NULL, "Messages that the log has made durable."},
+    [M_UNSTORED] = {"tidegate_messages_unstored_total", COUNTER, NULL,
+                    "Messages of topics whose policy says store: false, handed over to who was there."},
 #define REFUSED      "tidegate_messages_refused_total", COUNTER
 #define REFUSED_HELP "Messages that were not stored, and their publishers told so."
     [M_REFUSED_INVALID] = {REFUSED, "reason=\"invalid\"", REFUSED_HELP},
@@ -53,6 +55,7 @@ static const struct metric_row {
     [M_DROPPED_EXPIRED] = {DROPPED, "reason=\"expired\"", DROPPED_HELP},
     [M_DROPPED_TOO_LARGE] = {DROPPED, "reason=\"too_large\"", DROPPED_HELP},
     [M_DROPPED_RETENTION] = {DROPPED, "reason=\"retention\"", DROPPED_HELP},
+    [M_DROPPED_UNSTORED] = {DROPPED, "reason=\"unstored\"", DROPPED_HELP},
 #define CONNECTIONS      "tidegate_connections", GAUGE
 #define CONNECTIONS_HELP "Connections open now."
     [M_CONNECTIONS_MQTT] = {CONNECTIONS, "proto=\"mqtt\"", CONNECTIONS_HELP},

@@ -5,6 +5,13 @@
 
 #include "core/config.h"
 
+struct topic_settings {
+    char *filter;
+    bool store;
+    unsigned deliver; /* 0 at once, 1 when durable */
+    uint64_t ttl_ms, retention_ms; /* 0 = none */
+};
+
 struct settings {
     char *node_id;
     uint64_t node_loops; /* 0 = by cores */
@@ -39,6 +46,7 @@ struct settings {
 
     char *demo_dir; /* static files under /demo/ */
     unsigned log_level, log_form;
+    struct config_rows topics; /* of struct topic_settings */
 };
 
 const struct config_table *settings_table(void);

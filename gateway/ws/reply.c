@@ -103,6 +103,10 @@ enum status ws_put_live(struct buf *buf, struct slice filter, uint32_t epoch, co
 enum status ws_put_published(struct buf *buf, struct ws_id id, uint32_t epoch, const struct msg *m)
 {
     struct json_out o = begin(buf, id);
+    if (m->flags & MSG_UNSTORED) {
+        json_out_literal(&o, "\"ok\":{\"stored\":false,\"dup\":false}}");
+        return o.status;
+    }
     json_out_literal(&o, "\"ok\":{\"pos\":");
     json_out_position(&o, epoch, m->partition, m->offset);
     json_out_literal(&o, ",\"dup\":false}}");
