@@ -16,6 +16,7 @@ enum exit_code {
     EXIT_CODE_FAILED = 1,
     EXIT_CODE_USAGE = 2,
     EXIT_CODE_UNAVAILABLE = 69,
+    EXIT_CODE_RETRY = 75, /* what a later start may find mended: a full disk, an I/O error */
     EXIT_CODE_PERMISSION = 77,
     EXIT_CODE_CONFIG = 78
 };
@@ -83,6 +84,9 @@ static int exit_code_of(enum status st)
     case ST_EXISTS: /* a port, the data folder */
     case ST_FULL: /* descriptors */
         return EXIT_CODE_UNAVAILABLE;
+    case ST_NO_SPACE:
+    case ST_IO:
+        return EXIT_CODE_RETRY;
     case ST_FORBIDDEN:
         return EXIT_CODE_PERMISSION;
     case ST_INVALID:
