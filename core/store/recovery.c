@@ -444,7 +444,8 @@ static enum status judge_all(struct run *run)
         if (!run->items[i].indexed)
             st = judge(run, i);
     }
-    while (st == ST_OK && run->count > 0 && !run->items[run->count - 1].indexed &&
+    /* Also one with an index: a mark that did not fit began it, and then the process stopped. */
+    while (st == ST_OK && run->count > 0 &&
            item_end(&run->items[run->count - 1]) == run->items[run->count - 1].base_offset)
         st = drop_empty_last(run);
     return st;

@@ -803,6 +803,37 @@ Test(store, a_removed_oldest_file_is_missed)
     world_deinit(&w);
 }
 
+/* A mark that does not fit begins a segment, which then holds no record: the next start begins one under the
+ * same name. */
+Test(store, a_segment_with_nothing_but_a_mark_is_in_nobodys_way)
+{
+    enum { SEGMENT = 64 << 10, BEFORE = 64 + 136 + 72 + 40 + 1, LEFT = 40 };
+    with_lanes(1);
+    w.options.segment_bytes = SEGMENT;
+    world_open(&w);
+    char *text = malloc(SEGMENT);
+    memset(text, 'x', SEGMENT);
+    text[SEGMENT - BEFORE - LEFT] = '\0';
+    uint64_t at = world_put(&w, 0, "t", text);
+    free(text);
+    store_flush(w.store, 0);
+    world_wait_durable(&w, 0, at + 1);
+    char path[400];
+    uint64_t deadline = world_now_ms() + WORLD_DEADLINE_MS;
+    snprintf(path, sizeof path, "%s/0/%020lu.seg", w.dir, (unsigned long)at + 1);
+    while (access(path, F_OK) != 0 && world_now_ms() < deadline)
+        world_turn(&w);
+    cr_assert_eq(access(path, F_OK), 0, "the mark has begun a segment");
+    world_close(&w);
+    for (int start = 0; start < 2; start++) {
+        world_open(&w);
+        cr_assert_eq(world_count(&w, 0, "t"), 1u);
+        world_close(&w);
+    }
+    world_open(&w);
+    world_deinit(&w);
+}
+
 /* The mark that is written after a quiet second vouches for the last flight. */
 Test(store, a_mark_makes_rot_of_the_last_frame_visible)
 {
