@@ -6,6 +6,8 @@
  * exchanges it when all is well. */
 #include "core/config.h"
 
+#include "core/config_name.h"
+#include "core/config_rows.h"
 #include "core/config_value.h"
 #include "core/config_yaml.h"
 
@@ -18,7 +20,6 @@
 
 enum {
     FILE_BYTES_MAX = 1 << 20,
-    NAME_BYTES_MAX = 128, /* of a key or an environment variable, in comparisons and messages */
     WHERE_BYTES_MAX = 512,
     EXPECTATION_BYTES_MAX = 256,
 };
@@ -35,6 +36,14 @@ static const struct config_option *find_option(const struct config_table *t, str
     return NULL;
 }
 
+static const struct config_list *find_list(const struct config_table *t, struct slice key)
+{
+    for (size_t i = 0; i < t->list_count; i++)
+        if (slice_equal_cstr(key, t->lists[i].key))
+            return &t->lists[i];
+    return NULL;
+}
+
 /* "http" is a section when there is "http.port". */
 static bool is_section(const struct config_table *t, struct slice name)
 {
@@ -44,43 +53,12 @@ static bool is_section(const struct config_table *t, struct slice name)
     return false;
 }
 
-static unsigned least_of(unsigned a, unsigned b)
-{
-    return a < b ? a : b;
-}
-
-/* How many single letters must be inserted, deleted, replaced or swapped with their neighbour (optimal
- * string alignment). Three rows of the table suffice. */
-static unsigned edit_distance(struct slice a, struct slice b)
-{
-    unsigned rows[3][NAME_BYTES_MAX + 1];
-    for (size_t j = 0; j <= b.len; j++)
-        rows[0][j] = (unsigned)j;
-    for (size_t i = 1; i <= a.len; i++) {
-        unsigned *now = rows[i % 3];
-        const unsigned *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
-        now[0] = (unsigned)i;
-        for (size_t j = 1; j <= b.len; j++) {
-            unsigned change = a.data[i - 1] == b.data[j - 1] ? 0 : 1;
-            now[j] = least_of(least_of(last[j] + 1, now[j - 1] + 1), last[j - 1] + change);
-            if (i > 1 && j > 1 && a.data[i - 1] == b.data[j - 2] && a.data[i - 2] == b.data[j - 1])
-                now[j] = least_of(now[j], before[j - 2] + 1);
-        }
-    }
-    return rows[a.len % 3][b.len];
-}
-
-static struct slice cut(struct slice text)
-{
-    return slice_of(text.data, text.len < NAME_BYTES_MAX ? text.len : NAME_BYTES_MAX);
-}
-
 /* "http.port" -> "TIDEGATE_HTTP__PORT". */
-static void env_name(const char *key, char name[NAME_BYTES_MAX])
+static void env_name(const char *key, char name[CONFIG_NAME_BYTES_MAX])
 {
     size_t len = sizeof env_prefix - 1;
     memcpy(name, env_prefix, len);
-    for (const char *p = key; *p && len + 3 < NAME_BYTES_MAX; p++) {
+    for (const char *p = key; *p && len + 3 < CONFIG_NAME_BYTES_MAX; p++) {
         if (*p == '.') {
             name[len++] = '_';
             name[len++] = '_';
@@ -91,36 +69,17 @@ static void env_name(const char *key, char name[NAME_BYTES_MAX])
     name[len] = '\0';
 }
 
-/* The option whose key (as an environment variable: `as_env`) is the least different. */
-static const struct config_option *nearest_option(const struct config_table *t, struct slice name,
-                                                  bool as_env)
-{
-    const struct config_option *nearest = NULL;
-    unsigned least = ~0u;
-    for (size_t i = 0; i < t->count; i++) {
-        char known[NAME_BYTES_MAX];
-        if (as_env)
-            env_name(t->options[i].key, known);
-        else
-            snprintf(known, sizeof known, "%s", t->options[i].key);
-        unsigned distance = edit_distance(cut(name), slice_cstr(known));
-        if (distance < least) {
-            least = distance;
-            nearest = &t->options[i];
-        }
-    }
-    return nearest;
-}
-
 static enum status refuse_unknown(const struct config_table *t, struct slice key, const char *where,
                                   struct buf *error)
 {
-    const struct config_option *nearest = nearest_option(t, key, false);
     return config_refuse(
         error, ST_INVALID,
         "%s: unknown key \"%.*s\" - did you mean \"%s\"? (all keys: tidegate config default)", where,
-        SLICE_ARG(cut(key)), nearest ? nearest->key : "");
+        SLICE_ARG(config_name_cut(key)), config_nearest(t, key));
 }
+
+static enum status set_list(const struct config_table *t, void *settings, struct slice key,
+                            struct slice value, const char *where, struct buf *error);
 
 static enum status set_option(const struct config_table *t, void *settings, struct slice key,
                               struct slice value, const char *where, struct buf *error)
@@ -128,11 +87,13 @@ static enum status set_option(const struct config_table *t, void *settings, stru
     const struct config_option *o = find_option(t, key);
     if (o)
         return config_value_set(o, settings, value, where, error);
+    if (find_list(t, key))
+        return set_list(t, settings, key, value, where, error);
     if (is_section(t, key))
         return config_refuse(error, ST_INVALID,
                              "%s: \"%.*s\" is a section and has no value itself; set the keys below it "
                              "(all keys: tidegate config default)",
-                             where, SLICE_ARG(cut(key)));
+                             where, SLICE_ARG(config_name_cut(key)));
     return refuse_unknown(t, key, where, error);
 }
 
@@ -155,6 +116,8 @@ void config_free(const struct config_table *t, void *settings)
 {
     for (size_t i = 0; i < t->count; i++)
         config_value_free(&t->options[i], settings);
+    for (size_t i = 0; i < t->list_count; i++)
+        config_rows_clear(&t->lists[i], settings);
 }
 
 /* ---- the file ---- */
@@ -163,14 +126,17 @@ struct file_load {
     const struct config_table *table;
     void *settings;
     const char *path;
+    bool one_line; /* a value from elsewhere than a file: it has no line */
     struct buf *error;
+    const struct config_list *list; /* whose rows come */
+    size_t row_line;
 };
 
 static enum status set_empty(const struct file_load *load, struct slice key, const char *where)
 {
     if (is_section(load->table, key))
         return ST_OK; /* a section whose keys are all commented out */
-    if (!find_option(load->table, key))
+    if (!find_option(load->table, key) && !find_list(load->table, key))
         return refuse_unknown(load->table, key, where, load->error);
     return config_refuse(load->error, ST_INVALID,
                          "%s: \"%.*s\" has no value; write one (\"\" for an empty text) or remove the key",
@@ -181,6 +147,13 @@ static enum status set_items(const struct file_load *load, struct slice key, str
                              const char *where)
 {
     const struct config_option *o = find_option(load->table, key);
+    const struct config_list *list = find_list(load->table, key);
+    if (list && items.len > 0)
+        return config_refuse(load->error, ST_INVALID, "%s: %s", where, config_rows_expectation(list));
+    if (list) {
+        config_rows_clear(list, load->settings);
+        return ST_OK;
+    }
     if (!o)
         return refuse_unknown(load->table, key, where, load->error);
     if (o->type == CONFIG_LIST)
@@ -191,27 +164,85 @@ static enum status set_items(const struct file_load *load, struct slice key, str
                          expected);
 }
 
+/* A list of tables begins: it replaces the one that an earlier source gave. */
+static enum status begin_rows(struct file_load *load, struct slice key, const char *where)
+{
+    load->list = find_list(load->table, key);
+    if (load->list) {
+        config_rows_clear(load->list, load->settings);
+        return ST_OK;
+    }
+    const struct config_option *o = find_option(load->table, key);
+    if (!o)
+        return refuse_unknown(load->table, key, where, load->error);
+    char expected[EXPECTATION_BYTES_MAX];
+    config_value_expectation(o, expected, sizeof expected);
+    return config_refuse(load->error, ST_INVALID, "%s: \"%s\" is not a list of tables; it must be %s", where,
+                         o->key, expected);
+}
+
+static enum status begin_section(const struct file_load *load, struct slice key, const char *where)
+{
+    /* An unknown section is reported with its first key: "htpp.port" has a better neighbour. */
+    const struct config_list *list = find_list(load->table, key);
+    if (list)
+        return config_refuse(load->error, ST_INVALID, "%s: %s", where, config_rows_expectation(list));
+    if (find_option(load->table, key))
+        return config_refuse(load->error, ST_INVALID,
+                             "%s: \"%.*s\" is a key, not a section; write a value behind the colon", where,
+                             SLICE_ARG(key));
+    return ST_OK;
+}
+
 static enum status on_entry(void *ctx, const struct config_entry *entry)
 {
-    const struct file_load *load = ctx;
+    struct file_load *load = ctx;
     char where[WHERE_BYTES_MAX];
-    snprintf(where, sizeof where, "%s:%zu", load->path, entry->line);
+    if (load->one_line)
+        snprintf(where, sizeof where, "%s", load->path);
+    else
+        snprintf(where, sizeof where, "%s:%zu", load->path, entry->line);
     switch (entry->type) {
     case ENTRY_SECTION:
-        /* An unknown section is reported with its first key: "htpp.port" has a better neighbour. */
-        if (find_option(load->table, entry->key))
-            return config_refuse(load->error, ST_INVALID,
-                                 "%s: \"%.*s\" is a key, not a section; write a value behind the colon",
-                                 where, SLICE_ARG(entry->key));
-        return ST_OK;
+        return begin_section(load, entry->key, where);
     case ENTRY_EMPTY:
         return set_empty(load, entry->key, where);
     case ENTRY_ITEMS:
         return set_items(load, entry->key, entry->value, where);
+    case ENTRY_ROWS:
+        return begin_rows(load, entry->key, where);
+    case ENTRY_ROW:
+        return config_rows_add(load->list, load->settings, where, load->error);
+    case ENTRY_FIELD:
+        return config_rows_set(load->list, load->settings, entry->key, entry->value, where, load->error);
+    case ENTRY_ROW_END:
+        return config_rows_end(load->list, load->settings, where, load->error);
     case ENTRY_TEXT:
         break;
     }
+    if (find_list(load->table, entry->key))
+        return config_refuse(load->error, ST_INVALID, "%s: %s", where,
+                             config_rows_expectation(find_list(load->table, entry->key)));
     return set_option(load->table, load->settings, entry->key, entry->value, where, load->error);
+}
+
+/* A list of tables as one line: the same YAML as in the file. */
+static enum status set_list(const struct config_table *t, void *settings, struct slice key,
+                            struct slice value, const char *where, struct buf *error)
+{
+    struct file_load load = {
+        .table = t, .settings = settings, .path = where, .one_line = true, .error = error};
+    struct buf text;
+    buf_init(&text, FILE_BYTES_MAX);
+    enum status st = ST_OK;
+    if (value.len > 0 && memchr(value.data, '\n', value.len))
+        st = config_refuse(error, ST_INVALID, "%s: \"%.*s\" must be one line", where, SLICE_ARG(key));
+    else if (buf_printf(&text, "%.*s: %.*s\n", SLICE_ARG(key), SLICE_ARG(value)) != ST_OK)
+        st = config_refuse(error, ST_INVALID, "%s: \"%.*s\" is too long", where, SLICE_ARG(key));
+    if (st == ST_OK)
+        st = config_yaml_read(buf_slice(&text), where, on_entry, &load, error);
+    buf_deinit(&text);
+    return st;
 }
 
 static enum status refuse_file(const char *path, int error_number, struct buf *error)
@@ -259,7 +290,7 @@ enum status config_load_file(const struct config_table *t, void *settings, const
 {
     struct buf text;
     buf_init(&text, FILE_BYTES_MAX + 1); /* one more, to tell "full" from "too large" */
-    struct file_load load = {t, settings, path, error};
+    struct file_load load = {.table = t, .settings = settings, .path = path, .error = error};
     enum status st = read_file(path, &text, error);
     if (st == ST_OK)
         st = config_yaml_read(buf_slice(&text), path, on_entry, &load, error);
@@ -272,19 +303,24 @@ enum status config_load_file(const struct config_table *t, void *settings, const
 static enum status set_from_env(const struct config_table *t, void *settings, struct slice name,
                                 struct slice value, struct buf *error)
 {
-    char known[NAME_BYTES_MAX], where[WHERE_BYTES_MAX];
-    snprintf(where, sizeof where, "environment %.*s", SLICE_ARG(cut(name)));
-    for (size_t i = 0; i < t->count; i++) {
-        env_name(t->options[i].key, known);
+    char known[CONFIG_NAME_BYTES_MAX], nearest[CONFIG_NAME_BYTES_MAX] = "", where[WHERE_BYTES_MAX];
+    unsigned least = ~0u;
+    snprintf(where, sizeof where, "environment %.*s", SLICE_ARG(config_name_cut(name)));
+    for (size_t i = 0; i < t->count + t->list_count; i++) {
+        const char *key = i < t->count ? t->options[i].key : t->lists[i - t->count].key;
+        env_name(key, known);
         if (slice_equal_cstr(name, known))
-            return config_value_set(&t->options[i], settings, value, where, error);
+            return set_option(t, settings, slice_cstr(key), value, where, error);
+        unsigned distance = config_distance(config_name_cut(name), slice_cstr(known));
+        if (distance < least) {
+            least = distance;
+            memcpy(nearest, known, sizeof nearest);
+        }
     }
-    const struct config_option *nearest = nearest_option(t, name, true);
-    env_name(nearest ? nearest->key : "", known);
     return config_refuse(error, ST_INVALID,
                          "environment: unknown variable \"%.*s\" - did you mean \"%s\"? "
                          "(all keys: tidegate config default)",
-                         SLICE_ARG(cut(name)), known);
+                         SLICE_ARG(config_name_cut(name)), nearest);
 }
 
 enum status config_load_env(const struct config_table *t, void *settings, char *const *environment,
@@ -308,7 +344,7 @@ enum status config_set(const struct config_table *t, void *settings, const char 
     const char *equals = strchr(assignment, '=');
     if (!equals)
         return config_refuse(error, ST_INVALID, "%s: \"%.*s\" has no '='; write key=value", where,
-                             NAME_BYTES_MAX, assignment);
+                             CONFIG_NAME_BYTES_MAX, assignment);
     struct slice key = slice_of(assignment, (size_t)(equals - assignment));
     return set_option(t, settings, key, slice_cstr(equals + 1), where, error);
 }
@@ -377,38 +413,18 @@ static enum status print_section(const struct config_table *t, const void *setti
 
 enum status config_print(const struct config_table *t, const void *settings, bool commented, struct buf *out)
 {
-    return t->count == 0 ? ST_OK : print_section(t, settings, 0, 0, 0, commented, out);
-}
-
-/* A cell of a Markdown table: '|' would end it. */
-static enum status put_cell(struct buf *out, const char *text)
-{
-    enum status st = ST_OK;
-    for (const char *p = text; st == ST_OK && *p; p++)
-        st = *p == '|' ? buf_put_cstr(out, "\\|") : buf_put_byte(out, (uint8_t)*p);
+    enum status st = t->count == 0 ? ST_OK : print_section(t, settings, 0, 0, 0, commented, out);
+    for (size_t i = 0; st == ST_OK && i < t->list_count; i++)
+        st = config_rows_print(&t->lists[i], settings, commented, out);
     return st;
 }
 
-static enum status document_option(const struct config_option *o, struct buf *out)
+static enum status document_one(const struct config_option *o, struct buf *out)
 {
-    char expected[EXPECTATION_BYTES_MAX], variable[NAME_BYTES_MAX];
-    config_value_expectation(o, expected, sizeof expected);
+    char variable[CONFIG_NAME_BYTES_MAX];
     env_name(o->key, variable);
-    bool has_default = o->fallback && o->fallback[0];
-    enum status st = buf_printf(out, "| `%s` | ", o->key);
-    if (st == ST_OK)
-        st = has_default ? buf_put_byte(out, '`') : buf_put_cstr(out, "(empty)");
-    if (st == ST_OK && has_default)
-        st = put_cell(out, o->fallback);
-    if (st == ST_OK)
-        st = buf_put_cstr(out, has_default ? "` | " : " | ");
-    if (st == ST_OK)
-        st = put_cell(out, expected);
-    if (st == ST_OK)
-        st = buf_put_cstr(out, " | ");
-    if (st == ST_OK)
-        st = put_cell(out, o->help);
-    return st == ST_OK ? buf_printf(out, " | `%s` |\n", variable) : st;
+    enum status st = config_value_document(o, out);
+    return st == ST_OK ? buf_printf(out, " `%s` |\n", variable) : st;
 }
 
 static enum status document_section(const struct config_table *t, size_t first, struct buf *out)
@@ -421,7 +437,7 @@ static enum status document_section(const struct config_table *t, size_t first, 
     for (size_t i = first; st == ST_OK && i < t->count; i++) {
         const char *key = t->options[i].key;
         if (slice_equal(slice_of(key, section_len(key)), section))
-            st = document_option(&t->options[i], out);
+            st = document_one(&t->options[i], out);
     }
     return st;
 }
@@ -444,13 +460,21 @@ enum status config_document(const struct config_table *t, struct buf *out)
         if (is_new)
             st = document_section(t, i, out);
     }
+    for (size_t i = 0; st == ST_OK && i < t->list_count; i++) {
+        char variable[CONFIG_NAME_BYTES_MAX];
+        env_name(t->lists[i].key, variable);
+        st = config_rows_document(&t->lists[i], variable, out);
+    }
     return st;
 }
 
 void config_diff(const struct config_table *t, const void *a, const void *b,
-                 void (*on_key)(void *ctx, const struct config_option *o), void *ctx)
+                 void (*on_key)(void *ctx, const char *key), void *ctx)
 {
     for (size_t i = 0; i < t->count; i++)
         if (!config_value_equal(&t->options[i], a, b))
-            on_key(ctx, &t->options[i]);
+            on_key(ctx, t->options[i].key);
+    for (size_t i = 0; i < t->list_count; i++)
+        if (!config_rows_equal(&t->lists[i], a, b))
+            on_key(ctx, t->lists[i].key);
 }

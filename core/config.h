@@ -29,9 +29,28 @@ struct config_option {
     const char *help; /* one line */
 };
 
+/* A list of tables: "topics:" with items of the same fields. Its value is one text of YAML in --set and in
+ * the environment ([{filter: "a/#", store: false}]); a later source replaces the whole list. */
+struct config_list {
+    const char *key; /* without a dot */
+    size_t place; /* offsetof a struct config_rows in the settings struct */
+    size_t row_bytes;
+    const struct config_option *fields; /* places are within a row */
+    size_t field_count;
+    const char *(*flaw)(const void *row); /* what is wrong with a complete row; NULL: nothing */
+    const char *help; /* one line */
+};
+struct config_rows {
+    void *rows; /* owned */
+    size_t count; /* at most CONFIG_ROWS_MAX */
+};
+enum { CONFIG_ROWS_MAX = 1024 };
+
 struct config_table {
     const struct config_option *options;
     size_t count;
+    const struct config_list *lists;
+    size_t list_count;
 };
 
 /* All functions below: start-up or reload thread. `error` gets one line for the operator: where,
@@ -58,6 +77,6 @@ enum status config_print(const struct config_table *t, const void *settings, boo
 enum status config_document(const struct config_table *t, struct buf *out) MUST_CHECK;
 /* Calls back for each key whose value differs between two settings. */
 void config_diff(const struct config_table *t, const void *a, const void *b,
-                 void (*on_key)(void *ctx, const struct config_option *o), void *ctx);
+                 void (*on_key)(void *ctx, const char *key), void *ctx);
 
 #endif

@@ -400,3 +400,33 @@ enum status config_value_print(const struct config_option *o, const void *settin
     }
     return ST_INVALID;
 }
+
+/* A cell of a Markdown table: '|' would end it. */
+static enum status put_cell(struct buf *out, const char *text)
+{
+    enum status st = ST_OK;
+    for (const char *p = text; st == ST_OK && *p; p++)
+        st = *p == '|' ? buf_put_cstr(out, "\\|") : buf_put_byte(out, (uint8_t)*p);
+    return st;
+}
+
+enum status config_value_document(const struct config_option *o, struct buf *out)
+{
+    char expected[EXPECTATION_BYTES_MAX];
+    config_value_expectation(o, expected, sizeof expected);
+    bool has_default = o->fallback && o->fallback[0];
+    enum status st = buf_printf(out, "| `%s` | ", o->key);
+    if (st == ST_OK)
+        st = has_default ? buf_put_byte(out, '`') : buf_put_cstr(out, "(empty)");
+    if (st == ST_OK && has_default)
+        st = put_cell(out, o->fallback);
+    if (st == ST_OK)
+        st = buf_put_cstr(out, has_default ? "` | " : " | ");
+    if (st == ST_OK)
+        st = put_cell(out, expected);
+    if (st == ST_OK)
+        st = buf_put_cstr(out, " | ");
+    if (st == ST_OK)
+        st = put_cell(out, o->help);
+    return st == ST_OK ? buf_put_cstr(out, " |") : st;
+}

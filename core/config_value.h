@@ -21,6 +21,9 @@ void config_value_free(const struct config_option *o, void *settings);
 enum status config_value_print(const struct config_option *o, const void *settings,
                                struct buf *out) MUST_CHECK;
 
+/* The first cells of a row of the reference: key, default, value, meaning. */
+enum status config_value_document(const struct config_option *o, struct buf *out) MUST_CHECK;
+
 /* "a whole number from 1 to 65535": for messages and for the reference. */
 void config_value_expectation(const struct config_option *o, char *text, size_t size);
 

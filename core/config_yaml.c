@@ -108,6 +108,16 @@ static enum status remember_key(struct walk *w, size_t line)
     return ST_OK;
 }
 
+/* All that were remembered since `kept` was the newest. */
+static void forget_keys(struct walk *w, struct seen_key *kept)
+{
+    while (w->seen != kept) {
+        struct seen_key *next = w->seen->next;
+        free(w->seen);
+        w->seen = next;
+    }
+}
+
 /* Appends the key that is the current event to the path. */
 static enum status push_key(struct walk *w)
 {
@@ -141,14 +151,64 @@ static enum status put_item(struct walk *w, struct buf *items)
     return ST_OK;
 }
 
+static enum status emit_field(struct walk *w, size_t outer_len, size_t line)
+{
+    if (w->event.type != YAML_SCALAR_EVENT || event_is_null(w))
+        return refuse_at(w, line, "a field of a list item must have one plain value");
+    struct config_entry entry = {ENTRY_FIELD, slice_of(w->path + outer_len + 1, w->path_len - outer_len - 1),
+                                 event_text(w), line};
+    return w->on_entry(w->ctx, &entry);
+}
+
+/* The current event begins a mapping within a list. Its keys are remembered until it ends. */
+static enum status walk_row(struct walk *w)
+{
+    struct seen_key *seen = w->seen;
+    size_t outer_len = w->path_len, begun = event_line(w);
+    enum status st = emit(w, ENTRY_ROW, slice_of(NULL, 0), begun);
+    if (st == ST_OK)
+        st = next_event(w);
+    while (st == ST_OK && w->event.type != YAML_MAPPING_END_EVENT) {
+        size_t line = event_line(w);
+        st = push_key(w);
+        if (st == ST_OK)
+            st = next_event(w);
+        if (st == ST_OK)
+            st = emit_field(w, outer_len, line);
+        if (st == ST_OK)
+            st = next_event(w);
+        w->path_len = outer_len;
+    }
+    forget_keys(w, seen);
+    return st == ST_OK ? emit(w, ENTRY_ROW_END, slice_of(NULL, 0), begun) : st;
+}
+
+/* The current event is the first item, a mapping. */
+static enum status walk_rows(struct walk *w, size_t line)
+{
+    enum status st = emit(w, ENTRY_ROWS, slice_of(NULL, 0), line);
+    while (st == ST_OK && w->event.type == YAML_MAPPING_START_EVENT) {
+        st = walk_row(w);
+        if (st == ST_OK)
+            st = next_event(w);
+    }
+    if (st == ST_OK && w->event.type != YAML_SEQUENCE_END_EVENT)
+        return refuse_at(w, event_line(w), "an item of this list must be a table, as the ones before it");
+    return st;
+}
+
 static enum status walk_list(struct walk *w, size_t line)
 {
     struct buf items;
+    enum status st = next_event(w);
+    if (st == ST_OK && w->event.type == YAML_MAPPING_START_EVENT)
+        return walk_rows(w, line);
     buf_init(&items, ITEMS_BYTES_MAX);
-    enum status st;
-    while ((st = next_event(w)) == ST_OK && w->event.type != YAML_SEQUENCE_END_EVENT)
-        if ((st = put_item(w, &items)) != ST_OK)
-            break;
+    while (st == ST_OK && w->event.type != YAML_SEQUENCE_END_EVENT) {
+        st = put_item(w, &items);
+        if (st == ST_OK)
+            st = next_event(w);
+    }
     if (st == ST_OK)
         st = emit(w, ENTRY_ITEMS, buf_slice(&items), line);
     buf_deinit(&items);
@@ -244,10 +304,6 @@ enum status config_yaml_read(struct slice text, const char *name,
     enum status st = walk_stream(&w);
     yaml_event_delete(&w.event);
     yaml_parser_delete(&w.parser);
-    while (w.seen) {
-        struct seen_key *next = w.seen->next;
-        free(w.seen);
-        w.seen = next;
-    }
+    forget_keys(&w, NULL);
     return st;
 }

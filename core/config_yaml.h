@@ -1,6 +1,6 @@
 /* A YAML file as a run of "section.key = value" entries. The only place that knows libyaml. For config.c.
- * What it takes is the plain part of YAML that people write by hand: mappings of scalars and of lists of
- * scalars; no anchors, no second document, and no key twice. */
+ * What it takes is the plain part of YAML that people write by hand: mappings of scalars, of lists of
+ * scalars, and of lists of flat mappings; no anchors, no second document, and no key twice. */
 #ifndef TG_CORE_CONFIG_YAML_H
 #define TG_CORE_CONFIG_YAML_H
 
@@ -11,6 +11,10 @@ enum config_entry_type {
     ENTRY_EMPTY, /* nothing behind the colon, or "{}" */
     ENTRY_TEXT,
     ENTRY_ITEMS, /* a list; items joined by '\n' */
+    ENTRY_ROWS, /* a list of mappings begins */
+    ENTRY_ROW, /* one of them; its fields follow */
+    ENTRY_FIELD, /* the key is that of the field alone */
+    ENTRY_ROW_END,
 };
 
 struct config_entry {

@@ -31,6 +31,8 @@ static const struct metric_row {
     [M_RECEIVED_WS] = {RECEIVED, "proto=\"ws\"", RECEIVED_HELP},
     [M_RECEIVED_HTTP] = {RECEIVED, "proto=\"http\"", RECEIVED_HELP},
     [M_STORED] = {"tidegate_messages_stored_total", COUNTER, NULL, "Messages that the log has made durable."},
+    [M_UNSTORED] = {"tidegate_messages_unstored_total", COUNTER, NULL,
+                    "Messages of topics whose policy says store: false, handed over to who was there."},
 #define REFUSED      "tidegate_messages_refused_total", COUNTER
 #define REFUSED_HELP "Messages that were not stored, and their publishers told so."
     [M_REFUSED_INVALID] = {REFUSED, "reason=\"invalid\"", REFUSED_HELP},
@@ -45,12 +47,15 @@ static const struct metric_row {
 #define SENT_HELP "Messages handed to subscribers' sockets."
     [M_DELIVERED_MQTT] = {SENT, "proto=\"mqtt\"", SENT_HELP},
     [M_DELIVERED_WS] = {SENT, "proto=\"ws\"", SENT_HELP},
+    [M_UNACKED_WS] = {"tidegate_messages_unacknowledged", GAUGE, "proto=\"ws\"",
+                      "Messages sent with a number that their clients have not acknowledged yet."},
 #define DROPPED      "tidegate_messages_dropped_total", COUNTER
 #define DROPPED_HELP "Messages that a subscriber should have got and did not."
     [M_DROPPED_QUEUE_FULL] = {DROPPED, "reason=\"queue_full\"", DROPPED_HELP},
     [M_DROPPED_EXPIRED] = {DROPPED, "reason=\"expired\"", DROPPED_HELP},
     [M_DROPPED_TOO_LARGE] = {DROPPED, "reason=\"too_large\"", DROPPED_HELP},
     [M_DROPPED_RETENTION] = {DROPPED, "reason=\"retention\"", DROPPED_HELP},
+    [M_DROPPED_UNSTORED] = {DROPPED, "reason=\"unstored\"", DROPPED_HELP},
 #define CONNECTIONS      "tidegate_connections", GAUGE
 #define CONNECTIONS_HELP "Connections open now."
     [M_CONNECTIONS_MQTT] = {CONNECTIONS, "proto=\"mqtt\"", CONNECTIONS_HELP},

@@ -11,11 +11,12 @@
 #include <stdatomic.h>
 
 enum metric {
-    /* publishing: received = stored + refused + unknown + open */
+    /* publishing: received = stored + unstored + refused + open */
     M_RECEIVED_MQTT,
     M_RECEIVED_WS,
     M_RECEIVED_HTTP,
     M_STORED,
+    M_UNSTORED,
     M_REFUSED_INVALID,
     M_REFUSED_LIMIT,
     M_REFUSED_UNSUPPORTED,
@@ -26,10 +27,12 @@ enum metric {
     /* delivering */
     M_DELIVERED_MQTT,
     M_DELIVERED_WS,
+    M_UNACKED_WS, /* gauge */
     M_DROPPED_QUEUE_FULL,
     M_DROPPED_EXPIRED,
     M_DROPPED_TOO_LARGE,
     M_DROPPED_RETENTION,
+    M_DROPPED_UNSTORED,
     /* connections */
     M_CONNECTIONS_MQTT,
     M_CONNECTIONS_WS,

@@ -19,6 +19,7 @@ enum {
     MSG_RETAIN = 1 << 0, /* published with RETAIN */
     MSG_PFI_UTF8 = 1 << 1, /* MQTT 5.0 Payload Format Indicator 1 was given */
     MSG_TYPE_GIVEN = 1 << 2, /* the content class was declared, not guessed */
+    MSG_UNSTORED = 1 << 3, /* of a topic that is not stored: it has no position. Set by the shard */
 };
 
 enum {

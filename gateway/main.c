@@ -1,96 +1,20 @@
-/* tidegate: the command (PROTOCOL.md 5). Each subcommand is a row of one table. */
+/* tidegate: the command (docs/PROTOCOL.md 4). Each subcommand is a row of one table. */
 #include "core/hash.h"
 #include "core/logging.h"
 #include "core/metrics.h"
+#include "gateway/cli/arguments.h"
+#include "gateway/cli/log.h"
 #include "gateway/node.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum exit_code {
-    EXIT_CODE_OK = 0,
-    EXIT_CODE_FAILED = 1,
-    EXIT_CODE_USAGE = 2,
-    EXIT_CODE_UNAVAILABLE = 69,
-    EXIT_CODE_PERMISSION = 77,
-    EXIT_CODE_CONFIG = 78
-};
-
-enum { ASSIGNMENTS_MAX = 256, ERROR_BYTES_MAX = 4096, DOCUMENT_BYTES_MAX = 1 << 20 };
-
-struct arguments {
-    const char *config;
-    const char *assignments[ASSIGNMENTS_MAX];
-    size_t assignment_count;
-};
-
-static int complain(const struct buf *error, int code)
-{
-    fprintf(stderr, "tidegate: %.*s\n", (int)error->len, (const char *)error->data);
-    return code;
-}
-
-static int usage_error(const char *what, const char *which)
-{
-    fprintf(stderr, "tidegate: %s%s%s%s. See: tidegate help\n", what, which ? " \"" : "", which ? which : "",
-            which ? "\"" : "");
-    return EXIT_CODE_USAGE;
-}
-
-/* --config FILE and --set key=value, in any order. 0, or the exit code of a usage error. */
-static int parse_arguments(int count, char **words, struct arguments *out)
-{
-    for (int i = 0; i < count; i++) {
-        bool config = strcmp(words[i], "--config") == 0;
-        if (!config && strcmp(words[i], "--set") != 0)
-            return usage_error("unknown argument", words[i]);
-        if (i + 1 >= count)
-            return usage_error("a value is missing after", words[i]);
-        const char *value = words[++i];
-        if (config)
-            out->config = value;
-        else if (out->assignment_count < ASSIGNMENTS_MAX)
-            out->assignments[out->assignment_count++] = value;
-        else
-            return usage_error("too many --set; use a file", NULL);
-    }
-    return 0;
-}
-
-static int load(int count, char **words, struct settings *s)
-{
-    struct arguments a = {0};
-    struct buf error;
-    int code = parse_arguments(count, words, &a);
-    if (code != 0)
-        return code;
-    buf_init(&error, ERROR_BYTES_MAX);
-    if (settings_load(s, a.config, environ, a.assignments, a.assignment_count, &error) != ST_OK)
-        code = complain(&error, EXIT_CODE_CONFIG);
-    buf_deinit(&error);
-    return code;
-}
+enum { ERROR_BYTES_MAX = 4096, DOCUMENT_BYTES_MAX = 1 << 20 };
 
 /* --- serve -------------------------------------------------------------------------------------- */
-
-static int exit_code_of(enum status st)
-{
-    switch ((int)st) {
-    case ST_EXISTS: /* a port, the data folder */
-    case ST_FULL: /* descriptors */
-        return EXIT_CODE_UNAVAILABLE;
-    case ST_FORBIDDEN:
-        return EXIT_CODE_PERMISSION;
-    case ST_INVALID:
-        return EXIT_CODE_CONFIG;
-    default:
-        return EXIT_CODE_FAILED;
-    }
-}
 
 /* The signals are blocked before any thread exists, so only this thread takes them. */
 static void wait_for_end(const sigset_t *signals)
@@ -114,7 +38,7 @@ static int command_serve(int count, char **words)
     struct buf error;
     struct node *node;
     sigset_t signals;
-    int code = load(count, words, &s);
+    int code = arguments_load_settings(count, words, &s);
     if (code != 0)
         return code;
     log_setup((enum log_level)s.log_level, (enum log_form)s.log_form);
@@ -132,13 +56,13 @@ static int command_serve(int count, char **words)
     if (st != ST_OK) {
         if (error.len == 0 && buf_printf(&error, "cannot start: %s", status_name(st)) != ST_OK)
             fputs("tidegate: cannot start\n", stderr);
-        code = complain(&error, exit_code_of(st));
+        code = arguments_complain(&error, arguments_exit_code(st));
     } else {
         st = node_start(node, &error);
         if (st == ST_OK)
             wait_for_end(&signals);
         else
-            code = complain(&error, exit_code_of(st));
+            code = arguments_complain(&error, arguments_exit_code(st));
         node_stop(node);
         if (code == 0)
             log_info("stopped");
@@ -174,8 +98,8 @@ static int command_config(int count, char **words)
         return code;
     }
     if (strcmp(what, "check") != 0 && strcmp(what, "show") != 0)
-        return usage_error("config needs one of check, show, default, doc", NULL);
-    int code = load(count - 1, words + 1, &s);
+        return arguments_refuse("config needs one of check, show, default, doc", NULL);
+    int code = arguments_load_settings(count - 1, words + 1, &s);
     if (code != 0)
         return code;
     if (strcmp(what, "show") == 0)
@@ -190,7 +114,7 @@ static int command_version(int count, char **words)
 {
     (void)words;
     if (count > 0)
-        return usage_error("version takes no arguments", NULL);
+        return arguments_refuse("version takes no arguments", NULL);
     puts("tidegate " TIDEGATE_VERSION);
     return EXIT_CODE_OK;
 }
@@ -203,6 +127,7 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"serve", command_serve, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
+    {"log", log_command, "verify|stat|cat|export|import ...   the log of a node: tidegate log help"},
     {"config", command_config, "check|show|default|doc [--config FILE] [--set key=value]..."},
     {"version", command_version, "print the version"},
     {"help", command_help, "this text"},
@@ -231,5 +156,5 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(commands[i].name, name) == 0)
             return commands[i].run(argc > 2 ? argc - 2 : 0, argv + 2);
-    return usage_error("unknown command", name);
+    return arguments_refuse("unknown command", name);
 }

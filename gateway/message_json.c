@@ -126,8 +126,12 @@ enum status message_json_put(struct buf *buf, uint32_t epoch, const struct msg *
     struct slice type;
     json_out_literal(&o, "{\"topic\":");
     json_out_string(&o, msg_topic(m));
-    json_out_literal(&o, ",\"pos\":");
-    json_out_position(&o, epoch, m->partition, m->offset);
+    if (m->flags & MSG_UNSTORED) {
+        json_out_literal(&o, ",\"stored\":false");
+    } else {
+        json_out_literal(&o, ",\"pos\":");
+        json_out_position(&o, epoch, m->partition, m->offset);
+    }
     json_out_literal(&o, ",\"ts\":");
     json_out_number(&o, m->ts_ms);
     if (m->key_len > 0) {

@@ -26,6 +26,7 @@ struct node_loop {
     struct node *node;
     struct courier *courier;
     struct shard_group *shards;
+    struct policies *policies;
     struct edge edge;
     struct mqtt_door *mqtt;
     struct web_door *web;
@@ -108,6 +109,28 @@ static enum status open_store(struct node *n, struct buf *error)
     return store_open(&o, &n->store, error);
 }
 
+/* What the configuration says of topics, once for each loop. */
+static enum status set_policies(struct node_loop *l)
+{
+    const struct config_rows *topics = &l->node->settings->topics;
+    struct topic_policy *rows = calloc(topics->count + 1, sizeof *rows);
+    if (!rows)
+        return ST_NO_MEMORY;
+    for (size_t i = 0; i < topics->count; i++) {
+        const struct topic_settings *t = (const struct topic_settings *)topics->rows + i;
+        rows[i] = (struct topic_policy){.filter = slice_cstr(t->filter),
+                                        .unstored = !t->store,
+                                        .after_sync = t->deliver,
+                                        .ttl_ms = t->ttl_ms,
+                                        .retention_ms = t->retention_ms};
+    }
+    enum status st = policies_create(rows, topics->count, &l->policies);
+    free(rows);
+    shard_group_set_policies(l->shards, l->policies);
+    hub_set_policies(l->edge.hub, l->policies);
+    return st;
+}
+
 static enum status create_loop(struct node *n, unsigned index)
 {
     struct node_loop *l = &n->loops[index];
@@ -133,6 +156,8 @@ static enum status create_loop(struct node *n, unsigned index)
         st = hub_create(l->courier, &n->map, l->edge.metrics, &limits, &l->edge.hub);
     if (st == ST_OK)
         st = registry_create(l->courier, &l->edge.registry);
+    if (st == ST_OK)
+        st = set_policies(l);
     return st;
 }
 
@@ -236,6 +261,7 @@ static void free_node(struct node *n)
         registry_destroy(n->loops[i].edge.registry);
         hub_destroy(n->loops[i].edge.hub);
         shard_group_destroy(n->loops[i].shards);
+        policies_destroy(n->loops[i].policies);
         courier_destroy(n->loops[i].courier);
     }
     for (unsigned i = 0; i < n->loop_count; i++)

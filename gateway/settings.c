@@ -4,6 +4,7 @@
 
 #include "core/store/store.h"
 #include "gateway/host.h"
+#include "routing/topic.h"
 
 #include <string.h>
 
@@ -93,6 +94,8 @@ static const struct config_option options[] = {
      "Subscriptions of a connection"},
     {"limit.inflight", CONFIG_UINT, AT(limit_inflight), "1024", NULL, 1, 65535,
      "Unacknowledged QoS 1 messages to one MQTT client (its Receive Maximum may be lower)"},
+    {"limit.ws_unacked", CONFIG_UINT, AT(limit_ws_unacked), "4096", NULL, 1, 1000000,
+     "Unacknowledged messages of the `ack` subscriptions of one WebSocket; above, they become cursors"},
     {"limit.publish_open", CONFIG_UINT, AT(limit_publish_open), "1024", NULL, 1, 65535,
      "Publishes of one connection that wait for the disk; above, its socket is not read (MQTT 5.0: Receive "
      "Maximum)"},
@@ -119,9 +122,45 @@ static const struct config_option options[] = {
      "auto: text on a terminal, else JSON lines"},
 };
 
+#define FIELD(field) offsetof(struct topic_settings, field)
+
+static const struct config_option topic_fields[] = {
+    {"filter", CONFIG_TEXT, FIELD(filter), "", NULL, 0, 0,
+     "Topic filter; the first item that matches counts"},
+    {"store", CONFIG_BOOL, FIELD(store), "true", NULL, 0, 0,
+     "false: never written to the log; who is there and keeps up gets it, and an acknowledgement means that"},
+    {"deliver", CONFIG_ENUM, FIELD(deliver), "now", "now|durable", 0, 0,
+     "durable: nobody gets a message before the disk has it; what comes behind it in its partition waits "
+     "too"},
+    {"ttl_ms", CONFIG_MS, FIELD(ttl_ms), "0", NULL, 0, UINT64_C(3155760000000),
+     "Expiry of messages that have none, and the longest for those that have one; 0 = none"},
+    {"retention_ms", CONFIG_MS, FIELD(retention_ms), "0", NULL, 0, UINT64_C(3155760000000),
+     "History and replays do not go back further; the space returns with the log's own retention; 0 = as far "
+     "as the log"},
+};
+
+static const char *topic_flaw(const void *row)
+{
+    const struct topic_settings *t = row;
+    const struct topic_limits any = {UINT16_MAX, UINT16_MAX};
+    if (!topic_filter_valid(slice_cstr(t->filter), &any))
+        return "filter must be a topic filter, such as sensors/+/temperature or chat/#";
+    if (!t->store && t->deliver)
+        return "store: false and deliver: durable exclude each other";
+    if (!t->store && t->retention_ms)
+        return "store: false leaves nothing for retention_ms";
+    return NULL;
+}
+
+static const struct config_list lists[] = {
+    {"topics", AT(topics), sizeof(struct topic_settings), topic_fields,
+     sizeof topic_fields / sizeof topic_fields[0], topic_flaw, "Policies of topics"},
+};
+
 const struct config_table *settings_table(void)
 {
-    static const struct config_table table = {options, sizeof options / sizeof options[0]};
+    static const struct config_table table = {options, sizeof options / sizeof options[0], lists,
+                                              sizeof lists / sizeof lists[0]};
     return &table;
 }
 

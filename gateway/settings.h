@@ -5,6 +5,13 @@
 
 #include "core/config.h"
 
+struct topic_settings {
+    char *filter;
+    bool store;
+    unsigned deliver; /* 0 at once, 1 when durable */
+    uint64_t ttl_ms, retention_ms; /* 0 = none */
+};
+
 struct settings {
     char *node_id;
     uint64_t node_loops; /* 0 = by cores */
@@ -30,8 +37,8 @@ struct settings {
     uint64_t log_sync_interval_ms;
 
     uint64_t limit_connections, limit_message_bytes, limit_topic_bytes, limit_topic_levels,
-        limit_subscriptions, limit_inflight, limit_publish_open, limit_history_count, limit_retained,
-        limit_retained_bytes;
+        limit_subscriptions, limit_inflight, limit_ws_unacked, limit_publish_open, limit_history_count,
+        limit_retained, limit_retained_bytes;
     uint64_t out_bytes_max, out_stall_ms;
     uint64_t mqtt_connect_timeout_ms, mqtt_keep_alive_max_s;
     uint64_t ws_ping_ms, ws_pong_timeout_ms, ws_hello_timeout_ms;
@@ -39,6 +46,7 @@ struct settings {
 
     char *demo_dir; /* static files under /demo/ */
     unsigned log_level, log_form;
+    struct config_rows topics; /* of struct topic_settings */
 };
 
 const struct config_table *settings_table(void);

@@ -29,6 +29,20 @@ void run_unref(struct run *r)
     pool_free(r, r->pool_class);
 }
 
+enum metric publish_outcome(enum status status, const struct msg *m)
+{
+    switch ((int)status) {
+    case ST_OK:
+        return m->flags & MSG_UNSTORED ? M_UNSTORED : M_STORED;
+    case ST_QUOTA:
+        return M_REFUSED_QUOTA;
+    case ST_UNSUPPORTED:
+        return M_REFUSED_UNSUPPORTED;
+    default:
+        return M_REFUSED_UNAVAILABLE;
+    }
+}
+
 enum status publish_create(struct msg *m, struct publish **out)
 {
     uint8_t pool_class;

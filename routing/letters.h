@@ -31,8 +31,9 @@ struct publish {
     uint8_t pool_class;
     bool wait; /* answer when durable; else it does not come back at all */
     uint16_t home; /* index of the loop that asked */
-    enum status
-        status; /* ST_OK: durable; ST_FULL: the log is behind, nothing stored; ST_NO_SPACE, ST_IO: refused */
+    enum status status; /* ST_OK: durable, or of a topic that is not stored (MSG_UNSTORED); ST_FULL: the log
+                           is behind, nothing stored; ST_NO_SPACE, ST_IO: refused; ST_QUOTA: no more can be
+                           retained; ST_UNSUPPORTED: RETAIN for a topic that is not stored */
     void (*on_published)(struct publish *p); /* home loop; owns p again */
     void (*door_published)(
         struct publish *p); /* the hub's: the door's on_published while the hub stands between */
@@ -41,6 +42,8 @@ struct publish {
     void *owner; /* the asker's */
     uint64_t tag; /* the asker's */
 };
+/* What it counts as when it is over. */
+enum metric publish_outcome(enum status status, const struct msg *m);
 enum status publish_create(struct msg *m /* takes over the reference */, struct publish **out) MUST_CHECK;
 void publish_free(struct publish *p);
 

@@ -50,7 +50,7 @@ void shard_attach(struct shard *s, struct attach *a)
         a->interest = in;
         s->interest_count++;
     }
-    a->next = s->group->log.ops->next(s->group->log.ctx, s->lane);
+    a->next = shard_end(s);
     a->first = s->group->log.ops->first(s->group->log.ctx, s->lane);
     bool literal = topic_filter_literal(a->filter);
     a->has_retained =
@@ -73,8 +73,7 @@ void shard_detach(struct shard *s, struct detach *d)
 
 static void shard_show_next(struct shard *s)
 {
-    atomic_store_explicit(&s->next_shown, s->group->log.ops->next(s->group->log.ctx, s->lane),
-                          memory_order_relaxed);
+    atomic_store_explicit(&s->next_shown, shard_end(s), memory_order_relaxed);
 }
 
 uint64_t shard_next_shown(const struct shard *s)
@@ -130,6 +129,11 @@ void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
     g->hubs[loop_index].on_arrival = on_arrival;
 }
 
+void shard_group_set_policies(struct shard_group *g, struct policies *p)
+{
+    g->policies = p;
+}
+
 void shard_group_start(struct shard_group *g)
 {
     courier_before(g->courier, shard_group_round, g);
@@ -165,6 +169,7 @@ void shard_destroy(struct shard *s)
     if (!s)
         return;
     shard_drop_waiting(s);
+    shard_drop_held(s);
     for (unsigned i = 0; i < s->group->loop_count; i++)
         if (s->open[i])
             run_unref(s->open[i]);

@@ -12,6 +12,7 @@
 
 #include "routing/courier.h"
 #include "routing/letters.h"
+#include "routing/policy.h"
 #include "routing/retained.h"
 #include "routing/topic_log.h"
 
@@ -28,6 +29,8 @@ void shard_group_destroy(struct shard_group *g);
 /* Before the loops run: where DELIVER letters of a loop go. */
 void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
                       void (*on_arrival)(struct mail *mail));
+/* Before the loop runs. NULL: no topic has a policy. Outlives the group. */
+void shard_group_set_policies(struct shard_group *g, struct policies *p);
 /* Joins the courier's rounds; once, before the loop runs. */
 void shard_group_start(struct shard_group *g);
 
@@ -41,7 +44,7 @@ void shard_destroy(struct shard *s);
 /* The letters. From the same loop these are called directly; from another loop they are the
  * letters' on_arrival, set by shard_map_send_*. */
 void shard_publish(struct shard *s, struct publish *p);
-/* QoS 0 from the same loop: no letter at all. Borrowed. ST_FULL; ST_QUOTA. */
+/* QoS 0 from the same loop: no letter at all. Borrowed. ST_FULL; ST_QUOTA; ST_UNSUPPORTED. */
 enum status shard_publish_lazy(struct shard *s, struct msg *m) MUST_CHECK;
 void shard_attach(struct shard *s, struct attach *a);
 void shard_detach(struct shard *s, struct detach *d);

@@ -1,7 +1,7 @@
 /* Inside routing/: the struct that the files of the shard share. shard.c makes it and attaches,
- * shard_publish.c appends and acknowledges, shard_deliver.c collects runs, shard_fold.c keeps the state that
- * is a fold over the records (retained messages), shard_carry.c keeps it alive through retention,
- * shard_read.c answers READs. The shard's loop only. */
+ * shard_publish.c appends and acknowledges, shard_deliver.c collects runs, shard_hold.c keeps some back until
+ * they are durable, shard_fold.c keeps the state that is a fold over the records (retained messages),
+ * shard_carry.c keeps it alive through retention, shard_read.c answers READs. The shard's loop only. */
 #ifndef TG_ROUTING_SHARD_PRIVATE_H
 #define TG_ROUTING_SHARD_PRIVATE_H
 
@@ -12,6 +12,8 @@ struct interest {
     struct filter_entry entry;
     uint16_t loop;
 };
+
+struct held;
 
 struct shard {
     struct shard_group *group;
@@ -26,6 +28,10 @@ struct shard {
     struct filter_table *interests; /* only with several loops */
     size_t interest_count;
     struct run *open[LOOPS_MAX];
+    struct {
+        struct held *ring; /* cap is a power of two */
+        uint32_t head, count, cap;
+    } held; /* what waits for the disk to be delivered, shard_hold.c */
     struct retained *retained;
     struct timer sweep; /* armed while some retained message will expire */
     struct {
@@ -40,6 +46,7 @@ struct shard_group {
     struct courier *courier;
     struct topic_log log;
     struct metrics *metrics;
+    struct policies *policies; /* NULL: none */
     unsigned loop_count, shard_count;
     struct retained_limits retained_limits;
     struct shard *shards[PLACE_LANES_MAX];
@@ -56,6 +63,15 @@ uint64_t shard_wall_ms(const struct shard *s);
 /* --- shard_publish.c --- */
 void shard_on_durable(void *ctx, unsigned lane, uint64_t next); /* store_events */
 void shard_drop_waiting(struct shard *s); /* nobody is answered */
+
+/* --- shard_hold.c --- */
+/* A record that was just appended goes to who wants it, now or when its time has come. */
+void shard_deliver_in_order(struct shard *s, struct msg *m, bool after_sync);
+/* s->durable has moved. */
+void shard_release_durable(struct shard *s);
+/* Behind the last record that anybody may see. */
+uint64_t shard_end(const struct shard *s);
+void shard_drop_held(struct shard *s);
 
 /* --- shard_deliver.c --- */
 /* The message joins the run of each loop with interest. */

@@ -16,11 +16,20 @@ static void read_done_by_store(struct store_read *sr)
     r->on_read(r);
 }
 
+/* What is still held back is not shown. */
+static void shard_cut_at_end(struct store_read *sr, uint64_t end)
+{
+    while (sr->found > 0 && sr->msgs[sr->found - 1]->offset >= end)
+        msg_unref(sr->msgs[--sr->found]);
+    if (sr->next > end)
+        sr->next = end;
+}
+
 /* Tries to answer a cursor from memory. False: it is too far behind. */
 static bool shard_read_recent(struct shard *s, struct read *r)
 {
     const struct topic_log *log = &s->group->log;
-    uint64_t end = log->ops->next(log->ctx, s->lane);
+    uint64_t end = shard_end(s);
     struct store_read *sr = &r->store;
     sr->status = ST_OK;
     sr->first = log->ops->first(log->ctx, s->lane);
@@ -41,6 +50,7 @@ static bool shard_read_recent(struct shard *s, struct read *r)
             return false;
         }
         sr->found = found;
+        shard_cut_at_end(sr, end);
     }
     r->live = sr->next >= end;
     if (r->live)
@@ -63,7 +73,7 @@ static bool shard_reads_topic(struct shard *s, struct store_read *sr)
 static void shard_read_retained(struct shard *s, struct read *r)
 {
     struct store_read *sr = &r->store;
-    uint64_t end = s->group->log.ops->next(s->group->log.ctx, s->lane);
+    uint64_t end = shard_end(s);
     sr->status = ST_OK;
     sr->end = sr->to < end ? sr->to : end;
     sr->next = sr->end > sr->from ? sr->end : sr->from;
@@ -122,6 +132,8 @@ void shard_read(struct shard *s, struct read *r)
         courier_send(s->group->courier, r->home, &r->mail);
         return;
     }
+    if (r->store.to > shard_end(s))
+        r->store.to = shard_end(s);
     r->store.lane = s->lane;
     r->store.on_done = read_done_by_store;
     s->group->log.ops->read_start(s->group->log.ctx, &r->store);

@@ -63,6 +63,19 @@ static bool hub_end_of_turn(struct loop_hook *hook)
 
 /* --- delivery ----------------------------------------------------------------------------------- */
 
+static bool hub_too_old(struct hub *h, const struct msg *m)
+{
+    const struct topic_policy *policy = policy_of(h->policies, m);
+    return policy && policy->retention_ms > 0 && loop_wall_ms(h->loop) >= m->ts_ms + policy->retention_ms;
+}
+
+bool hub_shows(struct hub *h, const struct msg *m, bool retained)
+{
+    if (m->expires_ms && loop_wall_ms(h->loop) >= m->expires_ms)
+        return false;
+    return retained || !hub_too_old(h, m);
+}
+
 enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d)
 {
     struct session *s = sub->session;
@@ -70,9 +83,41 @@ enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *
         metric_add(h->metrics, M_DROPPED_EXPIRED, 1);
         return ST_EXPIRED;
     }
+    if (!d->live && !d->retained && hub_too_old(h, d->msg)) {
+        metric_add(h->metrics, M_DROPPED_RETENTION, 1);
+        return ST_EXPIRED;
+    }
     if (sub->options.no_local && d->msg->origin == s->id)
         return ST_OK;
     return s->ops->deliver(s->conn, sub, d);
+}
+
+/* To a subscription that is behind. What is not in the log cannot come later: it comes now, to who has had
+ * all that was stored before it and has room, and is lost to others. */
+static void hub_offer_unstored(struct hub *h, struct subscription *sub, unsigned lane, struct delivery *d)
+{
+    const struct lane_cursor *lc = subscription_lane(sub, lane);
+    if (lc->state < LANE_WAITING)
+        return; /* `subscribed` has not been told: it is not owed anything yet */
+    if (lc->next < d->msg->offset || hub_offer(h, sub, d) == ST_AGAIN)
+        metric_add(h->metrics, M_DROPPED_UNSTORED, 1);
+}
+
+static void hub_deliver_one(struct hub *h, struct subscription *sub, unsigned lane, struct delivery *d)
+{
+    bool stored = !(d->msg->flags & MSG_UNSTORED);
+    if (sub->behind && subscription_lane(sub, lane)->state != LANE_LIVE) {
+        if (!stored)
+            hub_offer_unstored(h, sub, lane, d);
+    } else if (hub_offer(h, sub, d) == ST_AGAIN) {
+        if (stored)
+            cursor_fall_behind(sub, lane, d->msg->offset);
+        else
+            metric_add(h->metrics, M_DROPPED_UNSTORED, 1);
+    } else if (sub->behind &&
+               stored) { /* `live` of the last lane must not name a place before this message */
+        sub->behind->at.next[lane] = d->msg->offset + 1;
+    }
 }
 
 static void hub_deliver_group(struct hub *h, struct channel *ch, unsigned lane, struct delivery *group,
@@ -88,14 +133,8 @@ static void hub_deliver_group(struct hub *h, struct channel *ch, unsigned lane, 
             __builtin_prefetch(soon);
         }
         struct subscription *sub = ch->subs[i];
-        for (unsigned k = 0; k < count; k++) {
-            if (sub->behind && subscription_lane(sub, lane)->state != LANE_LIVE)
-                break;
-            if (hub_offer(h, sub, &group[k]) == ST_AGAIN)
-                cursor_fall_behind(sub, lane, group[k].msg->offset);
-            else if (sub->behind) /* `live` of the last lane must not name a place before this message */
-                sub->behind->at.next[lane] = group[k].msg->offset + 1;
-        }
+        for (unsigned k = 0; k < count; k++)
+            hub_deliver_one(h, sub, lane, &group[k]);
     }
 }
 
@@ -137,12 +176,8 @@ static void hub_published(struct publish *p)
     /* From open to stored or refused in one step: received = stored + refused + open at any moment. What
      * nobody waits for is stored when the shard has appended it. */
     metric_sub(h->metrics, M_PUBLISH_OPEN, 1);
-    metric_add(h->metrics,
-               p->status == ST_OK      ? M_STORED
-               : p->status == ST_QUOTA ? M_REFUSED_QUOTA
-                                       : M_REFUSED_UNAVAILABLE,
-               1);
-    if (p->status == ST_OK && p->msg->accepted_ns)
+    metric_add(h->metrics, publish_outcome(p->status, p->msg), 1);
+    if (p->status == ST_OK && p->msg->accepted_ns && !(p->msg->flags & MSG_UNSTORED))
         histogram_record(h->metrics, H_DURABLE_SECONDS,
                          clock_mono_ns(loop_clock(h->loop)) - p->msg->accepted_ns);
     p->door_published(p);
@@ -168,9 +203,9 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m)
     m->partition = lane;
     if (h->map->lanes[lane].loop_index == courier_index(h->courier)) {
         enum status st = shard_publish_lazy(h->map->lanes[lane].shard, m);
-        msg_unref(m);
         if (st != ST_OK)
-            metric_add(h->metrics, st == ST_QUOTA ? M_REFUSED_QUOTA : M_REFUSED_UNAVAILABLE, 1);
+            metric_add(h->metrics, publish_outcome(st, m), 1);
+        msg_unref(m);
         return st;
     }
     struct publish *p;
@@ -237,6 +272,11 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
     h->hook.on_turn_end = hub_end_of_turn;
     *out = h;
     return ST_OK;
+}
+
+void hub_set_policies(struct hub *h, struct policies *p)
+{
+    h->policies = p;
 }
 
 void hub_start(struct hub *h)

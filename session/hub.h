@@ -19,6 +19,8 @@ struct hub_limits {
 
 enum status hub_create(struct courier *courier, struct shard_map *map, struct metrics *metrics,
                        const struct hub_limits *limits, struct hub **out) MUST_CHECK;
+/* Before the loop runs; the loop's own set. NULL: no topic has a policy. Outlives the hub. */
+void hub_set_policies(struct hub *h, struct policies *p);
 void hub_destroy(struct hub *h); /* sessions must have ended */
 struct loop *hub_loop(const struct hub *h);
 struct metrics *hub_metrics(const struct hub *h);
@@ -41,8 +43,8 @@ void hub_start(struct hub *h);
 /* Sends p to its shard (the lane is computed from the topic; m->partition is set). p->wait false: does not
  * come back. True: p->on_published is called later, never inside this call. */
 void hub_publish(struct hub *h, struct publish *p);
-/* Without an answer and, on the same loop, without a letter. Takes over the reference. ST_FULL: dropped
- * (counted). */
+/* Without an answer and, on the same loop, without a letter. Takes over the reference. ST_FULL, ST_NO_SPACE:
+ * the log does not take it; ST_QUOTA; ST_UNSUPPORTED: RETAIN for a topic that is not stored. Counted. */
 enum status hub_publish_lazy(struct hub *h, struct msg *m);
 
 /* --- history ------------------------------------------------------------------------------------ */
@@ -50,6 +52,10 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m);
 /* A page of a literal topic's past. r->store.topic, from, to, locate, reverse, count_max, bytes_max,
  * on_read and owner are set by the caller, who keeps r and the topic's bytes until on_read. */
 void hub_read(struct hub *h, struct read *r);
+
+/* Is a message that was read to be shown? Not when it has expired or when it is older than its topic's policy
+ * lets the past be; retained messages have no such age. */
+bool hub_shows(struct hub *h, const struct msg *m, bool retained);
 
 /* A step of a walk over the retained messages of one lane (letters.h, READ with `retained`). r->store.lane,
  * topic or wants, from, to, count_max, on_read and owner are set by the caller. */

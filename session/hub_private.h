@@ -23,6 +23,7 @@ struct hub {
     struct courier *courier;
     struct shard_map *map;
     struct metrics *metrics;
+    struct policies *policies; /* NULL: none */
     struct hub_limits limits;
     struct filter_table *filters; /* of channels */
     uint64_t next_session_id;

@@ -27,6 +27,8 @@
 
 enum {
     FRAME_POOL_BYTES = 16 << 20,
+    LOCK_TRIES = 10,
+    LOCK_RETRY_US = 20000,
 };
 #define SEGMENT_BYTES_MAX ((uint64_t)4 << 30)
 
@@ -93,12 +95,16 @@ static enum status take_lock(struct store *s, struct buf *error)
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (s->lock_fd < 0)
         return refuse_errno(error, path, "open it");
-    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
-        return ST_OK;
-    if (errno == EWOULDBLOCK)
-        return refuse(error, ST_EXISTS, s->options.dir,
-                      "another process uses this log; stop it, or give this one another data.dir");
-    return refuse_errno(error, path, "lock it");
+    /* A tool that looks whether the log is in use (view.c) holds it for an instant, shared. */
+    for (int tries = 0; flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK)
+            return refuse_errno(error, path, "lock it");
+        if (tries == LOCK_TRIES)
+            return refuse(error, ST_EXISTS, s->options.dir,
+                          "another process uses this log; stop it, or give this one another data.dir");
+        usleep(LOCK_RETRY_US);
+    }
+    return ST_OK;
 }
 
 static enum status load_manifest(struct store *s, struct buf *error)

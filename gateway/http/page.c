@@ -193,12 +193,11 @@ static bool page_put(struct page *p, const struct msg *m, bool first)
 static bool page_take(struct page *p)
 {
     struct store_read *s = &p->read.store;
-    uint64_t wall_ms = loop_wall_ms(p->api->edge->loop);
     uint64_t *next = &p->place.next[s->lane];
     for (uint64_t i = 0; i < s->found && !p->full; i++) {
         const struct msg *m = s->msgs[i];
         bool first = p->left == p->request->page.max;
-        if (m->expires_ms == 0 || m->expires_ms > wall_ms) {
+        if (hub_shows(p->api->edge->hub, m, p->retained)) {
             if (!page_put(p, m, first)) {
                 p->full = true;
                 return !first;

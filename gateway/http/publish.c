@@ -186,7 +186,9 @@ static void reply_ok(struct request *r, const struct msg *m)
     enum status st = buf_put_cstr(&body, "{\"topic\":");
     if (st == ST_OK)
         st = json_put_string(&body, r->topic);
-    if (st == ST_OK && m) {
+    if (st == ST_OK && m && (m->flags & MSG_UNSTORED))
+        st = buf_put_cstr(&body, ",\"stored\":false,\"dup\":false");
+    else if (st == ST_OK && m) {
         position_write(r->api->edge->facts->epoch, m->partition, m->offset, position);
         st = buf_printf(&body, ",\"pos\":\"%.*s\",\"dup\":false", POSITION_BYTES, position);
     }
@@ -204,6 +206,8 @@ void publish_refuse(struct request *r, enum status status)
                                             .code = "storage_full",
                                             .detail = "the disk is full",
                                             .retry_ms = RETRY_MS});
+    else if (status == ST_UNSUPPORTED)
+        request_unsupported(r, "this topic is not stored, so nothing can be retained there");
     else if (status == ST_QUOTA)
         request_refuse(r, &(struct problem){.status = 503,
                                             .code = "quota_exceeded",

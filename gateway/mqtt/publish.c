@@ -86,6 +86,8 @@ static uint8_t reason_of(enum status status)
     case ST_QUOTA:
     case ST_NO_SPACE:
         return MQTT_RC_QUOTA_EXCEEDED;
+    case ST_UNSUPPORTED:
+        return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     default:
         return MQTT_RC_UNSPECIFIED_ERROR;
     }

@@ -35,6 +35,7 @@ struct conn *conn_create(struct web_door *d)
     list_push(&d->conns, &c->link);
     c->watch = (struct loop_watch){.fd = -1, .on_event = conn_on_event};
     outq_init(&c->out, (uint32_t)d->settings->out_bytes_max);
+    flow_init(&c->flow, (uint32_t)d->settings->limit_ws_unacked);
     timer_init(&c->timer, conn_on_timer);
     timer_arm(loop_timers(d->loop), &c->timer, conn_now(c) + d->settings->ws_hello_timeout_ms);
     atomic_fetch_add(&d->edge->facts->connections, 1);

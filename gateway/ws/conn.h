@@ -3,13 +3,15 @@
  *   http.c, door.c           what comes before: HTTP, handled by libwebsockets
  *   conn.c                   life of a connection: taking over, closing, ping, stall
  *   input.c, output.c        its socket: frames in, queue out
- *   serve.c                  the protocol: lines, requests; subscribe.c, publish.c, page.c the operations
+ *   serve.c                  the protocol: lines, requests; subscribe.c, ack.c, publish.c, page.c the
+ * operations
  */
 #ifndef TG_GATEWAY_WS_CONN_H
 #define TG_GATEWAY_WS_CONN_H
 
 #include "gateway/edge.h"
 #include "gateway/outq.h"
+#include "gateway/ws/flow.h"
 #include "gateway/ws/frame.h"
 #include "gateway/ws/reply.h"
 
@@ -86,6 +88,7 @@ struct conn {
     size_t lines_done; /* bytes of `message` that have been handled */
     struct buf unread; /* input that came in the read in which reading was paused */
     struct session *session;
+    struct flow flow;
     struct list subscribing; /* struct subscribing: sub requests not yet answered */
     uint64_t last_in_ms, last_out_ms, progress_ms;
     uint64_t ping_sent_ms; /* not answered yet; 0 = none */

@@ -205,6 +205,12 @@ size_t ws_header_bytes(uint64_t payload_bytes)
     return payload_bytes < 126 ? 2 : payload_bytes <= 0xffff ? 4 : 10;
 }
 
+size_t ws_header_length(const uint8_t *frame)
+{
+    unsigned length = frame[1] & 0x7f;
+    return length < 126 ? 2 : length == 126 ? 4 : 10;
+}
+
 size_t ws_header_write(uint8_t *out, enum ws_opcode opcode, uint64_t payload_bytes)
 {
     size_t len = ws_header_bytes(payload_bytes);

@@ -63,6 +63,8 @@ uint16_t ws_close_code(struct slice payload, bool *valid);
 /* Header of an unfragmented, unmasked frame; returns its length (2, 4 or 10). */
 size_t ws_header_write(uint8_t *out, enum ws_opcode opcode, uint64_t payload_bytes);
 size_t ws_header_bytes(uint64_t payload_bytes);
+/* Length of the header that one of our own frames begins with. */
+size_t ws_header_length(const uint8_t *frame);
 /* Whole length (header and payload) of one of our own frames whose first bytes are given; 0 when `len`
  * does not reach over the header. */
 uint64_t ws_frame_bytes(const uint8_t *frame, size_t len);

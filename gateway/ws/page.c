@@ -87,10 +87,9 @@ static size_t message_bytes(const struct msg *m)
 static void page_take(struct page *p)
 {
     struct store_read *r = &p->read.store;
-    uint64_t wall_ms = loop_wall_ms(p->conn->door->loop);
     for (uint64_t i = 0; i < r->found; i++) {
         struct msg *m = r->msgs[i];
-        if (m->expires_ms != 0 && m->expires_ms <= wall_ms)
+        if (!hub_shows(p->conn->door->hub, m, false))
             continue;
         p->full = p->count > 0 && p->bytes + message_bytes(m) > PAGE_BYTES_MAX;
         if (p->full) {

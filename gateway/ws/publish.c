@@ -5,25 +5,33 @@
 
 enum { TYPE_BYTES_MAX = 1024 };
 
+static void serve_not_published(struct conn *c, struct ws_id id, enum status status)
+{
+    switch ((int)status) {
+    case ST_NO_SPACE:
+        serve_error(c, id, "storage_full", "the disk is full");
+        break;
+    case ST_QUOTA:
+        serve_error(c, id, "quota_exceeded", "limit.retained or limit.retained_bytes is reached");
+        break;
+    case ST_UNSUPPORTED:
+        serve_error(c, id, "unsupported", "this topic is not stored, so nothing can be retained there");
+        break;
+    default:
+        serve_later(c, id, "unavailable", "the log does not take it now");
+    }
+}
+
 static void on_published(struct publish *p)
 {
     struct conn *c = p->owner;
     struct ws_id id = {.given = true, .value = p->tag};
     c->publish_open--;
     if (c->state == CONN_OPEN) {
-        switch ((int)p->status) {
-        case ST_OK:
+        if (p->status == ST_OK)
             serve_put(c, ws_put_published(&c->door->scratch, id, c->door->epoch, p->msg));
-            break;
-        case ST_NO_SPACE:
-            serve_error(c, id, "storage_full", "the disk is full");
-            break;
-        case ST_QUOTA:
-            serve_error(c, id, "quota_exceeded", "limit.retained or limit.retained_bytes is reached");
-            break;
-        default:
-            serve_later(c, id, "unavailable", "the log does not take it now");
-        }
+        else
+            serve_not_published(c, id, p->status);
         conn_touch(c);
     }
     publish_free(p);
@@ -95,8 +103,9 @@ static bool serve_check_pub(struct conn *c, const struct ws_request *r)
 /* Without an id nobody asks whether it is durable: it goes the way of QoS 0. */
 static void serve_pub_lazy(struct conn *c, struct msg *m)
 {
-    if (hub_publish_lazy(c->door->hub, m) != ST_OK)
-        serve_later(c, (struct ws_id){0}, "unavailable", "the log does not take it now");
+    enum status st = hub_publish_lazy(c->door->hub, m);
+    if (st != ST_OK)
+        serve_not_published(c, (struct ws_id){0}, st);
 }
 
 void serve_pub(struct conn *c, const struct ws_request *r)

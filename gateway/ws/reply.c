@@ -60,9 +60,9 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_number(&o, h->ping_ms);
     json_out_literal(&o, ",\"max_bytes\":");
     json_out_number(&o, h->max_bytes);
-    json_out_literal(&o,
-                     ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
-                     "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\"]}}");
+    json_out_literal(&o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
+                         "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\","
+                         "\"ack\",\"window\",\"credit\"]}}");
     return o.status;
 }
 
@@ -103,6 +103,10 @@ enum status ws_put_live(struct buf *buf, struct slice filter, uint32_t epoch, co
 enum status ws_put_published(struct buf *buf, struct ws_id id, uint32_t epoch, const struct msg *m)
 {
     struct json_out o = begin(buf, id);
+    if (m->flags & MSG_UNSTORED) {
+        json_out_literal(&o, "\"ok\":{\"stored\":false,\"dup\":false}}");
+        return o.status;
+    }
     json_out_literal(&o, "\"ok\":{\"pos\":");
     json_out_position(&o, epoch, m->partition, m->offset);
     json_out_literal(&o, ",\"dup\":false}}");

@@ -137,7 +137,30 @@ static void unless_false(struct parse *p, struct json_value v, const char *detai
 
 static void read_ack(struct parse *p, struct json_value v)
 {
-    unless_false(p, v, "ack:true is not in this build");
+    if (v.type != JSON_IS_TRUE && v.type != JSON_IS_FALSE)
+        bad(p->r, "true or false is wanted");
+    p->r->ack = v.type == JSON_IS_TRUE;
+}
+
+static void read_n(struct parse *p, struct json_value v)
+{
+    if (json_uint(v, &p->r->n) != ST_OK)
+        bad(p->r, "n must be an integer from 0 to 2^53-1");
+    p->r->has_n = true;
+}
+
+static void read_msgs(struct parse *p, struct json_value v)
+{
+    if (json_uint(v, &p->r->msgs) != ST_OK)
+        bad(p->r, "msgs must be an integer from 0 to 2^53-1");
+    p->r->has_msgs = true;
+}
+
+static void read_bytes(struct parse *p, struct json_value v)
+{
+    if (json_uint(v, &p->r->bytes) != ST_OK)
+        bad(p->r, "bytes must be an integer from 0 to 2^53-1");
+    p->r->has_bytes = true;
 }
 
 static void read_retain(struct parse *p, struct json_value v)
@@ -266,9 +289,25 @@ struct member {
     void (*read)(struct parse *p, struct json_value v);
 };
 
+static const struct member credit_members[] = {
+    {"msgs", read_msgs},
+    {"bytes", read_bytes},
+    {NULL, NULL},
+};
+static void read_members(struct parse *p, const struct member *members, struct slice object);
+
+static void read_window(struct parse *p, struct json_value v)
+{
+    if (v.type == JSON_IS_OBJECT)
+        read_members(p, credit_members, v.raw);
+    else
+        bad(p->r, "window must be an object");
+}
+
+static const struct member ack_members[] = {{"n", read_n}, {NULL, NULL}};
 static const struct member hello_members[] = {
-    {"token", read_refused},  {"session", read_refused}, {"after", read_hello_after},
-    {"window", read_refused}, {"inbox", read_inbox},     {NULL, NULL},
+    {"token", read_refused}, {"session", read_refused}, {"after", read_hello_after},
+    {"window", read_window}, {"inbox", read_inbox},     {NULL, NULL},
 };
 static const struct member sub_members[] = {
     {"topic", read_topic}, {"from", read_from},         {"mode", read_mode},
@@ -302,8 +341,8 @@ static const struct operation {
     {"unsub", WS_OP_UNSUB, unsub_members},
     {"hello", WS_OP_HELLO, hello_members},
     {"get", WS_OP_GET, get_members},
-    {"ack", WS_OP_OTHER, NULL},
-    {"credit", WS_OP_OTHER, NULL},
+    {"ack", WS_OP_ACK, ack_members},
+    {"credit", WS_OP_CREDIT, credit_members},
     {"auth", WS_OP_OTHER, NULL},
     {"who", WS_OP_OTHER, NULL},
 };
@@ -338,6 +377,10 @@ static void check_complete(struct ws_request *r)
         bad(r, "topic is missing");
     if (r->operation == WS_OP_PUB && r->payload_kind == WS_PAYLOAD_NONE)
         bad(r, "one of data, text and b64 is wanted");
+    if (r->operation == WS_OP_ACK && !r->has_n)
+        bad(r, "n is missing");
+    if (r->operation == WS_OP_CREDIT && !r->has_msgs && !r->has_bytes)
+        bad(r, "msgs or bytes is wanted");
     if (r->operation != WS_OP_GET)
         return;
     if (r->start == WS_START_DEFAULT)
@@ -422,7 +465,8 @@ enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_req
         return ST_NO_MEMORY;
     out->operation = WS_OP_NONE;
     out->has_id = out->has_ttl = out->has_max = out->retain = out->not_retained = false;
-    out->reverse = false;
+    out->reverse = out->ack = out->has_n = out->has_msgs = out->has_bytes = false;
+    out->n = out->msgs = out->bytes = 0;
     out->id = out->ttl_ms = out->max = out->start_value = 0;
     out->refused = out->detail = NULL;
     out->topic = out->payload = out->key = out->type = (struct slice){0};

@@ -1,6 +1,6 @@
 /* One line of a client (PROTOCOL.md 1) as a struct. Pure, any thread.
  *
- * What the protocol names but this build does not have (ack mode, sessions, retain ...) is recognised
+ * What the protocol names but this build does not have (sessions, tokens ...) is recognised
  * and refused, never ignored; what it does not name is ignored. `null` is as good as absent. */
 #ifndef TG_GATEWAY_WS_REQUEST_H
 #define TG_GATEWAY_WS_REQUEST_H
@@ -15,6 +15,8 @@ enum ws_operation {
     WS_OP_UNSUB,
     WS_OP_PUB,
     WS_OP_GET,
+    WS_OP_ACK,
+    WS_OP_CREDIT,
     WS_OP_OTHER, /* known but not in this build, or unknown */
 };
 
@@ -52,6 +54,11 @@ struct ws_request {
     bool not_retained; /* sub: without the retained messages */
     bool has_ttl;
     uint64_t ttl_ms;
+    bool ack; /* sub */
+    bool has_n;
+    uint64_t n; /* ack */
+    bool has_msgs, has_bytes;
+    uint64_t msgs, bytes; /* credit, hello.window; 0 when not given */
     bool has_max;
     uint64_t max; /* get */
 };

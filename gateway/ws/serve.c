@@ -78,6 +78,8 @@ bool serve_refuse_internal(struct conn *c, const struct ws_request *r)
 static void serve_hello(struct conn *c, const struct ws_request *r)
 {
     const struct settings *s = c->door->settings;
+    if (!serve_window(c, r))
+        return;
     const struct ws_hello hello = {
         .node = s->node_id, .ping_ms = s->ws_ping_ms, .max_bytes = s->limit_message_bytes};
     if (r->has_id)
@@ -115,6 +117,12 @@ static void serve_request(struct conn *c, const struct ws_request *r)
         break;
     case WS_OP_GET:
         serve_get(c, r);
+        break;
+    case WS_OP_ACK:
+        serve_ack(c, r);
+        break;
+    case WS_OP_CREDIT:
+        serve_credit(c, r);
         break;
     case WS_OP_NONE:
     case WS_OP_OTHER: /* always refused */

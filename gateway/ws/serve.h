@@ -11,6 +11,15 @@ void serve_sub(struct conn *c, const struct ws_request *r);
 void serve_unsub(struct conn *c, const struct ws_request *r);
 void serve_pub(struct conn *c, const struct ws_request *r);
 void serve_get(struct conn *c, const struct ws_request *r);
+void serve_ack(struct conn *c, const struct ws_request *r);
+void serve_credit(struct conn *c, const struct ws_request *r);
+/* hello's window. False: it comes too late and has been refused. */
+bool serve_window(struct conn *c, const struct ws_request *r);
+
+/* --- ack.c: numbered messages. `shared` is the object's text without the number --- */
+size_t ack_text_bytes(const struct conn *c, struct slice shared);
+/* Queues it under the next number, which is spent then. ST_NO_MEMORY. */
+enum status ack_put(struct conn *c, struct slice shared, const struct flow_sent *sent) MUST_CHECK;
 
 /* What they have in common. */
 struct ws_id serve_id(const struct ws_request *r);

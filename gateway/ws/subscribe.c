@@ -38,6 +38,39 @@ static enum status serve_make_wire(struct web_door *d, struct delivery *delivery
     return ST_OK;
 }
 
+/* The object within one of our own frames. */
+static struct slice frame_text(struct slice frame)
+{
+    return slice_from(frame, ws_header_length(frame.data));
+}
+
+/* Queues it, unless the window or the queue has no room. */
+static enum status serve_deliver(struct conn *c, struct tally *tally, const struct delivery *delivery,
+                                 struct slice frame)
+{
+    struct slice text = frame_text(frame);
+    size_t bytes = tally ? ack_text_bytes(c, text) : text.len;
+    if (!flow_admits(&c->flow, bytes, tally != NULL)) {
+        c->flow.waiting = true;
+        return ST_AGAIN;
+    }
+    if (!outq_has_room(&c->out, bytes + WS_HEADER_BYTES_MAX)) {
+        c->starved = true;
+        conn_touch(c);
+        return ST_AGAIN;
+    }
+    if (!tally) {
+        flow_spend(&c->flow, bytes);
+        return conn_put_frame(c, frame);
+    }
+    const struct flow_sent sent = {.tally = tally,
+                                   .offset = delivery->msg->offset,
+                                   .bytes = (uint32_t)bytes,
+                                   .lane = delivery->msg->partition,
+                                   .retained = delivery->retained};
+    return ack_put(c, text, &sent);
+}
+
 static enum status on_deliver(void *conn, struct subscription *sub, struct delivery *delivery)
 {
     struct conn *c = conn;
@@ -50,12 +83,10 @@ static enum status on_deliver(void *conn, struct subscription *sub, struct deliv
         conn_break(c); /* a hole that the client cannot see must not be followed by more */
         return ST_FULL;
     }
-    if (!outq_has_room(&c->out, wire->len)) {
-        c->starved = true;
-        conn_touch(c);
+    enum status st = serve_deliver(c, subscription_options_of(sub)->door, delivery, *wire);
+    if (st == ST_AGAIN)
         return ST_AGAIN;
-    }
-    if (conn_put_frame(c, *wire) != ST_OK) {
+    if (st != ST_OK) {
         metric_add(c->door->metrics, M_DROPPED_QUEUE_FULL, 1);
         conn_break(c);
         return ST_FULL;
@@ -114,10 +145,21 @@ enum status serve_begin(struct conn *c)
     return session_create(c->door->hub, &ops, c, &c->session);
 }
 
+static void drop_tally(void *ctx, struct subscription *sub)
+{
+    (void)ctx;
+    tally_unref(subscription_options_of(sub)->door);
+}
+
 void serve_end(struct conn *c)
 {
     while (!list_empty(&c->subscribing))
         drop_subscribing(LIST_OF(c->subscribing.next, struct subscribing, link));
+    if (!c->session)
+        return;
+    metric_sub(c->door->metrics, M_UNACKED_WS, c->flow.sent - c->flow.acked);
+    flow_deinit(&c->flow);
+    session_each(c->session, drop_tally, NULL);
     session_end(c->session);
     c->session = NULL;
 }
@@ -140,6 +182,14 @@ static void serve_supersede(struct conn *c, struct subscribing *s, const char *d
     drop_subscribing(s);
 }
 
+/* One place for each lane that messages of this filter come from. */
+static struct tally *make_tally(const struct conn *c, struct slice filter)
+{
+    unsigned lanes = hub_lane_count(c->door->hub);
+    return topic_filter_literal(filter) ? tally_create(topic_partition(filter, lanes), 1)
+                                        : tally_create(0, lanes);
+}
+
 static void serve_subscribe(struct conn *c, const struct ws_request *r, const struct place *after,
                             struct slice stranger)
 {
@@ -155,7 +205,10 @@ static void serve_subscribe(struct conn *c, const struct ws_request *r, const st
     if (r->start == WS_START_AFTER && !after)
         o.start = START_EARLIEST;
     struct subscribing *s = calloc(1, sizeof *s + stranger.len);
-    if (!s) {
+    if (s && r->ack)
+        o.door = make_tally(c, r->topic);
+    if (!s || (r->ack && !o.door)) {
+        free(s);
         serve_later(c, serve_id(r), "unavailable", "no memory");
         return;
     }
@@ -165,13 +218,17 @@ static void serve_subscribe(struct conn *c, const struct ws_request *r, const st
     if (stranger.len > 0)
         memcpy(s->gap_from, stranger.data, stranger.len);
     struct subscribing *pending = find_pending(c, r->topic);
+    struct subscription *old = session_find(c->session, r->topic);
+    struct tally *old_tally = old ? subscription_options_of(old)->door : NULL;
     enum status st = session_subscribe(c->session, r->topic, &o, &s->subscription);
     if (st == ST_OK) {
+        tally_unref(old_tally);
         serve_supersede(c, pending, "replaced by a later sub of the same filter");
         list_push(&c->subscribing, &s->link);
         return;
     }
     free(s);
+    tally_unref(o.door);
     if (st == ST_FULL)
         serve_error(c, serve_id(r), "quota_exceeded", "limit.subscriptions is reached");
     else
@@ -212,8 +269,11 @@ void serve_sub(struct conn *c, const struct ws_request *r)
 void serve_unsub(struct conn *c, const struct ws_request *r)
 {
     serve_supersede(c, find_pending(c, r->topic), "ended by unsub");
+    struct subscription *sub = session_find(c->session, r->topic);
+    struct tally *tally = sub ? subscription_options_of(sub)->door : NULL;
     if (session_unsubscribe(c->session, r->topic) != ST_OK)
         serve_error(c, serve_id(r), "not_found", "there is no such subscription");
     else if (r->has_id)
         serve_put(c, ws_put_unsubscribed(&c->door->scratch, serve_id(r), r->topic));
+    tally_unref(tally);
 }

@@ -42,7 +42,7 @@ def make_node(tmp_path):
 
     def make(settings=None, **options):
         made = Node(tmp_path / f"node{next(number)}", settings, **options)
-        made.data.parent.mkdir()
+        made.data.parent.mkdir(exist_ok=True)
         nodes.append(made)
         return made.start()
 

@@ -57,10 +57,11 @@ def free_ports(count):
 
 class Node:
     """`settings` become --set arguments. Ports: 0 (any), or with keep_ports=True ones that stay the same
-    across restarts, as a client that reconnects needs."""
+    across restarts, as a client that reconnects needs. `data`: a folder that something else has filled."""
 
-    def __init__(self, folder, settings=None, keep_ports=False, environment=None, descriptors=None):
-        self.data = Path(folder) / "data"
+    def __init__(self, folder, settings=None, keep_ports=False, environment=None, descriptors=None,
+                 data=None):
+        self.data = Path(data or Path(folder) / "data")
         self.settings = {"data.dir": str(self.data), "node.id": "test"}
         numbers = free_ports(len(DOORS)) if keep_ports else [0] * len(DOORS)
         self.settings.update({f"{door}.port": number for door, number in zip(DOORS, numbers)})

@@ -332,7 +332,9 @@ def test_hello(ws):
 ERRORS = [
     ({"hello": {"token": "x"}}, "unsupported"), ({"hello": {"session": "x"}}, "unsupported"),
     ({"hello": {"inbox": True}}, "unsupported"), ({"hello": {"after": {"a": ["b"]}}}, "unsupported"),
-    ({"sub": {"topic": "a", "ack": True}}, "unsupported"), ({"sub": {"topic": "a", "mode": "latest"}}, "unsupported"),
+    ({"sub": {"topic": "a", "ack": 1}}, "bad_request"), ({"sub": {"topic": "a", "mode": "latest"}}, "unsupported"),
+    ({"ack": {"n": 1}}, "bad_request"), ({"ack": {}}, "bad_request"), ({"credit": {"msgs": -1}}, "bad_request"),
+    ({"hello": {"window": {"msgs": 2 ** 53}}}, "bad_request"),
     ({"sub": {"topic": "a/+", "from": {"last": 1}}}, "unsupported"), ({"sub": {"topic": "a/#/b"}}, "bad_request"),
     ({"sub": {"topic": ""}}, "bad_request"), ({"sub": {}}, "bad_request"), ({"sub": {"topic": "$user/x"}}, "forbidden"),
     ({"sub": {"topic": "$SYS/#"}}, "unsupported"), ({"sub": {"topic": "a", "from": {"after": ["no"]}}}, "bad_request"),
@@ -358,11 +360,11 @@ def test_refused_requests(ws, item, code):
 
 
 def test_lines(ws):
-    ws.send(frame(b'{}\n{"id":1,"hello":{}}\r\n\n{"who":{}}\n{"ack":{"n":1}}\n{ }'))
+    ws.send(frame(b'{}\n{"id":1,"hello":{}}\r\n\n{"who":{}}\n{"ack":{"n":1}}\n{"ack":{"n":0}}\n{ }'))
     assert ws.item() == {}
     assert ws.item()["id"] == 1
     assert ws.item()["err"]["code"] == "unsupported"
-    assert ws.item()["err"]["code"] == "unsupported"
+    assert ws.item()["err"]["code"] == "bad_request"
     assert ws.item() == {}
 
 

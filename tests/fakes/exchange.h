@@ -23,6 +23,7 @@ struct exchange {
     struct hub *hubs[EX_LOOPS_MAX];
     struct shard_map map;
     struct retained_limits retained; /* of a lane */
+    struct policies *policies[EX_LOOPS_MAX];
     int64_t gauges[METRIC_COUNT]; /* before the first session */
 };
 
@@ -86,6 +87,16 @@ static inline void exchange_open(struct exchange *x, unsigned loop_count, unsign
 {
     exchange_build(x, loop_count, lane_count);
     exchange_start(x);
+}
+
+/* Before anything moves. */
+static inline void exchange_set_policies(struct exchange *x, const struct topic_policy *rows, size_t count)
+{
+    for (unsigned i = 0; i < x->loop_count; i++) {
+        cr_assert_eq(policies_create(rows, count, &x->policies[i]), ST_OK);
+        shard_group_set_policies(x->shards[i], x->policies[i]);
+        hub_set_policies(x->hubs[i], x->policies[i]);
+    }
 }
 
 /* How much a gauge or counter has moved since the start. */
@@ -206,6 +217,7 @@ static inline void exchange_close(struct exchange *x)
         hub_destroy(x->hubs[i]);
         shard_group_destroy(x->shards[i]);
         courier_destroy(x->couriers[i]);
+        policies_destroy(x->policies[i]);
     }
     for (unsigned i = 0; i < x->loop_count; i++)
         loop_destroy(x->loops[i]);

@@ -65,6 +65,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 check_repeat(r.topic, r.id, r.has_id);
         }
         assert(r.operation != WS_OP_OTHER || r.refused);
+        assert(r.operation != WS_OP_ACK || r.refused || r.has_n);
+        assert(r.n < (uint64_t)1 << 53 && r.msgs < (uint64_t)1 << 53 && r.bytes < (uint64_t)1 << 53);
         assert(!r.has_id || r.id < (uint64_t)1 << 53);
     } else {
         /* A line is refused as a whole for its JSON, for not being an object, or for its id. */

@@ -115,4 +115,12 @@ MUTANTS = [
         "test": "test_retained.py::test_kill9_changes_nothing",
         "red": "a start folds the same out of the log",
     },
+    {
+        "name": "one message more than the window",
+        "file": "gateway/ws/flow.c",
+        "old": "    if (f->msgs.bounded && f->msgs.left <= 0)\n",
+        "new": "    if (f->msgs.bounded && f->msgs.left < 0)\n",
+        "test": "test_ws_acks.py::test_a_window_of_messages_is_never_exceeded",
+        "red": "the window is exceeded",
+    },
 ]

@@ -14,6 +14,14 @@ struct settings {
     bool tls;
     unsigned backend;
     char *brokers;
+    struct config_rows rooms;
+};
+
+struct room {
+    char *name;
+    uint64_t ttl_ms;
+    bool open;
+    unsigned kind;
 };
 
 #define PLACE(member) offsetof(struct settings, member)
@@ -29,7 +37,22 @@ static const struct config_option options[] = {
     {"log.segment_bytes", CONFIG_BYTES, PLACE(segment_bytes), "64M", NULL, 1 << 20, 0, "size of a segment"},
     {"out.stall_ms", CONFIG_MS, PLACE(stall_ms), "30s", NULL, 1, 0, "no progress for this long closes"},
 };
-static const struct config_table table = {options, sizeof options / sizeof options[0]};
+static const struct config_option room_fields[] = {
+    {"name", CONFIG_TEXT, offsetof(struct room, name), "", NULL, 0, 0, "which room"},
+    {"ttl_ms", CONFIG_MS, offsetof(struct room, ttl_ms), "0", NULL, 0, 3600000, "how long"},
+    {"open", CONFIG_BOOL, offsetof(struct room, open), "true", NULL, 0, 0, "whether it is"},
+    {"kind", CONFIG_ENUM, offsetof(struct room, kind), "small", "small|large", 0, 0, "of which kind"},
+};
+
+static const char *room_flaw(const void *row)
+{
+    return ((const struct room *)row)->name[0] ? NULL : "name must not be empty";
+}
+
+static const struct config_list lists[] = {
+    {"rooms", PLACE(rooms), sizeof(struct room), room_fields, 4, room_flaw, "the rooms there are"},
+};
+static const struct config_table table = {options, sizeof options / sizeof options[0], lists, 1};
 
 /* The file's name in messages is a path of /proc, so its length varies: tests look behind it. */
 struct loaded {
@@ -254,8 +277,9 @@ Test(config, counts_swapped_letters_as_one_mistake)
     struct settings settings = {0};
     struct buf error;
     buf_init(&error, 2000);
-    cr_assert_eq(config_set(&(struct config_table){two, 2}, &settings, "a.ab=1", "--set", &error),
-                 ST_INVALID);
+    cr_assert_eq(
+        config_set(&(struct config_table){.options = two, .count = 2}, &settings, "a.ab=1", "--set", &error),
+        ST_INVALID);
     cr_assert_eq(buf_put_byte(&error, 0), ST_OK);
     cr_assert(strstr((const char *)error.data, "did you mean \"a.ba\"?"), "%s", (const char *)error.data);
     buf_deinit(&error);
@@ -355,9 +379,9 @@ Test(config, keeps_the_old_value_when_the_new_one_is_refused)
     end(&l);
 }
 
-static void count_key(void *ctx, const struct config_option *o)
+static void count_key(void *ctx, const char *key)
 {
-    strcat(strcat(ctx, o->key), " ");
+    strcat(strcat(ctx, key), " ");
 }
 
 Test(config, prints_what_it_can_load)
@@ -365,7 +389,9 @@ Test(config, prints_what_it_can_load)
     struct loaded a, b;
     load(&a,
          "node: {id: 'a\"b\\c: #'}\nhttp: {port: 0, tls: on}\n"
-         "log: {backend: redis, linger_ms: 1500, segment_bytes: 1537K, kafka: {brokers: ['x,y', \"#z\"]}}\n");
+         "log: {backend: redis, linger_ms: 1500, segment_bytes: 1537K, kafka: {brokers: ['x,y', \"#z\"]}}\n"
+         "rooms: [{name: 'a: #'}, {name: b, ttl_ms: 90s, open: no, kind: large}]\n");
+    cr_assert_eq(a.settings.rooms.count, 2);
     cr_assert_eq(a.status, ST_OK, "%s", a.error);
     for (int commented = 0; commented < 2; commented++) {
         struct buf text;
@@ -382,6 +408,121 @@ Test(config, prints_what_it_can_load)
     end(&a);
 }
 
+/* --- lists of tables ----------------------------------------------------------------------------- */
+
+static const struct room *room(const struct loaded *l, size_t i)
+{
+    cr_assert_lt(i, l->settings.rooms.count, "%s", l->error);
+    return (const struct room *)l->settings.rooms.rows + i;
+}
+
+Test(config, loads_a_list_of_tables_from_every_source)
+{
+    static const char *const rows = "[{name: a, ttl_ms: 5s}, {kind: large, name: \"b, c\", open: no}]";
+    char *environment[] = {
+        (char[]){"TIDEGATE_ROOMS=[{name: a, ttl_ms: 5s}, {kind: large, name: \"b, c\", open: no}]"}, NULL};
+    char text[200], error_text[500];
+    for (unsigned source = 0; source < 4; source++) {
+        struct loaded l;
+        struct buf error;
+        buf_init(&error, 1000);
+        snprintf(text, sizeof text, "rooms%s%s\n", source == 0 ? ": " : "=", rows);
+        if (source == 3)
+            text[strlen(text) - 1] = 0;
+        if (source == 0)
+            load(&l, text);
+        else if (source == 1)
+            load(&l,
+                 "rooms:\n  - name: a\n    ttl_ms: 5s\n  - kind: large\n    name: 'b, c'\n    open: no\n");
+        else
+            load(&l, "rooms: [{name: replaced}, {name: replaced}, {name: replaced}]\n");
+        if (source == 2)
+            l.status = config_load_env(&table, &l.settings, environment, &error);
+        if (source == 3)
+            l.status = config_set(&table, &l.settings, text, "--set", &error);
+        snprintf(error_text, sizeof error_text, "%.*s", SLICE_ARG(buf_slice(&error)));
+        cr_assert_eq(l.status, ST_OK, "%s%s", l.error, error_text);
+        cr_assert_eq(l.settings.rooms.count, 2);
+        cr_expect_str_eq(room(&l, 0)->name, "a");
+        cr_expect_eq(room(&l, 0)->ttl_ms, 5000);
+        cr_expect(room(&l, 0)->open);
+        cr_expect_str_eq(room(&l, 1)->name, "b, c");
+        cr_expect_eq(room(&l, 1)->kind, 1);
+        cr_expect_not(room(&l, 1)->open);
+        cr_assert_eq(config_set(&table, &l.settings, "rooms=[]", "--set", &error), ST_OK);
+        cr_expect_eq(l.settings.rooms.count, 0);
+        buf_deinit(&error);
+        end(&l);
+    }
+}
+
+Test(config, refuses_rows_that_are_none)
+{
+    static const struct {
+        const char *yaml, *where, *what;
+    } rows[] = {
+        {"rooms:\n  - name: a\n    tlt_ms: 1\n",
+         ":3: ", "unknown key \"tlt_ms\" in an item of \"rooms\" - did you mean \"ttl_ms\"?"},
+        {"rooms:\n  - name: a\n  - ttl_ms: 1\n", ":3: ", "an item of \"rooms\": name must not be empty"},
+        {"rooms:\n  - name: a\n    ttl_ms: 2h\n", ":3: ", "\"ttl_ms\" is \"2h\""},
+        {"rooms:\n  - name: a\n    name: b\n", ":3: ", "duplicate key"},
+        {"rooms:\n  - name: a\n  - b\n", ":3: ", "must be a table"},
+        {"rooms:\n  - name: a\n    open:\n", ":3: ", "one plain value"},
+        {"rooms:\n  - name: [a]\n", ":2: ", "one plain value"},
+        {"rooms:\n  - a\n", ":1: ", "is a list of tables"},
+        {"rooms: a\n", ":1: ", "is a list of tables"},
+        {"rooms:\n  name: a\n", ":1: ", "is a list of tables"},
+        {"rooms:\n", ":1: ", "has no value"},
+        {"roms:\n  - name: a\n", ":1: ", "did you mean \"rooms\"?"},
+        {"http:\n  port:\n    - name: a\n", ":2: ", "is not a list of tables"},
+        {"log:\n  kafka:\n    brokers:\n      - name: a\n", ":3: ", "is not a list of tables"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct loaded l;
+        load(&l, rows[i].yaml);
+        cr_expect_eq(l.status, ST_INVALID, "%s", rows[i].yaml);
+        cr_expect(strstr(l.error, rows[i].where) && strstr(l.error, rows[i].what), "%s\n%s", rows[i].yaml,
+                  l.error);
+        end(&l);
+    }
+}
+
+Test(config, refuses_rows_of_an_assignment)
+{
+    static const char *const rows[][2] = {
+        {"rooms=[{nme: a}]", "--set: unknown key \"nme\""},
+        {"rooms=a", "--set: \"rooms\" is a list of tables"},
+        {"rooms=[{name: a}]\nnode.id: x", "must be one line"},
+        {"rooms=", "has no value"},
+        {"rooms=[{name: a}", "not valid YAML"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct loaded l;
+        struct buf error;
+        begin(&l);
+        buf_init(&error, 1000);
+        cr_expect_eq(config_set(&table, &l.settings, rows[i][0], "--set", &error), ST_INVALID);
+        cr_assert_eq(buf_put_byte(&error, 0), ST_OK);
+        cr_expect(strstr((const char *)error.data, rows[i][1]), "%s", (const char *)error.data);
+        buf_deinit(&error);
+        end(&l);
+    }
+}
+
+Test(config, has_a_limit_of_rows)
+{
+    struct loaded l;
+    char *yaml = malloc(CONFIG_ROWS_MAX * 16 + 100);
+    strcpy(yaml, "rooms:\n");
+    for (unsigned i = 0; i <= CONFIG_ROWS_MAX; i++)
+        strcat(yaml, "- name: a\n");
+    load(&l, yaml);
+    cr_expect_eq(l.status, ST_INVALID);
+    cr_expect(strstr(l.error, "more than 1024 items"), "%s", l.error);
+    end(&l);
+    free(yaml);
+}
+
 Test(config, prints_nested_sections)
 {
     struct loaded l;
@@ -392,7 +533,7 @@ Test(config, prints_nested_sections)
     cr_assert(slice_equal_cstr(buf_slice(&text),
                                "node:\n  id: \"n1\"\nhttp:\n  port: 8080\n  tls: false\nlog:\n"
                                "  backend: embedded\n  kafka:\n    brokers: []\n"
-                               "  linger_ms: 0\n  segment_bytes: 64M\nout:\n  stall_ms: 30s\n"),
+                               "  linger_ms: 0\n  segment_bytes: 64M\nout:\n  stall_ms: 30s\nrooms: []\n"),
               "%.*s", SLICE_ARG(buf_slice(&text)));
     buf_deinit(&text);
     end(&l);
@@ -402,10 +543,11 @@ Test(config, lists_the_keys_that_differ)
 {
     struct loaded a, b;
     begin(&a);
-    load(&b, "node: {id: n2}\nlog: {backend: kafka, kafka: {brokers: [a]}}\nhttp: {port: 8080, tls: on}\n");
+    load(&b, "node: {id: n2}\nlog: {backend: kafka, kafka: {brokers: [a]}}\nhttp: {port: 8080, tls: on}\n"
+             "rooms: [{name: a}]\n");
     char keys[1000] = "";
     config_diff(&table, &a.settings, &b.settings, count_key, keys);
-    cr_assert_str_eq(keys, "node.id http.tls log.backend log.kafka.brokers ");
+    cr_assert_str_eq(keys, "node.id http.tls log.backend log.kafka.brokers rooms ");
     end(&a);
     end(&b);
 }
@@ -422,6 +564,9 @@ Test(config, documents_every_key)
         cr_assert(strstr(document, options[i].help));
     }
     cr_assert(strstr(document, "\n## log.kafka\n"));
+    cr_assert(strstr(document, "\n## rooms\n"));
+    cr_assert(strstr(document, "`TIDEGATE_ROOMS`"));
+    cr_assert(strstr(document, "| `kind` | `small` | one of small, large | of which kind |\n"));
     cr_assert(strstr(document,
                      "| `log.backend` | `embedded` | one of embedded, kafka, redis | who keeps the log | "
                      "`TIDEGATE_LOG__BACKEND` |\n"),

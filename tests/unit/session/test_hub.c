@@ -926,3 +926,160 @@ Test(hub_many, interest_is_given_back)
     cr_expect_not(exchange_turn(&x, 0));
     cr_expect_not(exchange_turn(&x, 1));
 }
+
+/* --- policies ------------------------------------------------------------------------------------- */
+
+static void set_policy(const char *filter, struct topic_policy policy)
+{
+    policy.filter = slice_cstr(filter);
+    exchange_set_policies(&x, &policy, 1);
+}
+
+Test(hub, what_is_not_stored_comes_live_and_is_no_past)
+{
+    set_policy("u/#", (struct topic_policy){.unstored = true});
+    subscribe("#", START_LIVE);
+    exchange_settle(&x);
+    publish("a");
+    publish("u/1");
+    publish("a");
+    exchange_settle(&x);
+    expect_story("subscribed(0) live a@0* u/1@1* a@1*");
+    cr_expect_eq(x.log.lanes[0].count, 2);
+    cr_expect_eq(exchange_metric(&x, M_UNSTORED), 1);
+    cr_expect_eq(exchange_metric(&x, M_STORED), 2);
+    fake_conn_clear(&conn);
+    subscribe("#", START_EARLIEST);
+    exchange_settle(&x);
+    expect_story("subscribed(2) a@0 a@1 live");
+    cr_expect_eq(exchange_retain(&x, 0, "u/1", "kept", 0), ST_UNSUPPORTED);
+    cr_expect_eq(exchange_metric(&x, M_REFUSED_UNSUPPORTED), 1);
+    cr_expect_eq(exchange_retain(&x, 0, "u/1", "", 0), ST_OK, "what takes a retained message away is stored");
+    exchange_settle(&x);
+    cr_expect_eq(x.log.lanes[0].count, 3);
+}
+
+static void on_unstored(struct publish *p)
+{
+    *(unsigned *)p->owner += p->status == ST_OK && (p->msg->flags & MSG_UNSTORED);
+    publish_free(p);
+}
+
+Test(hub, what_is_not_stored_is_acknowledged_without_the_disk)
+{
+    struct publish *p;
+    unsigned answered = 0;
+    set_policy("u/#", (struct topic_policy){.unstored = true});
+    cr_assert_eq(publish_create(exchange_msg("u/1", "x"), &p), ST_OK);
+    p->wait = true;
+    p->on_published = on_unstored;
+    p->owner = &answered;
+    hub_publish(x.hubs[0], p);
+    exchange_turn(&x, 0);
+    cr_expect_eq(answered, 1);
+    cr_expect_eq(exchange_metric(&x, M_UNSTORED), 1);
+}
+
+Test(hub, who_is_behind_misses_what_is_not_stored_and_it_is_counted)
+{
+    set_policy("u/#", (struct topic_policy){.unstored = true});
+    subscribe("#", START_LIVE);
+    exchange_settle(&x);
+    conn.room = 1;
+    publish("a");
+    publish("a"); /* no room: from here on a cursor */
+    publish("u/1"); /* lies behind what it has not had */
+    exchange_settle(&x);
+    cr_expect_eq(exchange_metric(&x, M_DROPPED_UNSTORED), 1);
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    publish("u/2");
+    exchange_settle(&x);
+    expect_story("subscribed(0) live a@0* a@1 u/2@2*");
+    conn.room = 0;
+    publish("u/3"); /* live and no room: lost, and not a reason to be behind */
+    exchange_settle(&x);
+    cr_expect_eq(exchange_metric(&x, M_DROPPED_UNSTORED), 2);
+    cr_expect_eq(exchange_metric(&x, M_BECAME_CURSOR), 1);
+    conn.room = UINT64_MAX;
+    publish("a");
+    exchange_settle(&x);
+    expect_story("subscribed(0) live a@0* a@1 u/2@2* a@2*");
+}
+
+Test(hub, what_waits_for_the_disk_holds_back_what_comes_behind_it)
+{
+    set_policy("d/#", (struct topic_policy){.after_sync = true});
+    subscribe("#", START_LIVE);
+    exchange_settle(&x);
+    publish("a");
+    publish("d/1");
+    publish("a");
+    for (unsigned i = 0; i < 3; i++)
+        exchange_turn(&x, 0);
+    expect_story("subscribed(0) live a@0*");
+    /* Nobody sees more: not who comes now, and not who reads. */
+    struct subscription *other = NULL;
+    struct fake_conn second;
+    struct session *late;
+    fake_conn_init(&second, UINT64_MAX);
+    cr_assert_eq(session_create(x.hubs[0], &fake_transport, &second, &late), ST_OK);
+    const struct subscription_options o = {.qos = 1, .start = START_EARLIEST};
+    cr_assert_eq(session_subscribe(late, slice_cstr("#"), &o, &other), ST_OK);
+    for (unsigned i = 0; i < 5; i++) {
+        exchange_turn(&x, 0);
+        fake_log_serve(&x.log);
+    }
+    cr_expect_str_eq(fake_conn_story(&second), "subscribed(1) a@0 live");
+    fake_log_sync(&x.log, 0, 1);
+    exchange_turn(&x, 0);
+    expect_story("subscribed(0) live a@0*");
+    fake_log_sync(&x.log, 0, 2);
+    exchange_turn(&x, 0);
+    expect_story("subscribed(0) live a@0* d/1@1* a@2*");
+    cr_expect_str_eq(fake_conn_story(&second), "subscribed(1) a@0 live d/1@1* a@2*");
+    session_end(late);
+    exchange_settle(&x);
+    fake_conn_deinit(&second);
+}
+
+Test(hub, a_topic_gives_messages_an_end)
+{
+    set_policy("t", (struct topic_policy){.ttl_ms = 1000});
+    struct msg *m[3];
+    static const uint64_t given[] = {0, 500, 5000}, wanted[] = {1000, 500, 1000};
+    for (unsigned i = 0; i < 3; i++) {
+        m[i] = msg_ref(exchange_msg("t", "x"));
+        m[i]->expires_ms = given[i] ? ex_wall_ms + given[i] : 0;
+        cr_assert_eq(hub_publish_lazy(x.hubs[0], m[i]), ST_OK);
+        cr_expect_eq(m[i]->expires_ms, ex_wall_ms + wanted[i], "%u", i);
+        msg_unref(m[i]);
+    }
+    publish("a");
+    exchange_settle(&x);
+    ex_wall_ms += 600;
+    exchange_settle(&x);
+    subscribe("#", START_EARLIEST);
+    exchange_settle(&x);
+    expect_story("subscribed(4) t@0 t@2 a@3 live");
+    cr_expect_eq(exchange_metric(&x, M_DROPPED_EXPIRED), 1);
+}
+
+Test(hub, a_topic_has_no_past_beyond_its_age)
+{
+    set_policy("t", (struct topic_policy){.retention_ms = 1000});
+    publish("t");
+    publish("a");
+    exchange_settle(&x);
+    ex_wall_ms += 600;
+    exchange_settle(&x);
+    publish("t");
+    exchange_settle(&x);
+    ex_wall_ms += 500;
+    exchange_settle(&x);
+    subscribe("#", START_EARLIEST);
+    exchange_settle(&x);
+    expect_story("subscribed(3) a@1 t@2 live");
+    cr_expect_eq(exchange_metric(&x, M_DROPPED_RETENTION), 1);
+}

@@ -25,6 +25,7 @@ struct promise {
     uint64_t beyond[FAKE_LANES_MAX]; /* it asked for this, behind the end; 0 when the gap has been told */
     bool retained; /* START_LIVE: the retained messages first */
     uint64_t at[FAKE_LANES_MAX]; /* where it begins: the retained messages lie below */
+    unsigned long unstored; /* number of the newest message of an unstored topic that came */
     uint64_t walk[FAKE_LANES_MAX]; /* retained messages below have come; at `at` all have */
 };
 
@@ -40,7 +41,9 @@ static struct exchange x;
 static struct peer peers[CONNS];
 static unsigned seed, step;
 static bool calm; /* no retention, no damage: replay counts are exact, gaps forbidden */
-static unsigned long published, answered, delivered, retained, gaps, lives;
+/* Topics with policies: those below "c" come when they are durable, "b" is not stored. */
+static bool with_policies;
+static unsigned long unstored, published, answered, delivered, retained, gaps, lives;
 /* Ranges that have been damaged at some time, a mark an offset: a gap may be told after the damage has moved.
  */
 static bool was_damaged[FAKE_LANES_MAX][5 * STEPS];
@@ -227,10 +230,36 @@ static void check_retained(struct promise *p, const struct fake_event *e)
     p->walk[lane] = offset + 1;
 }
 
+/* It comes live, in the order of publishing, and never before what was stored before it. */
+static void check_unstored(struct promise *p, const struct msg *m, bool live)
+{
+    unsigned long number = 0;
+    for (size_t i = 0; i < m->payload_len; i++)
+        number = number * 10 + (unsigned long)(msg_payload(m).data[i] - '0');
+    unstored++;
+    cr_assert(with_policies && live && p->told && slice_equal_cstr(msg_topic(m), "b"), "step=%u", step);
+    cr_assert(topic_matches(slice_cstr(p->filter), msg_topic(m)), "step=%u", step);
+    if (x.loop_count == 1) /* of several loops, the one that published later may be first at the shard */
+        cr_assert_gt(number + 1, p->unstored, "step=%u: %lu came again or too late", step, number);
+    p->unstored = number + 1;
+    for (uint64_t o = p->next[m->partition]; o < m->offset; o++) {
+        const struct msg *before = x.log.lanes[m->partition].records[o];
+        cr_assert(!before || !slice_starts_with(msg_topic(before), slice_cstr("b")) ||
+                      !owed(p, m->partition, o),
+                  "step=%u: it overtook %lu of its topic", step, (unsigned long)o);
+    }
+}
+
 static void check_message(struct promise *p, const struct fake_event *e)
 {
     const struct msg *m = e->msg;
     unsigned lane = m->partition;
+    if (m->flags & MSG_UNSTORED) {
+        check_unstored(p, m, e->live);
+        return;
+    }
+    if (with_policies && m->topic_len > 0 && msg_topic(m).data[0] == 'c')
+        cr_assert_lt(m->offset, x.log.lanes[lane].durable, "step=%u: delivered, not durable", step);
     if (e->retained) {
         check_retained(p, e);
         return;
@@ -300,7 +329,9 @@ static void do_subscribe(struct peer *peer)
     for (unsigned lane = 0; lane < x.log.lane_count; lane++) {
         uint64_t count = x.log.lanes[lane].count;
         after.next[lane] = pick(4) == 0 ? count + pick(3) : count - pick((unsigned)count % 100 + 1);
-        p.next[lane] = p.start == START_AFTER ? after.next[lane] : p.start == START_LIVE ? count : 0;
+        uint64_t durable = x.log.lanes[lane].durable;
+        uint64_t now = with_policies && durable < count ? durable : count; /* what is held back comes live */
+        p.next[lane] = p.start == START_AFTER ? after.next[lane] : p.start == START_LIVE ? now : 0;
     }
     struct subscription *old = session_find(peer->session, slice_cstr(filter));
     enum status st = session_subscribe(peer->session, slice_cstr(filter), &o, &p.sub);
@@ -336,8 +367,9 @@ static void do_room(struct peer *peer)
 static void on_published(struct publish *p)
 {
     cr_assert_eq(p->status, ST_OK);
-    cr_assert_lt(p->msg->offset, x.log.lanes[p->msg->partition].durable, "step=%u: acknowledged, not durable",
-                 step);
+    if (!(p->msg->flags & MSG_UNSTORED))
+        cr_assert_lt(p->msg->offset, x.log.lanes[p->msg->partition].durable,
+                     "step=%u: acknowledged, not durable", step);
     answered++;
     publish_free(p);
 }
@@ -349,7 +381,9 @@ static void do_publish(void)
     ex_wall_ms += pick(2); /* some have the same time */
     snprintf(text, sizeof text, "%lu", published);
     bool retain = pick(3) == 0;
-    struct msg *m = exchange_msg(topics[pick(TOPICS)], retain && pick(4) == 0 ? "" : text);
+    const char *topic = topics[pick(TOPICS)];
+    retain = retain && !(with_policies && strcmp(topic, "b") == 0);
+    struct msg *m = exchange_msg(topic, retain && pick(4) == 0 ? "" : text);
     m->flags = retain ? MSG_RETAIN : 0;
     published++;
     if (pick(2)) {
@@ -447,9 +481,15 @@ static void come_to_rest(void)
 
 static void run(unsigned loops, unsigned lanes, bool is_calm)
 {
+    static const struct topic_policy policies[] = {
+        {.filter = {(const uint8_t *)"c/#", 3}, .after_sync = true},
+        {.filter = {(const uint8_t *)"b", 1}, .unstored = true},
+    };
     seed = test_seed();
     calm = is_calm;
     exchange_open(&x, loops, lanes);
+    if (with_policies)
+        exchange_set_policies(&x, policies, 2);
     for (unsigned i = 0; i < CONNS; i++) {
         fake_conn_init(&peers[i].conn, UINT64_MAX);
         peer_connect(&peers[i]);
@@ -477,6 +517,20 @@ static void run(unsigned loops, unsigned lanes, bool is_calm)
 Test(hub_model, one_loop_one_lane)
 {
     run(1, 1, true);
+}
+
+Test(hub_model, one_loop_two_lanes_with_policies)
+{
+    with_policies = true;
+    run(1, 2, true);
+    cr_assert_gt(unstored, 0);
+}
+
+Test(hub_model, three_loops_four_lanes_with_policies)
+{
+    with_policies = true;
+    run(3, 4, true);
+    cr_assert_gt(unstored, 0);
 }
 
 Test(hub_model, one_loop_four_lanes_with_retention_and_damage)

@@ -13,7 +13,8 @@ static void describe(const char *line, char *out, size_t size)
     uint8_t *copy = malloc(len ? len : 1);
     memcpy(copy, line, len);
     enum status st = ws_request_parse(slice_of(copy, len), &texts, &r);
-    static const char *const names[] = {"none", "heartbeat", "hello", "sub", "unsub", "pub", "get", "other"};
+    static const char *const names[] = {"none", "heartbeat", "hello", "sub",    "unsub",
+                                        "pub",  "get",       "ack",   "credit", "other"};
     int at = 0;
     if (st != ST_OK) {
         snprintf(out, size, "%s", status_name(st));
@@ -45,6 +46,14 @@ static void describe(const char *line, char *out, size_t size)
                 at += snprintf(out + at, size - (size_t)at, " ttl=%lu", (unsigned long)r.ttl_ms);
             if (r.retain || r.not_retained)
                 at += snprintf(out + at, size - (size_t)at, "%s", r.retain ? " retain" : " without retained");
+            if (r.ack)
+                at += snprintf(out + at, size - (size_t)at, " ack");
+            if (r.has_n)
+                at += snprintf(out + at, size - (size_t)at, " n=%lu", (unsigned long)r.n);
+            if (r.has_msgs)
+                at += snprintf(out + at, size - (size_t)at, " msgs=%lu", (unsigned long)r.msgs);
+            if (r.has_bytes)
+                at += snprintf(out + at, size - (size_t)at, " bytes=%lu", (unsigned long)r.bytes);
             if (r.has_max)
                 snprintf(out + at, size - (size_t)at, " max=%lu", (unsigned long)r.max);
         }
@@ -79,8 +88,22 @@ static const struct {
     {"{\"id\":1,\"foo\":{}}", "other #1 unsupported"},
     {"{\"foo\":1,\"bar\":2}", "other unsupported"},
     {"{\"id\":9007199254740991,\"who\":{\"topic\":\"a\"}}", "other #9007199254740991 unsupported"},
-    {"{\"ack\":{\"n\":1}}", "other unsupported"},
-    {"{\"credit\":{\"msgs\":1}}", "other unsupported"},
+    /* ack, credit */
+    {"{\"ack\":{\"n\":1}}", "ack n=1"},
+    {"{\"id\":3,\"ack\":{\"n\":9007199254740991,\"x\":1}}", "ack #3 n=9007199254740991"},
+    {"{\"ack\":{\"n\":9007199254740992}}", "ack bad_request"},
+    {"{\"ack\":{\"n\":-1}}", "ack bad_request"},
+    {"{\"ack\":{\"n\":1.5}}", "ack bad_request"},
+    {"{\"ack\":{\"n\":null}}", "ack bad_request"},
+    {"{\"ack\":{}}", "ack bad_request"},
+    {"{\"ack\":5}", "ack bad_request"},
+    {"{\"credit\":{\"msgs\":1}}", "credit msgs=1"},
+    {"{\"credit\":{\"bytes\":0}}", "credit bytes=0"},
+    {"{\"credit\":{\"msgs\":2,\"bytes\":3}}", "credit msgs=2 bytes=3"},
+    {"{\"credit\":{\"msgs\":2,\"msgs\":3}}", "credit bad_request"},
+    {"{\"credit\":{}}", "credit bad_request"},
+    {"{\"credit\":{\"msgs\":\"1\"}}", "credit bad_request"},
+    {"{\"credit\":{\"msgs\":18446744073709551616}}", "credit bad_request"},
     {"{\"id\":5,\"auth\":{\"token\":\"x\"}}", "other #5 unsupported"},
     {"{\"id\":1,\"sub\":{\"topic\":\"a\"},\"unsub\":{\"topic\":\"a\"}}", "sub #1 bad_request"},
     {"{\"id\":1,\"sub\":[]}", "sub #1 bad_request"},
@@ -93,7 +116,11 @@ static const struct {
     {"{\"id\":1,\"hello\":{\"token\":\"t\"}}", "hello #1 unsupported"},
     {"{\"id\":1,\"hello\":{\"session\":\"t\"}}", "hello #1 unsupported"},
     {"{\"id\":1,\"hello\":{\"after\":{\"a\":[\"x\"]}}}", "hello #1 unsupported"},
-    {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":1}}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":1}}}", "hello #1 msgs=1"},
+    {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":0,\"bytes\":262144}}}", "hello #1 msgs=0 bytes=262144"},
+    {"{\"id\":1,\"hello\":{\"window\":{}}}", "hello #1"},
+    {"{\"id\":1,\"hello\":{\"window\":256}}", "hello #1 bad_request"},
+    {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":-1}}}", "hello #1 bad_request"},
     {"{\"id\":1,\"hello\":{\"inbox\":true}}", "hello #1 unsupported"},
     {"{\"id\":1,\"hello\":{\"inbox\":1}}", "hello #1 bad_request"},
     {"{\"id\":1,\"hello\":{\"after\":[]}}", "hello #1 bad_request"},
@@ -129,7 +156,7 @@ static const struct {
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"mode\":\"latest\"}}", "sub #2 unsupported"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"mode\":{\"sample_hz\":5}}}", "sub #2 unsupported"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"mode\":\"some\"}}", "sub #2 bad_request"},
-    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"ack\":true}}", "sub #2 unsupported"},
+    {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"ack\":true}}", "sub #2 <a> from 0 ack"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"ack\":\"yes\"}}", "sub #2 bad_request"},
     {"{\"id\":2,\"sub\":{\"topic\":\"a\",\"retained\":0}}", "sub #2 bad_request"},
     /* pub */
