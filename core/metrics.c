@@ -43,12 +43,23 @@ static const struct metric_row {
     [M_REFUSED_QUOTA] = {REFUSED, "reason=\"quota\"", REFUSED_HELP},
     [M_PUBLISH_OPEN] = {"tidegate_publishes_open", GAUGE, NULL,
                         "Messages received whose outcome is not decided yet."},
+    [M_OFFERED] = {"tidegate_messages_offered_total", COUNTER, NULL,
+                   "Messages that a subscription has reached and that match it; what was jumped over too. "
+                   "offered = delivered + dropped + returned + unacknowledged."},
 #define SENT      "tidegate_messages_sent_total", COUNTER
 #define SENT_HELP "Messages handed to subscribers' sockets."
-    [M_DELIVERED_MQTT] = {SENT, "proto=\"mqtt\"", SENT_HELP},
-    [M_DELIVERED_WS] = {SENT, "proto=\"ws\"", SENT_HELP},
-    [M_UNACKED_WS] = {"tidegate_messages_unacknowledged", GAUGE, "proto=\"ws\"",
-                      "Messages sent with a number that their clients have not acknowledged yet."},
+    [M_SENT_MQTT] = {SENT, "proto=\"mqtt\"", SENT_HELP},
+    [M_SENT_WS] = {SENT, "proto=\"ws\"", SENT_HELP},
+#define DELIVERED      "tidegate_messages_delivered_total", COUNTER
+#define DELIVERED_HELP "Messages acknowledged, or handed to the socket where nothing acknowledges."
+    [M_DELIVERED_MQTT] = {DELIVERED, "proto=\"mqtt\"", DELIVERED_HELP},
+    [M_DELIVERED_WS] = {DELIVERED, "proto=\"ws\"", DELIVERED_HELP},
+    [M_RETURNED] = {"tidegate_messages_returned_total", COUNTER, NULL,
+                    "Messages that were not acknowledged when their connection ended."},
+#define UNACKED      "tidegate_messages_unacknowledged", GAUGE
+#define UNACKED_HELP "Messages sent whose acknowledgement has not come yet."
+    [M_UNACKED_MQTT] = {UNACKED, "proto=\"mqtt\"", UNACKED_HELP},
+    [M_UNACKED_WS] = {UNACKED, "proto=\"ws\"", UNACKED_HELP},
 #define DROPPED      "tidegate_messages_dropped_total", COUNTER
 #define DROPPED_HELP "Messages that a subscriber should have got and did not."
     [M_DROPPED_QUEUE_FULL] = {DROPPED, "reason=\"queue_full\"", DROPPED_HELP},
@@ -56,6 +67,9 @@ static const struct metric_row {
     [M_DROPPED_TOO_LARGE] = {DROPPED, "reason=\"too_large\"", DROPPED_HELP},
     [M_DROPPED_RETENTION] = {DROPPED, "reason=\"retention\"", DROPPED_HELP},
     [M_DROPPED_UNSTORED] = {DROPPED, "reason=\"unstored\"", DROPPED_HELP},
+    [M_DROPPED_LAG] = {DROPPED, "reason=\"lag\"", DROPPED_HELP},
+    [M_DROPPED_DAMAGED] = {DROPPED, "reason=\"damaged\"", DROPPED_HELP},
+    [M_DROPPED_EPOCH] = {DROPPED, "reason=\"epoch\"", DROPPED_HELP},
 #define CONNECTIONS      "tidegate_connections", GAUGE
 #define CONNECTIONS_HELP "Connections open now."
     [M_CONNECTIONS_MQTT] = {CONNECTIONS, "proto=\"mqtt\"", CONNECTIONS_HELP},

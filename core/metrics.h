@@ -24,15 +24,23 @@ enum metric {
     M_REFUSED_UNAVAILABLE,
     M_REFUSED_QUOTA,
     M_PUBLISH_OPEN, /* gauge */
-    /* delivering */
+    /* delivering: offered = delivered + dropped + returned + in flight (unacknowledged) */
+    M_OFFERED,
+    M_SENT_MQTT,
+    M_SENT_WS,
     M_DELIVERED_MQTT,
     M_DELIVERED_WS,
-    M_UNACKED_WS, /* gauge */
+    M_RETURNED,
+    M_UNACKED_MQTT, /* gauges */
+    M_UNACKED_WS,
     M_DROPPED_QUEUE_FULL,
     M_DROPPED_EXPIRED,
     M_DROPPED_TOO_LARGE,
     M_DROPPED_RETENTION,
     M_DROPPED_UNSTORED,
+    M_DROPPED_LAG,
+    M_DROPPED_DAMAGED,
+    M_DROPPED_EPOCH,
     /* connections */
     M_CONNECTIONS_MQTT,
     M_CONNECTIONS_WS,

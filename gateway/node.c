@@ -139,6 +139,7 @@ static enum status create_loop(struct node *n, unsigned index)
         .subscriptions_max = (uint32_t)s->limit_subscriptions,
         .read_count = 256,
         .read_bytes = 64 * 1024,
+        .lag_messages = s->limit_lag_messages,
         .topic = {.bytes_max = (uint32_t)s->limit_topic_bytes, .levels_max = (uint32_t)s->limit_topic_levels},
     };
     struct retained_limits retained = {.count_max = s->limit_retained, .bytes_max = s->limit_retained_bytes};

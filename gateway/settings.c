@@ -102,6 +102,10 @@ static const struct config_option options[] = {
     {"limit.history_count", CONFIG_UINT, AT(limit_history_count), "1000", NULL, 1, STORE_READ_COUNT_MAX,
      "Messages of one page of history"},
 
+    {"limit.lag_messages", CONFIG_UINT, AT(limit_lag_messages), "0", NULL, 0, 0,
+     "Positions of a partition that a subscription may be behind; above, it goes on with the newest half of "
+     "that and is told how many messages it missed; 0 = as far as the log. What a replay was asked for does "
+     "not count"},
     {"limit.retained", CONFIG_UINT, AT(limit_retained), "1000000", NULL, 0, 0,
      "Retained messages of a partition; above, publishing another topic with RETAIN is refused"},
     {"limit.retained_bytes", CONFIG_BYTES, AT(limit_retained_bytes), "256M", NULL, 0, 0, "Memory of those"},

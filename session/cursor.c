@@ -19,8 +19,6 @@
 
 enum { BATCH_FIRST = 32 };
 
-static void cursor_go(struct lane_cursor *lc);
-
 struct lane_cursor *subscription_lane(struct subscription *sub, unsigned lane)
 {
     return &sub->behind->lanes[lane - sub->channel->first_lane];
@@ -75,13 +73,20 @@ static void lane_set_live(struct lane_cursor *lc)
 
 /* --- ATTACH ------------------------------------------------------------------------------------- */
 
-/* The callback may end the subscription: whoever calls holds a letter of it and looks afterwards. */
-static void cursor_tell_gap(struct lane_cursor *lc, uint64_t to, const char *why)
+void cursor_jump(struct lane_cursor *lc, uint64_t to, uint64_t count, enum metric why)
 {
+    static const char *const names[] = {[M_DROPPED_RETENTION] = "retention",
+                                        [M_DROPPED_LAG] = "lag",
+                                        [M_DROPPED_DAMAGED] = "damaged",
+                                        [M_DROPPED_EPOCH] = "epoch"};
     struct session *s = lc->sub->session;
     const struct gap gap = {
-        .lane = lc->lane, .from = lc->next, .to = to - 1, .count = to - lc->next, .why = why};
-    s->ops->gap(s->conn, lc->sub, &gap);
+        .lane = lc->lane, .from = lc->next, .to = to - 1, .count = count, .why = names[why]};
+    hub_count_dropped(s->hub, why, count);
+    if (why != M_DROPPED_EPOCH)
+        lc->next = to;
+    if (count > 0)
+        s->ops->gap(s->conn, lc->sub, &gap);
 }
 
 /* Everything is known that `subscribed` tells. */
@@ -96,7 +101,7 @@ static void subscription_ready(struct subscription *sub)
     for (unsigned i = 0; i < lanes && sub->session && sub->behind == c; i++) {
         struct lane_cursor *lc = &c->lanes[i];
         if (lc->lost_to > 0) {
-            cursor_tell_gap(lc, lc->lost_to, "epoch");
+            cursor_jump(lc, lc->lost_to, lc->lost_to - lc->next, M_DROPPED_EPOCH);
             if (!sub->session)
                 break;
         }
@@ -144,7 +149,7 @@ static bool cursor_wants(void *ctx, struct slice topic)
     return topic_matches(slice_of(ch->filter, ch->filter_len), topic);
 }
 
-static void cursor_prepare_read(struct lane_cursor *lc, uint64_t to)
+void cursor_prepare_read(struct lane_cursor *lc, uint64_t to)
 {
     struct channel *ch = lc->sub->channel;
     bool literal = topic_filter_literal(slice_of(ch->filter, ch->filter_len));
@@ -214,7 +219,7 @@ static void cursor_attached(struct attach *a)
         return;
     }
     struct catchup *c = sub->behind;
-    c->at.next[lc->lane] = a->next;
+    c->at.next[lc->lane] = lc->replay_to = a->next;
     lc->locating = sub->options.start == START_TIME || sub->options.start == START_LAST;
     lc->walking = sub->options.start == START_LIVE && sub->options.retained && a->has_retained;
     if (sub->options.start == START_LIVE)
@@ -281,14 +286,11 @@ static bool cursor_offer(struct lane_cursor *lc, struct read *r)
     return true;
 }
 
-/* What lies before `next` cannot be had. */
-static void cursor_skip(struct lane_cursor *lc, uint64_t next, const char *why)
+/* What lies before `next` cannot be had, nor counted: its index is gone or not to be believed. */
+static void cursor_skip(struct lane_cursor *lc, uint64_t next, enum metric why)
 {
-    if (next <= lc->next)
-        return;
-    metric_add(cursor_hub(lc)->metrics, M_DROPPED_RETENTION, next - lc->next);
-    cursor_tell_gap(lc, next, why);
-    lc->next = next;
+    if (next > lc->next)
+        cursor_jump(lc, next, next - lc->next, why);
 }
 
 static void cursor_has_read(struct read *r)
@@ -297,9 +299,9 @@ static void cursor_has_read(struct read *r)
     struct subscription *sub = lc->sub;
     bool room = true, live = r->live;
     if (sub->session && r->store.status == ST_GONE)
-        cursor_skip(lc, r->store.first, "retention");
+        cursor_skip(lc, r->store.first, M_DROPPED_RETENTION);
     else if (sub->session && r->store.status == ST_CORRUPT) /* brings no messages, store.h */
-        cursor_skip(lc, r->store.next, "damaged");
+        cursor_skip(lc, r->store.next, M_DROPPED_DAMAGED);
     else if (sub->session)
         room = cursor_offer(lc, r);
     if (r->retained && room && lc->walk >= r->store.end)
@@ -317,10 +319,12 @@ static void cursor_has_read(struct read *r)
 }
 
 /* The next READ: of the retained messages first, then of the records until the shard says live. */
-static void cursor_go(struct lane_cursor *lc)
+void cursor_go(struct lane_cursor *lc)
 {
     struct hub *h = cursor_hub(lc);
     lane_set_behind(lc, LANE_READING);
+    if (lag_is_over(lc))
+        return;
     cursor_prepare_read(lc, UINT64_MAX);
     lc->read.want_live = !lc->walking;
     if (lc->walking)
@@ -342,7 +346,7 @@ void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset
     struct hub *h = sub->channel->hub;
     if (!sub->behind) {
         if (catchup_create(sub, &sub->behind) != ST_OK) {
-            metric_add(h->metrics, M_DROPPED_QUEUE_FULL, 1);
+            hub_count_dropped(h, M_DROPPED_QUEUE_FULL, 1);
             return;
         }
         for (unsigned i = 0; i < sub->channel->lane_count; i++)

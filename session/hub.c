@@ -63,6 +63,12 @@ static bool hub_end_of_turn(struct loop_hook *hook)
 
 /* --- delivery ----------------------------------------------------------------------------------- */
 
+void hub_count_dropped(struct hub *h, enum metric why, uint64_t count)
+{
+    metric_add(h->metrics, M_OFFERED, count);
+    metric_add(h->metrics, why, count);
+}
+
 static bool hub_too_old(struct hub *h, const struct msg *m)
 {
     const struct topic_policy *policy = policy_of(h->policies, m);
@@ -79,17 +85,20 @@ bool hub_shows(struct hub *h, const struct msg *m, bool retained)
 enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d)
 {
     struct session *s = sub->session;
+    if (sub->options.no_local && d->msg->origin == s->id)
+        return ST_NOT_FOUND;
     if (d->msg->expires_ms && loop_wall_ms(h->loop) >= d->msg->expires_ms) {
-        metric_add(h->metrics, M_DROPPED_EXPIRED, 1);
+        hub_count_dropped(h, M_DROPPED_EXPIRED, 1);
         return ST_EXPIRED;
     }
     if (!d->live && !d->retained && hub_too_old(h, d->msg)) {
-        metric_add(h->metrics, M_DROPPED_RETENTION, 1);
+        hub_count_dropped(h, M_DROPPED_RETENTION, 1);
         return ST_EXPIRED;
     }
-    if (sub->options.no_local && d->msg->origin == s->id)
-        return ST_OK;
-    return s->ops->deliver(s->conn, sub, d);
+    enum status st = s->ops->deliver(s->conn, sub, d);
+    if (st != ST_AGAIN && st != ST_NOT_FOUND)
+        metric_add(h->metrics, M_OFFERED, 1);
+    return st;
 }
 
 /* To a subscription that is behind. What is not in the log cannot come later: it comes now, to who has had
@@ -100,7 +109,7 @@ static void hub_offer_unstored(struct hub *h, struct subscription *sub, unsigned
     if (lc->state < LANE_WAITING)
         return; /* `subscribed` has not been told: it is not owed anything yet */
     if (lc->next < d->msg->offset || hub_offer(h, sub, d) == ST_AGAIN)
-        metric_add(h->metrics, M_DROPPED_UNSTORED, 1);
+        hub_count_dropped(h, M_DROPPED_UNSTORED, 1);
 }
 
 static void hub_deliver_one(struct hub *h, struct subscription *sub, unsigned lane, struct delivery *d)
@@ -113,7 +122,7 @@ static void hub_deliver_one(struct hub *h, struct subscription *sub, unsigned la
         if (stored)
             cursor_fall_behind(sub, lane, d->msg->offset);
         else
-            metric_add(h->metrics, M_DROPPED_UNSTORED, 1);
+            hub_count_dropped(h, M_DROPPED_UNSTORED, 1);
     } else if (sub->behind &&
                stored) { /* `live` of the last lane must not name a place before this message */
         sub->behind->at.next[lane] = d->msg->offset + 1;

@@ -14,6 +14,7 @@ struct hub_limits {
     uint32_t subscriptions_max; /* a session */
     uint32_t read_count; /* messages a catch-up read (256) */
     uint32_t read_bytes; /* bytes a catch-up read (64 KiB) */
+    uint64_t lag_messages; /* positions that a cursor may be behind; 0 = any number */
     struct topic_limits topic;
 };
 

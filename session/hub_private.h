@@ -62,6 +62,7 @@ struct lane_cursor {
     bool walking; /* the retained messages first; `walk` is the place, at.next[lane] the end */
     uint64_t walk;
     uint64_t next; /* all below has been handed over */
+    uint64_t replay_to; /* what it was asked to replay lies below: that is no lag */
     uint64_t lost_to; /* `next` came from a future that this log does not have, up to here (exclusive) */
     struct attach attach;
     struct read read;
@@ -98,8 +99,12 @@ struct session {
 };
 
 /* --- hub.c --- */
-/* Hands one message to one subscription, minding expiry and No Local. ST_AGAIN: no room. */
+/* Hands one message to one subscription, minding expiry and No Local, and counts what becomes of it; but for
+ * ST_AGAIN: no room. */
 enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d);
+
+/* Messages that a cursor has reached or jumped over and that nobody gets. */
+void hub_count_dropped(struct hub *h, enum metric why, uint64_t count);
 
 /* A letter of the subscription leaves, is back. */
 static inline void subscription_letter_sent(struct subscription *sub)
@@ -121,6 +126,18 @@ void cursor_attach(struct subscription *sub, const struct subscription_options *
 void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset);
 void cursor_resume(struct subscription *sub);
 enum status catchup_create(struct subscription *sub, struct catchup **out) MUST_CHECK;
+
+/* The next READ. */
+void cursor_go(struct lane_cursor *lc);
+/* Of the records from lc->next to `to`. */
+void cursor_prepare_read(struct lane_cursor *lc, uint64_t to);
+/* lc->next moves to `to`: `count` messages between are dropped for the reason, and told as a gap. The
+ * callback may end the subscription: whoever calls holds a letter of it and looks afterwards. */
+void cursor_jump(struct lane_cursor *lc, uint64_t to, uint64_t count, enum metric why);
+
+/* --- lag.c --- */
+/* True: the cursor is over its limit and will jump; cursor_go is called then. */
+bool lag_is_over(struct lane_cursor *lc);
 
 /* --- session.c --- */
 /* Takes it out of session and channel; frees it once no letter is under way. */

@@ -33,8 +33,9 @@ struct delivery {
 struct gap {
     unsigned lane;
     uint64_t from, to; /* offsets, inclusive */
-    uint64_t count; /* of positions, whatever topic they had */
-    const char *why; /* retention, damaged; epoch: they are of a future that this log does not have */
+    uint64_t count; /* of positions, whatever topic they had; lag: of messages that match */
+    const char *why; /* retention, damaged; lag: over limit.lag_messages; epoch: of a future that this log
+                        does not have */
 };
 
 struct transport_ops {
@@ -42,6 +43,7 @@ struct transport_ops {
      *   ST_OK     it is in the connection's queue
      *   ST_AGAIN  no room; nothing was taken. The subscription becomes a cursor at this message, and the
      *             door calls session_room() when there is room again
+     *   ST_NOT_FOUND  it is not for this connection (No Local); delivery goes on behind it
      *   ST_FULL   the door dropped it and counted it (QoS 0 overflow, larger than the client accepts);
      *             delivery goes on behind it */
     enum status (*deliver)(void *conn, struct subscription *sub, struct delivery *d);

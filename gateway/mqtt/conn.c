@@ -99,6 +99,8 @@ static void conn_close_socket(struct mqtt_conn *c)
     c->queued_counted = 0;
     outq_deinit(&c->out);
     buf_deinit(&c->in);
+    metric_sub(e->metrics, M_UNACKED_MQTT, c->window.count);
+    metric_add(e->metrics, M_RETURNED, c->window.count);
     window_deinit(&c->window);
     mqtt_connect_forget(c);
     c->state = MQTT_STATE_DEAD;

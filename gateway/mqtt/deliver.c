@@ -172,7 +172,7 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
     enum wire_kind kind = c->version == MQTT_V5 ? (qos1 ? WIRE_MQTT5_QOS1 : WIRE_MQTT5_QOS0)
                                                 : (qos1 ? WIRE_MQTT3_QOS1 : WIRE_MQTT3_QOS0);
     if (!d->live && subscription_options_of(sub)->no_local && is_own(c, d->msg))
-        return ST_OK;
+        return ST_NOT_FOUND;
     if (!d->wires[kind].data) {
         d->wires[kind] = frame_make(e->hub, d->msg, kind, loop_wall_ms(e->loop));
         if (!d->wires[kind].data) {
@@ -188,7 +188,8 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
     bool retain = retain_flag(sub, d);
     enum status st = qos1 ? deliver_qos1(c, d, frame, retain) : deliver_qos0(c, d, frame, retain);
     if (st == ST_OK) {
-        metric_add(e->metrics, M_DELIVERED_MQTT, 1);
+        metric_add(e->metrics, M_SENT_MQTT, 1);
+        metric_add(e->metrics, qos1 ? M_UNACKED_MQTT : M_DELIVERED_MQTT, 1);
         mqtt_conn_dirty(c);
     }
     return st;
@@ -200,6 +201,8 @@ void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p)
     /* An identifier that is not in flight: 5.0 has no answer to a PUBACK; ignored, as a late one is. */
     if (window_give_back(&c->window, p->packet_id) != ST_OK)
         return;
+    metric_sub(c->door->edge->metrics, M_UNACKED_MQTT, 1);
+    metric_add(c->door->edge->metrics, M_DELIVERED_MQTT, 1);
     if (was_full || c->window.count <= c->window.max / 2)
         session_room(c->session);
 }

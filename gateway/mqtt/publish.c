@@ -287,11 +287,13 @@ static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, s
     struct publish *letter;
     if (publish_create(m, &letter) != ST_OK) {
         msg_unref(m);
+        metric_add(c->door->edge->metrics, M_REFUSED_UNAVAILABLE, 1);
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
     if (open_push(c, p->packet_id, &letter->tag) != ST_OK) {
         publish_free(letter);
+        metric_add(c->door->edge->metrics, M_REFUSED_UNAVAILABLE, 1);
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }

@@ -58,6 +58,7 @@ void serve_ack(struct conn *c, const struct ws_request *r)
         return;
     }
     metric_sub(c->door->metrics, M_UNACKED_WS, count);
+    metric_add(c->door->metrics, M_DELIVERED_WS, count);
     if (count > 0)
         ack_made_room(c);
 }

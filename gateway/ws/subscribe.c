@@ -63,8 +63,10 @@ static enum status serve_deliver(struct conn *c, struct tally *tally, const stru
         flow_spend(&c->flow, bytes);
         return conn_put_frame(c, frame);
     }
+    /* One that is not stored lies before the record of its offset: acknowledging it says nothing of that. */
+    uint64_t place = delivery->msg->offset - ((delivery->msg->flags & MSG_UNSTORED) ? 1 : 0);
     const struct flow_sent sent = {.tally = tally,
-                                   .offset = delivery->msg->offset,
+                                   .offset = place,
                                    .bytes = (uint32_t)bytes,
                                    .lane = delivery->msg->partition,
                                    .retained = delivery->retained};
@@ -91,7 +93,9 @@ static enum status on_deliver(void *conn, struct subscription *sub, struct deliv
         conn_break(c);
         return ST_FULL;
     }
-    metric_add(c->door->metrics, M_DELIVERED_WS, 1);
+    metric_add(c->door->metrics, M_SENT_WS, 1);
+    if (!subscription_options_of(sub)->door) /* else when it is acknowledged */
+        metric_add(c->door->metrics, M_DELIVERED_WS, 1);
     return ST_OK;
 }
 
@@ -158,6 +162,7 @@ void serve_end(struct conn *c)
     if (!c->session)
         return;
     metric_sub(c->door->metrics, M_UNACKED_WS, c->flow.sent - c->flow.acked);
+    metric_add(c->door->metrics, M_RETURNED, c->flow.sent - c->flow.acked);
     flow_deinit(&c->flow);
     session_each(c->session, drop_tally, NULL);
     session_end(c->session);

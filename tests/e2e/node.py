@@ -19,6 +19,8 @@ PATIENCE = {"asan": 3, "tsan": 6}.get(PRESET, 1)
 READY_S = 20 * PATIENCE
 STOP_S = 20 * PATIENCE
 DOORS = ("mqtt", "http", "api")
+RECEIVED_BECOMES = ("stored", "unstored", "duplicate", "refused", "publishes_open")
+OFFERED_BECOMES = ("delivered", "dropped", "returned", "unacknowledged")
 
 CRASH_REPORT = re.compile(
     r"ERROR: (Address|Leak|Thread)Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
@@ -156,16 +158,45 @@ class Node:
         assert code == 0, f"the node ended with {code}:\n{self.log()}"
 
     def check(self):
-        """The process was not ended by anything but us, and no sanitizer has spoken."""
+        """The process was not ended by anything but us, its counters agree, and no sanitizer has spoken."""
         try:
             code = self.process.poll() if self.process else None
             if code is not None and not self.killed:
                 assert code == 0, f"the node ended with {code}:\n{self.log()}"
-            self.stop()
+            try:
+                self.check_identities()
+            finally:
+                self.stop()
         finally:
             report = next((i for i, line in enumerate(self.stderr) if CRASH_REPORT.search(line)), None)
             if report is not None:
                 raise AssertionError("".join(self.stderr[max(0, report - 5):report + 60]))
+
+    def check_identities(self):
+        """What was received has become something, and so has what was offered (ARCHITECTURE.md 2.3). At a quiet moment:
+        messages under way need some time."""
+        told = {}
+
+        def hold():
+            try:
+                rows = self.metrics()
+            except (OSError, urllib.error.URLError):
+                return True  # the test has left nobody who could be asked
+            told.clear()
+            for name, value in rows.items():
+                name = name.split("{")[0].removeprefix("tidegate_").removeprefix("messages_").removesuffix("_total")
+                told[name] = told.get(name, 0) + value
+            received = sum(told[name] for name in RECEIVED_BECOMES if name in told)
+            offered = sum(told[name] for name in OFFERED_BECOMES)
+            return told["received"] == received and told["offered"] == offered
+
+        if self.process is None or self.process.poll() is not None:
+            return
+        try:
+            wait_until(hold, "the counters to agree")
+        except AssertionError:
+            names = ("received", *RECEIVED_BECOMES, "offered", *OFFERED_BECOMES)
+            raise AssertionError(f"the counters do not agree: { {name: told.get(name) for name in names} }") from None
 
     def metrics(self):
         """name{labels} -> value"""

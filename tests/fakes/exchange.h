@@ -28,6 +28,7 @@ struct exchange {
 };
 
 /* Time stands until the test moves it. */
+static uint64_t ex_lag_messages; /* of hubs built from now on */
 static uint64_t ex_wall_ms = 1700000000000, ex_mono_ms = 1000;
 
 static inline uint64_t ex_mono(void *ctx)
@@ -46,8 +47,11 @@ static inline uint64_t ex_wall(void *ctx)
 static inline void exchange_build(struct exchange *x, unsigned loop_count, unsigned lane_count)
 {
     static const struct clock clock = {.mono_ns = ex_mono, .wall_ms = ex_wall};
-    const struct hub_limits limits = {
-        .subscriptions_max = 5, .read_count = 64, .read_bytes = 4096, .topic = {1024, 32}};
+    const struct hub_limits limits = {.subscriptions_max = 5,
+                                      .read_count = 64,
+                                      .read_bytes = 4096,
+                                      .lag_messages = ex_lag_messages,
+                                      .topic = {1024, 32}};
     *x = (struct exchange){.loop_count = loop_count, .retained = {1000, 1 << 20}};
     fake_log_init(&x->log, lane_count);
     x->map.lane_count = lane_count;

@@ -319,7 +319,8 @@ static void on_end(struct mail *mail)
 
 static void node_open(const struct store_options *options, struct buf *error)
 {
-    const struct hub_limits limits = {10, 64, 8192, {1024, 32}};
+    const struct hub_limits limits = {
+        .subscriptions_max = 10, .read_count = 64, .read_bytes = 8192, .topic = {1024, 32}};
     const struct retained_limits retained = {100, 1 << 20};
     CHECK(store_open(options, &store, error) == ST_OK);
     map.lane_count = LANES;

@@ -1083,3 +1083,108 @@ Test(hub, a_topic_has_no_past_beyond_its_age)
     expect_story("subscribed(3) a@1 t@2 live");
     cr_expect_eq(exchange_metric(&x, M_DROPPED_RETENTION), 1);
 }
+
+/* --- lag ------------------------------------------------------------------------------------------ */
+
+static void open_with_lag(uint64_t lag)
+{
+    ex_lag_messages = lag;
+    open_with(1, 1);
+}
+
+static void publish_pairs(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        publish("a");
+        publish("b");
+    }
+    exchange_settle(&x);
+}
+
+Test(hub_many, who_is_too_far_behind_is_told_how_much_it_missed)
+{
+    open_with_lag(10);
+    subscribe("a", START_LIVE);
+    exchange_settle(&x);
+    conn.room = 1;
+    publish_pairs(20); /* 0 to 39, a at even offsets: the first has come */
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    publish_pairs(1);
+    expect_story("subscribed(0) live a@0* gap(2-34) a@36 a@38 a@40*");
+    const struct fake_event *gap = fake_conn_event(&conn, FAKE_GAP, 0);
+    cr_expect_str_eq(gap->why, "lag");
+    cr_expect_eq(gap->count, 17, "2, 4 .. 34");
+    cr_expect_eq(exchange_metric(&x, M_DROPPED_LAG), 17);
+    cr_expect_eq(exchange_metric(&x, M_OFFERED), 21 - 0);
+}
+
+Test(hub_many, at_the_limit_nothing_is_missed)
+{
+    open_with_lag(10);
+    subscribe("a", START_LIVE);
+    exchange_settle(&x);
+    conn.room = 0;
+    publish_pairs(5); /* ten positions */
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    expect_story("subscribed(0) live a@0 a@2 a@4 a@6 a@8");
+}
+
+Test(hub_many, what_is_replayed_is_no_lag)
+{
+    open_with_lag(10);
+    publish_pairs(20);
+    subscribe("a", START_EARLIEST);
+    exchange_settle(&x);
+    cr_expect_eq(fake_conn_count(&conn, FAKE_MESSAGE), 20);
+    cr_expect_eq(fake_conn_count(&conn, FAKE_GAP), 0);
+    /* But what comes while it is replayed is. */
+    fake_conn_clear(&conn);
+    conn.room = 3;
+    subscribe("a", START_EARLIEST);
+    exchange_settle(&x);
+    publish_pairs(20);
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    expect_story("subscribed(20) a@0 a@2 a@4 gap(6-74) a@76 a@78 live");
+    cr_expect_eq(fake_conn_event(&conn, FAKE_GAP, 0)->count, 35);
+}
+
+Test(hub_many, nothing_of_its_own_was_missed_and_nothing_is_told)
+{
+    open_with_lag(10);
+    subscribe("a", START_LIVE);
+    exchange_settle(&x);
+    conn.room = 0;
+    publish("a");
+    for (unsigned i = 0; i < 30; i++)
+        publish("b");
+    exchange_settle(&x);
+    fake_log_trim(&x.log, 0, 5); /* what it had not read is gone, then it is too far behind */
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    publish("a");
+    exchange_settle(&x);
+    expect_story("subscribed(0) live gap(0-4) a@31*");
+    cr_expect_eq(exchange_metric(&x, M_DROPPED_RETENTION), 5);
+    cr_expect_eq(exchange_metric(&x, M_DROPPED_LAG), 0);
+}
+
+Test(hub_many, one_that_ends_when_it_is_told_of_its_lag)
+{
+    open_with_lag(10);
+    subscribe("#", START_LIVE);
+    conn.on_event = end_session_at_gap;
+    exchange_settle(&x);
+    conn.room = 0;
+    publish_pairs(20);
+    conn.room = UINT64_MAX;
+    session_room(session);
+    exchange_settle(&x);
+    expect_story("subscribed(0) live gap(0-34)");
+}
