@@ -104,6 +104,9 @@ static enum status open_store(struct node *n, struct buf *error)
         .recent_bytes = s->log_recent_bytes,
         .sync = (enum store_sync)s->log_sync,
         .sync_interval_ms = s->log_sync_interval_ms,
+        .ballast_bytes = s->log_ballast_bytes,
+        .disk_warn_percent = (unsigned)s->log_disk_warn_percent,
+        .disk_refuse_percent = (unsigned)s->log_disk_refuse_percent,
         .clock = clock_system(),
     };
     return store_open(&o, &n->store, error);

@@ -65,6 +65,15 @@ static const struct config_option options[] = {
      "log.segment_bytes, and never less than twice what is retained"},
     {"log.retention_ms", CONFIG_MS, AT(log_retention_ms), "0", NULL, 0, UINT64_C(3155760000000),
      "A segment whose newest record is older than this is removed; 0 = none"},
+    {"log.disk_warn_percent", CONFIG_UINT, AT(log_disk_warn_percent), "80", NULL, 1, 100,
+     "A disk of the log that is so full is warned of; 100 = never"},
+    {"log.disk_refuse_percent", CONFIG_UINT, AT(log_disk_refuse_percent), "95", NULL, 1, 100,
+     "Publishes are refused (storage_full) while the disk is so full; reading goes on. 100 = only when it is "
+     "full"},
+    {"log.ballast_bytes", CONFIG_BYTES, AT(log_ballast_bytes), "16M", NULL, 0, 0,
+     "A file that is given up when the disk is full, so that retention and what else must be written can go "
+     "on; "
+     "0 = none"},
     {"log.sync", CONFIG_TEXT, AT(log_sync_text), "always", NULL, 0, 0,
      "always: an acknowledgement means fdatasync; interval:<ms>, as interval:200: it means write (survives "
      "kill -9), "

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static int system_open(void *ctx, const char *path, int flags, mode_t mode)
@@ -57,6 +58,18 @@ static int system_unlink(void *ctx, const char *path)
     return unlink(path);
 }
 
+static int system_space(void *ctx, const char *path, struct files_space *out)
+{
+    (void)ctx;
+    struct statvfs fs;
+    if (statvfs(path, &fs) < 0)
+        return -1;
+    /* As df counts: what is kept for root is neither used nor free. */
+    out->free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    out->total_bytes = (uint64_t)(fs.f_blocks - fs.f_bfree) * fs.f_frsize + out->free_bytes;
+    return 0;
+}
+
 const struct store_files *store_files_system(void)
 {
     static const struct store_files files = {
@@ -68,6 +81,7 @@ const struct store_files *store_files_system(void)
         .allocate = system_allocate,
         .rename = system_rename,
         .unlink = system_unlink,
+        .space = system_space,
     };
     return &files;
 }

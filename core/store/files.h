@@ -8,6 +8,11 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+struct files_space {
+    uint64_t total_bytes; /* that a user without privileges could have */
+    uint64_t free_bytes; /* of these */
+};
+
 struct store_files {
     int (*open)(void *ctx, const char *path, int flags, mode_t mode);
     ssize_t (*pwritev)(void *ctx, int fd, const struct iovec *iov, int count, off_t position);
@@ -17,6 +22,7 @@ struct store_files {
     int (*allocate)(void *ctx, int fd, off_t length); /* posix_fallocate from 0 */
     int (*rename)(void *ctx, const char *from, const char *to);
     int (*unlink)(void *ctx, const char *path);
+    int (*space)(void *ctx, const char *path, struct files_space *out); /* of the file system: statvfs */
     void *ctx;
 };
 

@@ -232,7 +232,8 @@ static enum status take_room(struct lane *l, uint64_t time_ms, uint64_t bytes, b
 {
     if (bytes > RECORD_BYTES_MAX)
         return ST_TOO_LARGE;
-    if (atomic_load_explicit(&l->stalled, memory_order_relaxed)) {
+    bool refused = !carried && atomic_load_explicit(&l->env->disk_refuse, memory_order_relaxed);
+    if (refused || atomic_load_explicit(&l->stalled, memory_order_relaxed)) {
         metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
         return ST_NO_SPACE;
     }

@@ -22,6 +22,7 @@ struct lane_env {
     struct writer *writer;
     struct reader *reader;
     struct maker *maker;
+    atomic_bool disk_refuse; /* maker writes (relaxed): the disk is nearly full, publishes are refused */
     atomic_bool disk_full; /* maker writes (relaxed): no next segment can be made now */
 };
 

@@ -16,6 +16,7 @@
 #include "core/logging.h"
 #include "core/metrics.h"
 #include "core/store/segment.h"
+#include "core/store/space.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -37,6 +38,7 @@ enum {
     BLANK_BYTES = 4096, /* more than the headers that say where a segment begins */
     SPACE_RETRY_MS = 100, /* the first time, then twice that, and so on up to */
     SPACE_RETRY_MS_MAX = 3200,
+    SPACE_LOOK_MS = 1000,
     NICENESS = 10,
 };
 
@@ -57,6 +59,8 @@ struct maker {
     atomic_bool *disk_full; /* told to the loops */
     pthread_t thread;
     bool started;
+    struct space space; /* the thread's */
+    uint64_t look_at_ms;
 
     pthread_mutex_t lock; /* of all below */
     pthread_cond_t changed;
@@ -197,7 +201,8 @@ static void make_ready(struct maker *m, unsigned number, bool old)
     ahead_path(m->options->dir, number, path);
     p->life = 0;
     p->filled = 0;
-    int fd = old ? renew_file(m, path, p) : make_file(m, path, m->options->segment_bytes);
+    bool given = !old && !space_take_ballast_back(&m->space);
+    int fd = given ? -1 : old ? renew_file(m, path, p) : make_file(m, path, m->options->segment_bytes);
     if (fd >= 0 && !old && m->files->sync(m->files->ctx, fd) < 0) {
         int error = errno;
         close(fd);
@@ -276,10 +281,6 @@ static bool is_wanted(const struct maker *m)
 /* Until something changes, but no longer than `ms`. Under the lock. */
 static void rest(struct maker *m, uint64_t ms)
 {
-    if (ms == UINT64_MAX) {
-        pthread_cond_wait(&m->changed, &m->lock);
-        return;
-    }
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     uint64_t ns = (uint64_t)until.tv_nsec + ms % 1000 * 1000000u;
@@ -289,7 +290,7 @@ static void rest(struct maker *m, uint64_t ms)
 }
 
 /* One piece of work; the lock is held before and after. Returns how long to rest. */
-static uint64_t work(struct maker *m)
+static uint64_t make_or_fill(struct maker *m)
 {
     struct place *p = find_place(m, OLD);
     bool old = p != NULL;
@@ -314,6 +315,29 @@ static uint64_t work(struct maker *m)
     uint64_t ms = fill_some(m, p, fd, at);
     pthread_mutex_lock(&m->lock);
     return ms;
+}
+
+/* The disk: what is left of it is looked at now and then, and the ballast goes as soon as there is nothing.
+ */
+static void look_at_space(struct maker *m)
+{
+    uint64_t now_ms = clock_mono_ms(clock_system());
+    bool full = m->retry_ms > 0;
+    if (now_ms < m->look_at_ms && !(full && m->space.ballast_held))
+        return;
+    m->look_at_ms = now_ms + SPACE_LOOK_MS;
+    pthread_mutex_unlock(&m->lock);
+    if (full)
+        space_give_ballast(&m->space);
+    space_look(&m->space, full);
+    pthread_mutex_lock(&m->lock);
+}
+
+static uint64_t work(struct maker *m)
+{
+    look_at_space(m);
+    uint64_t ms = make_or_fill(m);
+    return ms < SPACE_LOOK_MS ? ms : SPACE_LOOK_MS;
 }
 
 static void *maker_main(void *arg)
@@ -402,8 +426,12 @@ enum status maker_take(struct maker *m, const char *path, uint64_t bytes, struct
         return ST_IO;
     }
     uint64_t wait_ms = maker_retry_ms(m);
-    if (wait_ms != UINT64_MAX && wait_ms > 0)
+    if (wait_ms != UINT64_MAX && (wait_ms > 0 || bytes == m->options->segment_bytes))
+        return ST_AGAIN; /* the thread is the one that finds room, behind the ballast's */
+    if (atomic_load_explicit(&m->space.ballast_given, memory_order_relaxed)) {
+        note_full(m, path);
         return ST_AGAIN;
+    }
     made.fd = make_file(m, path, bytes);
     if (made.fd < 0 && is_full(errno) && m->started) {
         note_full(m, path);
@@ -459,7 +487,7 @@ void maker_remove_left(const struct store_files *files, const char *dir)
 }
 
 enum status maker_create(const struct store_options *options, const struct store_files *files,
-                         atomic_bool *disk_full, struct maker **out)
+                         atomic_bool *disk_full, atomic_bool *disk_refuse, struct maker **out)
 {
     struct maker *m = calloc(1, sizeof *m);
     pthread_condattr_t monotonic;
@@ -469,6 +497,7 @@ enum status maker_create(const struct store_options *options, const struct store
     m->files = files;
     m->disk_full = disk_full;
     m->metrics = metrics_register();
+    space_init(&m->space, options, files, m->metrics, disk_refuse);
     m->place_count = options->lane_count < MAKER_FILES_MAX ? options->lane_count : MAKER_FILES_MAX;
     for (unsigned i = 0; i < MAKER_FILES_MAX; i++)
         m->places[i].fd = -1;
@@ -485,6 +514,8 @@ void maker_destroy(struct maker *m)
 {
     if (!m)
         return;
+    space_deinit(&m->space);
+    metric_sub(m->metrics, M_LOG_DISK_FULL, m->retry_ms > 0);
     for (unsigned i = 0; i < m->place_count; i++)
         if (m->places[i].fd >= 0)
             close(m->places[i].fd);

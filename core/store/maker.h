@@ -4,7 +4,8 @@
  * system's journal (docs/adr/006). A new file is filled with zeros for the same reason, slowly, while it
  * waits.
  *
- * It also knows whether there is room on the disk at all, since it is the one that asks for it. */
+ * It also knows whether there is room on the disk at all, since it is the one that asks for it, and watches
+ * how much there is (space.h). */
 #ifndef TG_CORE_STORE_MAKER_H
 #define TG_CORE_STORE_MAKER_H
 
@@ -18,9 +19,10 @@ struct maker;
 /* Where the files that are ready lie; `number` below MAKER_FILES_MAX. */
 enum { MAKER_FILES_MAX = 4 };
 
-/* *disk_full is kept: no next segment can be made now. ST_NO_MEMORY, ST_TOO_LARGE. */
+/* *disk_full is kept: no next segment can be made now; and *disk_refuse: the disk is nearly full.
+ * ST_NO_MEMORY. */
 enum status maker_create(const struct store_options *options, const struct store_files *files,
-                         atomic_bool *disk_full, struct maker **out) MUST_CHECK;
+                         atomic_bool *disk_full, atomic_bool *disk_refuse, struct maker **out) MUST_CHECK;
 void maker_destroy(struct maker *m); /* NULL is allowed; the thread has ended */
 enum status maker_start(struct maker *m) MUST_CHECK; /* ST_NO_MEMORY */
 void maker_stop(struct maker *m); /* NULL or not started is allowed. Files that are ready stay: the next start

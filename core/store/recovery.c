@@ -10,6 +10,7 @@
 #include "core/store/recovery.h"
 
 #include "core/logging.h"
+#include "core/store/folder.h"
 #include "core/store/scan.h"
 #include "core/store/segment.h"
 #include "core/store/survey.h"
@@ -61,10 +62,11 @@ static enum status refuse(struct run *run, enum status st, const struct item *it
 
 static enum status refuse_errno(struct run *run, const struct item *item, const char *what)
 {
-    char line[256];
-    enum status st = errno == ENOSPC || errno == EDQUOT ? ST_NO_SPACE : ST_IO;
-    snprintf(line, sizeof line, "cannot %s: %s", what, strerror(errno));
-    return refuse(run, st, item, line);
+    char path[PATH_MAX];
+    int error = errno;
+    bool named = item && shelf_path(run->shelf, item->base_offset, "seg", path, sizeof path) == ST_OK;
+    errno = error;
+    return folder_refuse(run->error, named ? path : run->shelf->folder, what);
 }
 
 /* --- the folder --- */

@@ -7,6 +7,7 @@
 #include "core/store/store.h"
 
 #include "core/logging.h"
+#include "core/store/folder.h"
 #include "core/store/maker.h"
 #include "core/store/manifest.h"
 #include "core/store/reader.h"
@@ -15,20 +16,15 @@
 #include "core/store/writer.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
     FRAME_POOL_BYTES = 16 << 20,
-    LOCK_TRIES = 10,
-    LOCK_RETRY_US = 20000,
 };
 #define SEGMENT_BYTES_MAX ((uint64_t)4 << 30)
 
@@ -51,14 +47,6 @@ static enum status refuse(struct buf *error, enum status st, const char *where, 
     return st;
 }
 
-static enum status refuse_errno(struct buf *error, const char *where, const char *what)
-{
-    enum status st = errno == ENOSPC || errno == EDQUOT ? ST_NO_SPACE : ST_IO;
-    if (buf_printf(error, "%s: cannot %s: %s", where, what, strerror(errno)) != ST_OK)
-        buf_clear(error);
-    return st;
-}
-
 /* --- opening: folder, lock, manifest --- */
 
 static enum status check_options(const struct store_options *o, struct buf *error)
@@ -74,37 +62,11 @@ static enum status check_options(const struct store_options *o, struct buf *erro
     return ST_OK;
 }
 
-static enum status make_folder(const struct store *s, const char *path, const char *parent, struct buf *error)
-{
-    if (mkdir(path, 0750) == 0)
-        return files_sync_folder(s->files, parent) == 0 ? ST_OK : refuse_errno(error, parent, "sync it");
-    return errno == EEXIST ? ST_OK : refuse_errno(error, path, "make this folder");
-}
-
 static enum status make_top_folder(const struct store *s, struct buf *error)
 {
     char parent[PATH_MAX];
     snprintf(parent, sizeof parent, "%s/..", s->options.dir);
-    return make_folder(s, s->options.dir, parent, error);
-}
-
-static enum status take_lock(struct store *s, struct buf *error)
-{
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/LOCK", s->options.dir);
-    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (s->lock_fd < 0)
-        return refuse_errno(error, path, "open it");
-    /* A tool that looks whether the log is in use (view.c) holds it for an instant, shared. */
-    for (int tries = 0; flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK)
-            return refuse_errno(error, path, "lock it");
-        if (tries == LOCK_TRIES)
-            return refuse(error, ST_EXISTS, s->options.dir,
-                          "another process uses this log; stop it, or give this one another data.dir");
-        usleep(LOCK_RETRY_US);
-    }
-    return ST_OK;
+    return folder_make(s->files, s->options.dir, parent, error);
 }
 
 static enum status load_manifest(struct store *s, struct buf *error)
@@ -115,7 +77,7 @@ static enum status load_manifest(struct store *s, struct buf *error)
         *m = (struct manifest){.lane_count = s->options.lane_count, .stopped = true};
         while (m->epoch == 0) {
             if (getrandom(&m->epoch, sizeof m->epoch, 0) != (ssize_t)sizeof m->epoch)
-                return refuse_errno(error, s->options.dir, "get random numbers");
+                return folder_refuse(error, s->options.dir, "get random numbers");
         }
         return ST_OK;
     }
@@ -124,7 +86,7 @@ static enum status load_manifest(struct store *s, struct buf *error)
     if (st == ST_UNSUPPORTED)
         return refuse(error, st, s->options.dir, "a newer version wrote this log; start that version");
     if (st != ST_OK)
-        return refuse_errno(error, s->options.dir, "read MANIFEST");
+        return folder_refuse(error, s->options.dir, "read MANIFEST");
     if (m->lane_count != s->options.lane_count) {
         char what[128];
         snprintf(what, sizeof what,
@@ -144,7 +106,7 @@ static enum status recover_lane(struct store *s, unsigned i, struct buf *error)
     s->folders[i] = strdup(folder);
     if (!s->folders[i])
         return refuse(error, ST_NO_MEMORY, folder, "no memory");
-    enum status st = make_folder(s, folder, s->options.dir, error);
+    enum status st = folder_make(s->files, folder, s->options.dir, error);
     if (st != ST_OK)
         return st;
     s->shelves[i] = (struct shelf){.lane = i, .folder = s->folders[i], .files = s->files};
@@ -236,7 +198,8 @@ static enum status open_parts(struct store *s, struct buf *error)
     if (!s->lanes)
         return refuse(error, ST_NO_MEMORY, s->options.dir, "no memory");
     memset(s->lanes, 0, lanes_bytes);
-    enum status st = maker_create(&s->options, s->files, &s->env.disk_full, &s->env.maker);
+    enum status st =
+        maker_create(&s->options, s->files, &s->env.disk_full, &s->env.disk_refuse, &s->env.maker);
     if (st == ST_OK)
         st = writer_create(&s->options, s->files, s->lanes, s->env.maker, &s->env.writer);
     if (st == ST_OK)
@@ -248,7 +211,7 @@ static enum status open_log(struct store *s, struct buf *error)
 {
     enum status st = make_top_folder(s, error);
     if (st == ST_OK)
-        st = take_lock(s, error);
+        st = folder_lock(s->options.dir, &s->lock_fd, error);
     if (st == ST_OK)
         st = load_manifest(s, error);
     if (st != ST_OK)
@@ -264,7 +227,7 @@ static enum status open_log(struct store *s, struct buf *error)
     s->env.incarnation = ++s->manifest.incarnation;
     /* Removes the clean-stop mark, before anything is appended. */
     if (manifest_write(s->files, s->options.dir, &s->manifest) < 0)
-        return refuse_errno(error, s->options.dir, "write MANIFEST");
+        return folder_refuse(error, s->options.dir, "write MANIFEST");
     st = open_parts(s, error);
     if (st == ST_OK)
         st = begin_lanes(s, after_clean_stop, error);

@@ -46,6 +46,9 @@ struct store_options {
     uint64_t sync_interval_ms; /* of STORE_SYNC_INTERVAL, at least 1 */
     uint64_t retention_bytes; /* of one lane: above, oldest segments go; 0 = no limit */
     uint64_t retention_ms; /* segments whose newest record is older go; 0 = no limit */
+    uint64_t ballast_bytes; /* a file that is given up when the disk is full; 0 = none */
+    unsigned disk_warn_percent; /* of the disk used: a warning; 0 and 100 = never */
+    unsigned disk_refuse_percent; /* of the disk used: ST_NO_SPACE; 0 and 100 = only when it is full */
     const struct clock *clock;
     const struct store_files *files; /* NULL: the kernel's. Tests pass a faulty one (core/store/files.h) */
 };
@@ -55,7 +58,7 @@ struct store_options {
  * ST_EXISTS: another process holds the folder. ST_INVALID: another lane count, or options out of range.
  * ST_CORRUPT: MANIFEST is damaged or missing, or a file belongs to another log (records that do not
  * verify are no reason: they are logged, and reads answer ST_CORRUPT there). ST_UNSUPPORTED: a newer
- * version wrote it. ST_IO, ST_NO_SPACE, ST_NO_MEMORY. */
+ * version wrote it. ST_FORBIDDEN: no right to the folder. ST_IO, ST_NO_SPACE, ST_NO_MEMORY. */
 enum status store_open(const struct store_options *o, struct store **out, struct buf *error) MUST_CHECK;
 /* Writes and syncs everything, leaves the clean-stop mark, ends the threads. Lanes must not be used
  * any more: their loops still exist but do not run, or run on the calling thread. Reads that are open are
@@ -82,8 +85,8 @@ void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct 
  * the bytes are copied. `wait` says that somebody will be told when it is durable: the frame is then
  * synced as soon as it is flushed. Owning loop.
  * ST_FULL: too much is not yet synced (the log is slower than its publishers); ST_NO_SPACE: the disk has no
- * room for the next segment (it is tried again all the time); ST_TOO_LARGE: over 512 MiB; ST_NO_MEMORY.
- * Nothing happened then. */
+ * room for the next segment, or is as full as disk_refuse_percent says (it is looked at again all the time);
+ * ST_TOO_LARGE: over 512 MiB; ST_NO_MEMORY. Nothing happened then. */
 enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait) MUST_CHECK;
 
 /* End of the loop's turn: a frame that somebody waits for goes to the writer and the reader now, any

@@ -26,6 +26,9 @@ int arguments_exit_code(enum status st)
     case ST_EXISTS: /* a port, the data folder */
     case ST_FULL: /* descriptors */
         return EXIT_CODE_UNAVAILABLE;
+    case ST_NO_SPACE:
+    case ST_IO:
+        return EXIT_CODE_RETRY;
     case ST_FORBIDDEN:
         return EXIT_CODE_PERMISSION;
     case ST_INVALID:

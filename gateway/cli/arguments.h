@@ -10,6 +10,7 @@ enum exit_code {
     EXIT_CODE_FAILED = 1,
     EXIT_CODE_USAGE = 2,
     EXIT_CODE_UNAVAILABLE = 69,
+    EXIT_CODE_RETRY = 75, /* what a later start may find mended: a full disk, an I/O error */
     EXIT_CODE_PERMISSION = 77,
     EXIT_CODE_CONFIG = 78
 };

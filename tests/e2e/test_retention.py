@@ -10,7 +10,7 @@ import pytest
 
 from clients import Web, curl, history, publish
 from mqtt_wire import Wire, publish as publish_packet
-from node import Node, wait_until
+from node import PROGRAM, ROOT, Node, wait_until
 from test_limits import StoppedWeb
 from test_retained import KEEP, all_kept, kept, set_by_http, set_by_web, set_by_mosquitto, values
 
@@ -246,8 +246,11 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_refuses_and_recovers_by_itself(small_disk):
-    node = Node(small_disk, {"log.segment_bytes": SEGMENT}).start()
+    node = Node(small_disk, {"log.segment_bytes": SEGMENT, "log.disk_refuse_percent": 100, "log.disk_warn_percent": 100,
+                             "log.ballast_bytes": "128K"}).start()
+    ballast = node.data / "ballast"
     try:
+        wait_until(ballast.exists, "the ballast")
         positions = []
         while True:
             answer = publish(node, "t/1", b"x" * 3000, check=None)
@@ -264,6 +267,7 @@ def test_a_full_disk_refuses_and_recovers_by_itself(small_disk):
             assert [web.next()["pos"] for _ in range(2)] == positions[-2:], "reads go on"
         assert [message["pos"] for message in history(node, "t/1")] == positions
         assert node.metric("tidegate_log_disk_full") == 1
+        wait_until(lambda: not ballast.exists(), "the ballast to be given up")
 
         (small_disk / "ballast").unlink()
 
@@ -275,6 +279,7 @@ def test_a_full_disk_refuses_and_recovers_by_itself(small_disk):
 
         wait_until(goes_on, "the node to see that there is room", 10)
         assert node.metric("tidegate_log_disk_full") == 0
+        assert ballast.stat().st_size == 128 << 10, "what was given up is taken back first"
         for _ in range(50):
             positions.append(publish(node, "t/1", b"z" * 3000).json()["pos"])
         node.kill9()
@@ -282,3 +287,65 @@ def test_a_full_disk_refuses_and_recovers_by_itself(small_disk):
         assert [message["pos"] for message in history(node, "t/1")] == positions
     finally:
         node.check()
+
+
+def test_a_disk_that_is_nearly_full_refuses_before_it_is_full(small_disk):
+    node = Node(small_disk, {"log.segment_bytes": SEGMENT, "log.ballast_bytes": 0, "log.disk_warn_percent": 60,
+                             "log.disk_refuse_percent": 85}).start()
+    try:
+        wait_until(lambda: node.metric("tidegate_log_disk_level") == 1, "the warning")
+        position = publish(node, "t/1", b"taken").json()["pos"]
+        (small_disk / "more").write_bytes(b"m" * (600 << 10))
+        wait_until(lambda: node.metric("tidegate_log_disk_level") == 2, "the level")
+        assert node.metric("tidegate_log_disk_free_bytes") > 0
+        answer = publish(node, "t/1", b"refused", check=None)
+        assert answer.status == 503 and answer.json()["code"] == "storage_full", answer.body
+        assert [message["pos"] for message in history(node, "t/1")] == [position], "reads go on"
+        (small_disk / "more").unlink()
+        (small_disk / "ballast").unlink()
+        wait_until(lambda: publish(node, "t/1", b"again", check=None).status == 200, "it to recover by itself")
+        assert node.metric("tidegate_log_disk_level") == 0
+    finally:
+        node.check()
+
+
+def start_failing(folder, settings=None, **options):
+    """Exit code and last words of a start that must fail."""
+    node = Node(folder, settings)
+    ended = subprocess.run(node.command(), cwd=ROOT, capture_output=True, text=True, timeout=30, **options)
+    return ended.returncode, ended.stderr
+
+
+def test_a_start_on_a_full_disk_says_what_to_do(small_disk):
+    code, said = start_failing(small_disk, {"log.segment_bytes": "2M"})
+    assert code == 75, said
+    assert str(small_disk) in said and "make room on this disk or move data.dir" in said
+    (small_disk / "ballast").unlink()
+    node = Node(small_disk, {"log.segment_bytes": "2M", "log.ballast_bytes": 0}).start()
+    node.check()
+
+
+def test_a_start_without_the_right_to_the_folder_ends_with_77(tmp_path):
+    (tmp_path / "data").mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        target = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "test", "-x", PROGRAM])
+        if target.returncode != 0:
+            pytest.skip("the program lies where another user cannot start it")
+        for folder in tmp_path.parents:
+            if str(folder).startswith("/tmp/"):
+                folder.chmod(0o755)
+        tmp_path.chmod(0o755)
+        code, said = start_failing(tmp_path, user=65534, extra_groups=[])
+    else:
+        (tmp_path / "data").chmod(0)
+        code, said = start_failing(tmp_path)
+        (tmp_path / "data").chmod(0o700)
+    assert code == 77, said
+    assert str(tmp_path / "data") in said and "right" in said
+
+
+def test_a_second_node_on_the_folder_names_the_first(make_node):
+    node = make_node()
+    code, said = start_failing(node.data.parent)
+    assert code == 69, said
+    assert f"process {node.pid} uses this log" in said

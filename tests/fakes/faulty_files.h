@@ -21,6 +21,7 @@ enum faulty_call {
     FAULTY_ALLOCATE,
     FAULTY_RENAME,
     FAULTY_UNLINK,
+    FAULTY_SPACE,
     FAULTY_CALLS
 };
 
@@ -32,6 +33,8 @@ struct faulty_files {
     long exit_at[FAULTY_CALLS]; /* the process ends before this call; 0 = none */
     const char *fail_path; /* opening a file with this in its path fails; NULL: none */
     int fail_errno;
+    uint64_t space_total; /* what the disk is said to have; 0 = the truth */
+    _Atomic uint64_t space_free; /* of it; may be changed while the store runs */
     size_t write_bytes_max; /* 0 = whole; else no write takes more */
 };
 
@@ -99,6 +102,17 @@ static int faulty_unlink(void *ctx, const char *path)
     return faulty_now(ctx, FAULTY_UNLINK) ? -1 : unlink(path);
 }
 
+static int faulty_space(void *ctx, const char *path, struct files_space *out)
+{
+    struct faulty_files *f = ctx;
+    if (faulty_now(f, FAULTY_SPACE))
+        return -1;
+    if (f->space_total == 0)
+        return store_files_system()->space(NULL, path, out);
+    *out = (struct files_space){f->space_total, atomic_load(&f->space_free)};
+    return 0;
+}
+
 static inline void faulty_files_init(struct faulty_files *f)
 {
     *f = (struct faulty_files){.fail_errno = EIO};
@@ -110,6 +124,7 @@ static inline void faulty_files_init(struct faulty_files *f)
                                    .allocate = faulty_allocate,
                                    .rename = faulty_rename,
                                    .unlink = faulty_unlink,
+                                   .space = faulty_space,
                                    .ctx = f};
 }
 

@@ -275,14 +275,14 @@ Test(maker, a_start_of_many_lanes_takes_little_room)
 /* --- the maker alone --- */
 
 static struct faulty_files faults;
-static atomic_bool disk_full;
+static atomic_bool disk_full, disk_refuse;
 
 static struct maker *make(void)
 {
     struct maker *m;
     begin();
     faulty_files_init(&faults);
-    cr_assert_eq(maker_create(&w.options, &faults.port, &disk_full, &m), ST_OK);
+    cr_assert_eq(maker_create(&w.options, &faults.port, &disk_full, &disk_refuse, &m), ST_OK);
     return m;
 }
 

@@ -391,7 +391,7 @@ static unsigned dies_at(enum faulty_call call, long n)
 
 Test(retention, a_crash_at_any_call_loses_nothing, .timeout = 120)
 {
-    for (int call = 0; call < FAULTY_CALLS; call++) {
+    for (int call = 0; call < FAULTY_SPACE; call++) {
         unsigned crashes = 0;
         for (long n = 1; n <= 24 && dies_at((enum faulty_call)call, n) != 0; n++)
             crashes++;
