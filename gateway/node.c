@@ -142,6 +142,7 @@ static enum status create_loop(struct node *n, unsigned index)
         .subscriptions_max = (uint32_t)s->limit_subscriptions,
         .read_count = 256,
         .read_bytes = 64 * 1024,
+        .drops_max = (uint32_t)s->limit_drops,
         .lag_messages = s->limit_lag_messages,
         .topic = {.bytes_max = (uint32_t)s->limit_topic_bytes, .levels_max = (uint32_t)s->limit_topic_levels},
     };
@@ -183,6 +184,7 @@ static enum status introduce_loops(struct node *n)
             courier_meet(n->loops[i].courier, k, n->loops[k].edge.loop);
             registry_meet(n->loops[i].edge.registry, k, n->loops[k].edge.registry, n->loop_count);
             shard_group_meet(n->loops[i].shards, k, n->loops[k].edge.hub, hub_on_deliver);
+            hub_meet(n->loops[i].edge.hub, k, n->loops[k].edge.hub, n->loop_count);
         }
         shard_group_start(n->loops[i].shards);
         courier_start(n->loops[i].courier);

@@ -115,6 +115,9 @@ static const struct config_option options[] = {
      "Positions of a partition that a subscription may be behind; above, it goes on with the newest half of "
      "that and is told how many messages it missed; 0 = as far as the log. What a replay was asked for does "
      "not count"},
+    {"limit.drops", CONFIG_UINT, AT(limit_drops), "1000", NULL, 0, 1000000,
+     "Entries of a loop in the ledger of drops (GET /v1/drops); the one that has not grown for longest goes; "
+     "0 = none"},
     {"limit.retained", CONFIG_UINT, AT(limit_retained), "1000000", NULL, 0, 0,
      "Retained messages of a partition; above, publishing another topic with RETAIN is refused"},
     {"limit.retained_bytes", CONFIG_BYTES, AT(limit_retained_bytes), "256M", NULL, 0, 0, "Memory of those"},

@@ -75,14 +75,10 @@ static void lane_set_live(struct lane_cursor *lc)
 
 void cursor_jump(struct lane_cursor *lc, uint64_t to, uint64_t count, enum metric why)
 {
-    static const char *const names[] = {[M_DROPPED_RETENTION] = "retention",
-                                        [M_DROPPED_LAG] = "lag",
-                                        [M_DROPPED_DAMAGED] = "damaged",
-                                        [M_DROPPED_EPOCH] = "epoch"};
     struct session *s = lc->sub->session;
     const struct gap gap = {
-        .lane = lc->lane, .from = lc->next, .to = to - 1, .count = count, .why = names[why]};
-    hub_count_dropped(s->hub, why, count);
+        .lane = lc->lane, .from = lc->next, .to = to - 1, .count = count, .why = drop_reason(why)};
+    subscription_dropped(lc->sub, &gap, why);
     if (why != M_DROPPED_EPOCH)
         lc->next = to;
     if (count > 0)
@@ -346,7 +342,7 @@ void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset
     struct hub *h = sub->channel->hub;
     if (!sub->behind) {
         if (catchup_create(sub, &sub->behind) != ST_OK) {
-            hub_count_dropped(h, M_DROPPED_QUEUE_FULL, 1);
+            subscription_dropped(sub, &(struct gap){lane, offset, offset, 1, NULL}, M_DROPPED_QUEUE_FULL);
             return;
         }
         for (unsigned i = 0; i < sub->channel->lane_count; i++)

@@ -63,10 +63,30 @@ static bool hub_end_of_turn(struct loop_hook *hook)
 
 /* --- delivery ----------------------------------------------------------------------------------- */
 
-void hub_count_dropped(struct hub *h, enum metric why, uint64_t count)
+void subscription_dropped(const struct subscription *sub, const struct gap *gap, enum metric why)
 {
-    metric_add(h->metrics, M_OFFERED, count);
-    metric_add(h->metrics, why, count);
+    struct hub *h = sub->channel->hub;
+    struct session *s = sub->session;
+    metric_add(h->metrics, M_OFFERED, gap->count);
+    metric_add(h->metrics, why, gap->count);
+    if (!h->drops)
+        return;
+    const struct drop_note note = {.session = s->id,
+                                   .filter = slice_of(sub->channel->filter, sub->channel->filter_len),
+                                   .name = s->ops->name(s->conn),
+                                   .why = why,
+                                   .lane = gap->lane,
+                                   .from = gap->from,
+                                   .to = gap->to,
+                                   .count = gap->count};
+    drops_note(h->drops, &note, loop_wall_ms(h->loop));
+}
+
+/* The same of one message. */
+static void hub_drop(const struct subscription *sub, const struct msg *m, enum metric why)
+{
+    subscription_dropped(
+        sub, &(struct gap){.lane = m->partition, .from = m->offset, .to = m->offset, .count = 1}, why);
 }
 
 static bool hub_too_old(struct hub *h, const struct msg *m)
@@ -88,16 +108,18 @@ enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *
     if (sub->options.no_local && d->msg->origin == s->id)
         return ST_NOT_FOUND;
     if (d->msg->expires_ms && loop_wall_ms(h->loop) >= d->msg->expires_ms) {
-        hub_count_dropped(h, M_DROPPED_EXPIRED, 1);
+        hub_drop(sub, d->msg, M_DROPPED_EXPIRED);
         return ST_EXPIRED;
     }
     if (!d->live && !d->retained && hub_too_old(h, d->msg)) {
-        hub_count_dropped(h, M_DROPPED_RETENTION, 1);
+        hub_drop(sub, d->msg, M_DROPPED_RETENTION);
         return ST_EXPIRED;
     }
     enum status st = s->ops->deliver(s->conn, sub, d);
-    if (st != ST_AGAIN && st != ST_NOT_FOUND)
+    if (st == ST_OK)
         metric_add(h->metrics, M_OFFERED, 1);
+    else if (st == ST_FULL || st == ST_TOO_LARGE)
+        hub_drop(sub, d->msg, st == ST_FULL ? M_DROPPED_QUEUE_FULL : M_DROPPED_TOO_LARGE);
     return st;
 }
 
@@ -109,7 +131,7 @@ static void hub_offer_unstored(struct hub *h, struct subscription *sub, unsigned
     if (lc->state < LANE_WAITING)
         return; /* `subscribed` has not been told: it is not owed anything yet */
     if (lc->next < d->msg->offset || hub_offer(h, sub, d) == ST_AGAIN)
-        hub_count_dropped(h, M_DROPPED_UNSTORED, 1);
+        hub_drop(sub, d->msg, M_DROPPED_UNSTORED);
 }
 
 static void hub_deliver_one(struct hub *h, struct subscription *sub, unsigned lane, struct delivery *d)
@@ -122,7 +144,7 @@ static void hub_deliver_one(struct hub *h, struct subscription *sub, unsigned la
         if (stored)
             cursor_fall_behind(sub, lane, d->msg->offset);
         else
-            hub_count_dropped(h, M_DROPPED_UNSTORED, 1);
+            hub_drop(sub, d->msg, M_DROPPED_UNSTORED);
     } else if (sub->behind &&
                stored) { /* `live` of the last lane must not name a place before this message */
         sub->behind->at.next[lane] = d->msg->offset + 1;
@@ -266,7 +288,8 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
     struct hub *h = calloc(1, sizeof *h);
     if (!h)
         return ST_NO_MEMORY;
-    if (filter_table_create(&h->filters) != ST_OK) {
+    if (filter_table_create(&h->filters) != ST_OK || drops_create(limits->drops_max, &h->drops) != ST_OK) {
+        filter_table_destroy(h->filters);
         free(h);
         return ST_NO_MEMORY;
     }
@@ -288,6 +311,51 @@ void hub_set_policies(struct hub *h, struct policies *p)
     h->policies = p;
 }
 
+void hub_meet(struct hub *h, unsigned loop_index, struct hub *other, unsigned loop_count)
+{
+    h->peers[loop_index] = other;
+    h->peer_count = loop_count;
+}
+
+static void visit_came_back(struct mail *mail)
+{
+    struct hub_visit *v = LIST_OF(mail, struct hub_visit, mail);
+    v->home->letters--;
+    v->on_back(v);
+}
+
+static void visit_arrived(struct mail *mail);
+
+/* To the next hub, or home. */
+static void visit_go_on(struct hub_visit *v, struct hub *from)
+{
+    bool done = v->next == v->home->peer_count;
+    struct hub *to = done ? v->home : v->home->peers[v->next];
+    v->mail.on_arrival = done ? visit_came_back : visit_arrived;
+    courier_send(from->courier, courier_index(to->courier), &v->mail);
+}
+
+static void visit_arrived(struct mail *mail)
+{
+    struct hub_visit *v = LIST_OF(mail, struct hub_visit, mail);
+    struct hub *h = v->home->peers[v->next++];
+    v->on_visit(v, h);
+    visit_go_on(v, h);
+}
+
+void hub_visit_all(struct hub *h, struct hub_visit *v)
+{
+    h->letters++;
+    v->home = h;
+    v->next = 0;
+    visit_go_on(v, h);
+}
+
+struct drops *hub_drops(const struct hub *h)
+{
+    return h->drops;
+}
+
 void hub_start(struct hub *h)
 {
     loop_hook_add(h->loop, &h->hook);
@@ -307,6 +375,7 @@ void hub_destroy(struct hub *h)
         }
     }
     filter_table_destroy(h->filters);
+    drops_destroy(h->drops);
     free(h);
 }
 

@@ -6,6 +6,7 @@
 
 #include "routing/shard.h"
 #include "routing/topic.h"
+#include "session/drops.h"
 #include "session/transport.h"
 
 struct hub;
@@ -14,6 +15,7 @@ struct hub_limits {
     uint32_t subscriptions_max; /* a session */
     uint32_t read_count; /* messages a catch-up read (256) */
     uint32_t read_bytes; /* bytes a catch-up read (64 KiB) */
+    uint32_t drops_max; /* entries of the ledger of drops (session/drops.h); 0 = none */
     uint64_t lag_messages; /* positions that a cursor may be behind; 0 = any number */
     struct topic_limits topic;
 };
@@ -29,6 +31,19 @@ uint32_t hub_epoch(const struct hub *h);
 unsigned hub_lane_count(const struct hub *h);
 /* No letter is under way that will come back (a stopping node waits for this). */
 bool hub_idle(const struct hub *h);
+/* Before the loops run: every hub meets every other, itself too. */
+void hub_meet(struct hub *h, unsigned loop_index, struct hub *other, unsigned loop_count);
+/* A visit to the hubs of all loops, one after the other, by letter. on_visit is called on each one's loop,
+ * on_back at home, not inside hub_visit_all. The owner keeps it until then. */
+struct hub_visit {
+    struct mail mail;
+    void (*on_visit)(struct hub_visit *v, struct hub *h);
+    void (*on_back)(struct hub_visit *v);
+    struct hub *home;
+    unsigned next;
+};
+void hub_visit_all(struct hub *h, struct hub_visit *v);
+struct drops *hub_drops(const struct hub *h); /* may be NULL */
 /* For shard_group_meet. */
 void hub_on_deliver(struct mail *mail);
 

@@ -27,6 +27,9 @@ struct hub {
     struct hub_limits limits;
     struct filter_table *filters; /* of channels */
     uint64_t next_session_id;
+    struct drops *drops;
+    struct hub *peers[LOOPS_MAX]; /* the hubs of all loops, itself too */
+    unsigned peer_count;
     uint64_t letters; /* under way and coming back: ATTACH, READ, PUBLISH that waits */
     struct scratch scratch[WIRE_KINDS];
     struct loop_hook hook;
@@ -103,8 +106,8 @@ struct session {
  * ST_AGAIN: no room. */
 enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d);
 
-/* Messages that a cursor has reached or jumped over and that nobody gets. */
-void hub_count_dropped(struct hub *h, enum metric why, uint64_t count);
+/* Messages that a subscription has reached or jumped over and does not get: counted, and noted. */
+void subscription_dropped(const struct subscription *sub, const struct gap *gap, enum metric why);
 
 /* A letter of the subscription leaves, is back. */
 static inline void subscription_letter_sent(struct subscription *sub)

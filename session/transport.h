@@ -44,8 +44,8 @@ struct transport_ops {
      *   ST_AGAIN  no room; nothing was taken. The subscription becomes a cursor at this message, and the
      *             door calls session_room() when there is room again
      *   ST_NOT_FOUND  it is not for this connection (No Local); delivery goes on behind it
-     *   ST_FULL   the door dropped it and counted it (QoS 0 overflow, larger than the client accepts);
-     *             delivery goes on behind it */
+     *   ST_FULL   the door dropped it (QoS 0 overflow), ST_TOO_LARGE (larger than the client accepts); the
+     * hub counts it, and delivery goes on behind it */
     enum status (*deliver)(void *conn, struct subscription *sub, struct delivery *d);
     /* The subscription is in place in all lanes; `at` is where "now" was; `replay` = messages that will
      * be replayed first (0 for live). Messages come only after this call. */
@@ -55,6 +55,8 @@ struct transport_ops {
     void (*live)(void *conn, struct subscription *sub, const struct place *at);
     /* Not before subscribed, and before whatever is delivered from behind it. */
     void (*gap)(void *conn, struct subscription *sub, const struct gap *gap);
+    /* What people call it, for the ledger of drops; empty: nothing. Borrowed for the call. */
+    struct slice (*name)(void *conn);
 };
 
 #endif

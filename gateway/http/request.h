@@ -159,6 +159,9 @@ void retained_begin(struct request *r);
 void retained_run(struct request *r);
 void retained_give_up(struct request *r);
 
+void drops_run(struct request *r);
+void drops_give_up(struct request *r);
+
 void health_live(struct request *r);
 void health_ready(struct request *r);
 void health_metrics(struct request *r);

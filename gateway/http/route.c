@@ -6,6 +6,7 @@ const struct route routes[] = {
     {"/v1/publish", true, "POST", publish_begin, publish_run, publish_give_up},
     {"/v1/history", true, "GET, HEAD", history_begin, page_run, page_give_up},
     {"/v1/retained", true, "GET, HEAD, DELETE", retained_begin, retained_run, retained_give_up},
+    {"/v1/drops", false, "GET, HEAD", NULL, drops_run, drops_give_up},
     {"/v1/capabilities", false, "GET, HEAD", NULL, capabilities_run, NULL},
     {"/healthz", false, "GET, HEAD", NULL, health_live, NULL},
     {"/livez", false, "GET, HEAD", NULL, health_live, NULL},

@@ -122,7 +122,6 @@ static enum status deliver_qos0(struct mqtt_conn *c, struct delivery *d, struct 
     if (!mqtt_conn_has_room(c, frame.len)) {
         if (!d->live)
             return ST_AGAIN; /* a replay waits for its reader */
-        metric_add(c->door->edge->metrics, M_DROPPED_QUEUE_FULL, 1);
         return ST_FULL;
     }
     if (!retain)
@@ -175,15 +174,12 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
         return ST_NOT_FOUND;
     if (!d->wires[kind].data) {
         d->wires[kind] = frame_make(e->hub, d->msg, kind, loop_wall_ms(e->loop));
-        if (!d->wires[kind].data) {
-            metric_add(e->metrics, M_DROPPED_TOO_LARGE, 1);
-            return ST_FULL;
-        }
+        if (!d->wires[kind].data)
+            return ST_TOO_LARGE;
     }
     struct slice frame = d->wires[kind];
     if (frame.len > c->client_packet_max) { /* MQTT-3.1.2-24/25: never sent, as if it were delivered */
-        metric_add(e->metrics, M_DROPPED_TOO_LARGE, 1);
-        return ST_FULL;
+        return ST_TOO_LARGE;
     }
     bool retain = retain_flag(sub, d);
     enum status st = qos1 ? deliver_qos1(c, d, frame, retain) : deliver_qos0(c, d, frame, retain);
@@ -222,9 +218,16 @@ static void mqtt_gap(void *conn, struct subscription *sub, const struct gap *gap
     (void)gap;
 }
 
+static struct slice mqtt_name(void *conn)
+{
+    const struct mqtt_conn *c = conn;
+    return buf_slice(&c->client_id);
+}
+
 const struct transport_ops mqtt_transport = {
     .deliver = mqtt_deliver,
     .subscribed = mqtt_on_subscribed,
     .live = mqtt_live,
     .gap = mqtt_gap,
+    .name = mqtt_name,
 };

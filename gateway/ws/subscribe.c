@@ -81,7 +81,6 @@ static enum status on_deliver(void *conn, struct subscription *sub, struct deliv
     enum wire_kind kind = plain ? WIRE_WS : WIRE_WS_SUB;
     struct slice *wire = &delivery->wires[kind];
     if (!wire->data && serve_make_wire(c->door, delivery, kind, plain ? NULL : &filter) != ST_OK) {
-        metric_add(c->door->metrics, M_DROPPED_QUEUE_FULL, 1);
         conn_break(c); /* a hole that the client cannot see must not be followed by more */
         return ST_FULL;
     }
@@ -89,7 +88,6 @@ static enum status on_deliver(void *conn, struct subscription *sub, struct deliv
     if (st == ST_AGAIN)
         return ST_AGAIN;
     if (st != ST_OK) {
-        metric_add(c->door->metrics, M_DROPPED_QUEUE_FULL, 1);
         conn_break(c);
         return ST_FULL;
     }
@@ -141,8 +139,15 @@ static void on_gap(void *conn, struct subscription *sub, const struct gap *gap)
     serve_put(c, ws_put_gap(&c->door->scratch, subscription_filter(sub), c->door->epoch, gap));
 }
 
+/* Connections have no name in this build: nobody has said who he is. */
+static struct slice on_name(void *conn)
+{
+    (void)conn;
+    return (struct slice){0};
+}
+
 static const struct transport_ops ops = {
-    .deliver = on_deliver, .subscribed = on_subscribed, .live = on_live, .gap = on_gap};
+    .deliver = on_deliver, .subscribed = on_subscribed, .live = on_live, .gap = on_gap, .name = on_name};
 
 enum status serve_begin(struct conn *c)
 {

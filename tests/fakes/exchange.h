@@ -50,6 +50,7 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
     const struct hub_limits limits = {.subscriptions_max = 5,
                                       .read_count = 64,
                                       .read_bytes = 4096,
+                                      .drops_max = 10,
                                       .lag_messages = ex_lag_messages,
                                       .topic = {1024, 32}};
     *x = (struct exchange){.loop_count = loop_count, .retained = {1000, 1 << 20}};
@@ -73,6 +74,7 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
         for (unsigned k = 0; k < loop_count; k++) {
             courier_meet(x->couriers[i], k, x->loops[k]);
             shard_group_meet(x->shards[i], k, x->hubs[k], hub_on_deliver);
+            hub_meet(x->hubs[i], k, x->hubs[k], loop_count);
         }
         shard_group_start(x->shards[i]);
         courier_start(x->couriers[i]);

@@ -71,11 +71,18 @@ static void fake_gap(void *conn, struct subscription *sub, const struct gap *gap
     tell(conn, e);
 }
 
+static struct slice fake_name(void *conn)
+{
+    (void)conn;
+    return slice_cstr("fake");
+}
+
 const struct transport_ops fake_transport = {
     .deliver = fake_deliver,
     .subscribed = fake_subscribed,
     .live = fake_live,
     .gap = fake_gap,
+    .name = fake_name,
 };
 
 void fake_conn_init(struct fake_conn *c, uint64_t room)

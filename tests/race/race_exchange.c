@@ -146,7 +146,8 @@ static void on_gap(void *conn, struct subscription *sub, const struct gap *gap)
     CHECK(!gap); /* nothing was removed: there is no gap */
 }
 
-static const struct transport_ops transport = {on_deliver, on_subscribed, on_live, on_gap};
+static const struct transport_ops transport = {
+    .deliver = on_deliver, .subscribed = on_subscribed, .live = on_live, .gap = on_gap};
 
 static void reader_subscribe(struct reader *r, enum start start)
 {
@@ -221,7 +222,8 @@ static void on_peeker_live(void *conn, struct subscription *sub, const struct pl
 
 static void on_peeker_timer(struct timer *t)
 {
-    static const struct transport_ops ops = {on_peek, on_peeker_subscribed, on_peeker_live, on_gap};
+    static const struct transport_ops ops = {
+        .deliver = on_peek, .subscribed = on_peeker_subscribed, .live = on_peeker_live, .gap = on_gap};
     struct peeker *p = LIST_OF(t, struct peeker, timer);
     struct subscription *sub;
     const struct subscription_options o = {.start = START_LIVE, .retained = true};
