@@ -31,6 +31,8 @@ static const struct metric_row {
     [M_RECEIVED_WS] = {RECEIVED, "proto=\"ws\"", RECEIVED_HELP},
     [M_RECEIVED_HTTP] = {RECEIVED, "proto=\"http\"", RECEIVED_HELP},
     [M_STORED] = {"tidegate_messages_stored_total", COUNTER, NULL, "Messages that the log has made durable."},
+    [M_DUPLICATES] = {"tidegate_duplicates_total", COUNTER, NULL,
+                      "Messages whose producer and sequence, or Idempotency-Key, are stored already."},
     [M_UNSTORED] = {"tidegate_messages_unstored_total", COUNTER, NULL,
                     "Messages of topics whose policy says store: false, handed over to who was there."},
 #define REFUSED      "tidegate_messages_refused_total", COUNTER
@@ -41,6 +43,7 @@ static const struct metric_row {
     [M_REFUSED_FORBIDDEN] = {REFUSED, "reason=\"forbidden\"", REFUSED_HELP},
     [M_REFUSED_UNAVAILABLE] = {REFUSED, "reason=\"unavailable\"", REFUSED_HELP},
     [M_REFUSED_QUOTA] = {REFUSED, "reason=\"quota\"", REFUSED_HELP},
+    [M_REFUSED_CONFLICT] = {REFUSED, "reason=\"conflict\"", REFUSED_HELP},
     [M_PUBLISH_OPEN] = {"tidegate_publishes_open", GAUGE, NULL,
                         "Messages received whose outcome is not decided yet."},
     [M_OFFERED] = {"tidegate_messages_offered_total", COUNTER, NULL,
@@ -93,6 +96,14 @@ static const struct metric_row {
     [M_SUBSCRIPTIONS] = {"tidegate_subscriptions", GAUGE, NULL, "Subscriptions of the sessions here."},
     [M_RETAINED] = {"tidegate_retained_messages", GAUGE, NULL, "Retained messages kept."},
     [M_RETAINED_BYTES] = {"tidegate_retained_bytes", GAUGE, NULL, "Memory of retained messages."},
+    [M_ONCE_PRODUCERS] = {"tidegate_dedup_producers", GAUGE, NULL,
+                          "Producers whose sequences are remembered."},
+    [M_ONCE_KEYS] = {"tidegate_dedup_keys", GAUGE, NULL, "Idempotency-Keys that are remembered."},
+    [M_ONCE_BYTES] = {"tidegate_dedup_bytes", GAUGE, NULL, "Memory of those producers and keys."},
+    [M_ONCE_FORGOTTEN] =
+        {"tidegate_dedup_forgotten_total", COUNTER, NULL,
+         "Producers and keys forgotten before their time because of dedup.producers, dedup.max or "
+         "dedup.bytes."},
 #define BYTES_IN      "tidegate_bytes_received_total", COUNTER
 #define BYTES_IN_HELP "Bytes read from clients' sockets."
     [M_BYTES_IN_MQTT] = {BYTES_IN, "proto=\"mqtt\"", BYTES_IN_HELP},
@@ -145,6 +156,8 @@ static const struct metric_row {
     [M_LOG_SEGMENTS_REUSED] = {SEGMENTS, "file=\"reused\"", SEGMENTS_HELP},
     [M_LOG_SEGMENTS_AHEAD] = {SEGMENTS, "file=\"ahead\"", SEGMENTS_HELP},
     [M_LOG_SEGMENTS_LATE] = {SEGMENTS, "file=\"late\"", SEGMENTS_HELP},
+    [M_LOG_NOTES] = {"tidegate_log_notes_total", COUNTER, NULL,
+                     "Producers and keys noted in the log because retention removes their records."},
     [M_LOOP_TURNS] = {"tidegate_loop_turns_total", COUNTER, NULL, "Turns of the event loops."},
     [M_WAKES] = {"tidegate_loop_wakes_total", COUNTER, NULL, "Wake-ups sent from one loop to another."},
 };

@@ -11,11 +11,12 @@
 #include <stdatomic.h>
 
 enum metric {
-    /* publishing: received = stored + unstored + refused + open */
+    /* publishing: received = stored + unstored + duplicate + refused + unknown + open */
     M_RECEIVED_MQTT,
     M_RECEIVED_WS,
     M_RECEIVED_HTTP,
     M_STORED,
+    M_DUPLICATES,
     M_UNSTORED,
     M_REFUSED_INVALID,
     M_REFUSED_LIMIT,
@@ -23,6 +24,7 @@ enum metric {
     M_REFUSED_FORBIDDEN,
     M_REFUSED_UNAVAILABLE,
     M_REFUSED_QUOTA,
+    M_REFUSED_CONFLICT,
     M_PUBLISH_OPEN, /* gauge */
     /* delivering: offered = delivered + dropped + returned + in flight (unacknowledged) */
     M_OFFERED,
@@ -59,6 +61,10 @@ enum metric {
     M_SUBSCRIPTIONS, /* gauge */
     M_RETAINED, /* gauge */
     M_RETAINED_BYTES, /* gauge */
+    M_ONCE_PRODUCERS, /* gauge */
+    M_ONCE_KEYS, /* gauge */
+    M_ONCE_BYTES, /* gauge */
+    M_ONCE_FORGOTTEN,
     M_BYTES_IN_MQTT,
     M_BYTES_IN_WS,
     M_BYTES_IN_HTTP,
@@ -90,6 +96,7 @@ enum metric {
     M_LOG_SEGMENTS_REUSED, /* segments begun, by where their file came from */
     M_LOG_SEGMENTS_AHEAD,
     M_LOG_SEGMENTS_LATE,
+    M_LOG_NOTES,
     M_LOOP_TURNS,
     M_WAKES,
     METRIC_COUNT

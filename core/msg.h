@@ -20,6 +20,9 @@ enum {
     MSG_PFI_UTF8 = 1 << 1, /* MQTT 5.0 Payload Format Indicator 1 was given */
     MSG_TYPE_GIVEN = 1 << 2, /* the content class was declared, not guessed */
     MSG_UNSTORED = 1 << 3, /* of a topic that is not stored: it has no position. Set by the shard */
+    MSG_ONCE = 1 << 4, /* PROP_PRODUCER or PROP_IDEMPOTENCY is there: the shard must look. Not stored; not set
+                          in what is read from the log */
+    MSG_NOTE = 1 << 5, /* no message: a note of the lane's owner (store_note), which is the payload */
 };
 
 enum {
@@ -35,9 +38,11 @@ enum msg_prop {
     PROP_TRACE = 2, /* W3C traceparent */
     PROP_RESPONSE_TOPIC = 4, /* MQTT 5.0, 3.3.2.3.5 */
     PROP_CORRELATION = 5, /* MQTT 5.0, 3.3.2.3.6 */
+    PROP_PRODUCER = 6, /* routing/once_id.h */
     PROP_USER = 8, /* {u16 name length, name, value}; repeated, order kept */
     PROP_PUBLISHER = 9, /* attested publisher */
     PROP_ORIGIN = 10, /* u64 hash64_stable of the MQTT client identifier; only if it asked for No Local */
+    PROP_IDEMPOTENCY = 11, /* routing/once_id.h */
 };
 
 struct msg {

@@ -19,6 +19,7 @@ const char *status_name(enum status status)
         [ST_UNSUPPORTED] = "unsupported",
         [ST_FORBIDDEN] = "forbidden",
         [ST_EXPIRED] = "expired",
+        [ST_CONFLICT] = "conflict",
         [ST_QUOTA] = "quota",
     };
     return (unsigned)status < ST_COUNT ? names[status] : "unknown";

@@ -23,6 +23,7 @@ enum status {
     ST_UNSUPPORTED, /* known, but not in this build */
     ST_FORBIDDEN, /* the principal may not */
     ST_EXPIRED, /* its time is over */
+    ST_CONFLICT, /* it contradicts what is there already, or that cannot be told any more */
     ST_QUOTA, /* over the operator's limit for kept things (retained messages) */
     ST_COUNT
 };

@@ -146,7 +146,13 @@ static enum status create_loop(struct node *n, unsigned index)
         .lag_messages = s->limit_lag_messages,
         .topic = {.bytes_max = (uint32_t)s->limit_topic_bytes, .levels_max = (uint32_t)s->limit_topic_levels},
     };
-    struct retained_limits retained = {.count_max = s->limit_retained, .bytes_max = s->limit_retained_bytes};
+    struct shard_limits shard = {
+        .retained = {.count_max = s->limit_retained, .bytes_max = s->limit_retained_bytes},
+        .once = {.producers_max = s->dedup_producers,
+                 .keys_max = s->dedup_max,
+                 .bytes_max = s->dedup_bytes,
+                 .keep_ms = s->dedup_keep_ms},
+    };
     l->node = n;
     l->edge.metrics = metrics_register();
     l->edge.facts = &n->facts;
@@ -155,8 +161,8 @@ static enum status create_loop(struct node *n, unsigned index)
     if (st == ST_OK)
         st = courier_create(l->edge.loop, &l->courier);
     if (st == ST_OK)
-        st = shard_group_create(l->courier, topic_log_local(n->store), l->edge.metrics, n->loop_count,
-                                &retained, &l->shards);
+        st = shard_group_create(l->courier, topic_log_local(n->store), l->edge.metrics, n->loop_count, &shard,
+                                &l->shards);
     if (st == ST_OK)
         st = hub_create(l->courier, &n->map, l->edge.metrics, &limits, &l->edge.hub);
     if (st == ST_OK)

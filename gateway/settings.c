@@ -122,6 +122,16 @@ static const struct config_option options[] = {
      "Retained messages of a partition; above, publishing another topic with RETAIN is refused"},
     {"limit.retained_bytes", CONFIG_BYTES, AT(limit_retained_bytes), "256M", NULL, 0, 0, "Memory of those"},
 
+    {"dedup.producers", CONFIG_UINT, AT(dedup_producers), "100000", NULL, 1, 0,
+     "Producers of a partition whose newest 1,024 sequences are remembered; above, those idle longest are "
+     "forgotten"},
+    {"dedup.max", CONFIG_UINT, AT(dedup_max), "1000000", NULL, 1, 0,
+     "Idempotency-Keys of a partition that are remembered; above, the oldest are forgotten"},
+    {"dedup.bytes", CONFIG_BYTES, AT(dedup_bytes), "128M", NULL, 4096, 0,
+     "Memory of both; above, those idle longest are forgotten"},
+    {"dedup.keep_ms", CONFIG_MS, AT(dedup_keep_ms), "24h", NULL, 1000, UINT64_C(3155760000000),
+     "An Idempotency-Key is remembered for so long, and so is a producer that publishes nothing"},
+
     {"out.bytes_max", CONFIG_BYTES, AT(out_bytes_max), "1M", NULL, 4096, UINT64_C(1) << 30,
      "Unsent bytes of one connection; above, its subscriptions become cursors (MQTT QoS 0: messages are "
      "dropped and counted)"},

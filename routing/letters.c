@@ -29,15 +29,19 @@ void run_unref(struct run *r)
     pool_free(r, r->pool_class);
 }
 
-enum metric publish_outcome(enum status status, const struct msg *m)
+enum metric publish_outcome(enum status status, const struct msg *m, bool duplicate)
 {
     switch ((int)status) {
     case ST_OK:
-        return m->flags & MSG_UNSTORED ? M_UNSTORED : M_STORED;
+        return duplicate ? M_DUPLICATES : m->flags & MSG_UNSTORED ? M_UNSTORED : M_STORED;
     case ST_QUOTA:
         return M_REFUSED_QUOTA;
     case ST_UNSUPPORTED:
         return M_REFUSED_UNSUPPORTED;
+    case ST_CONFLICT:
+    case ST_EXISTS:
+    case ST_AGAIN:
+        return M_REFUSED_CONFLICT;
     default:
         return M_REFUSED_UNAVAILABLE;
     }

@@ -31,9 +31,14 @@ struct publish {
     uint8_t pool_class;
     bool wait; /* answer when durable; else it does not come back at all */
     uint16_t home; /* index of the loop that asked */
-    enum status status; /* ST_OK: durable, or of a topic that is not stored (MSG_UNSTORED); ST_FULL: the log
-                           is behind, nothing stored; ST_NO_SPACE, ST_IO: refused; ST_QUOTA: no more can be
-                           retained; ST_UNSUPPORTED: RETAIN for a topic that is not stored */
+    bool duplicate; /* answer: it is stored already; msg->offset is that of the original */
+    uint64_t durable_at; /* the shard's: answered when all up to here is durable */
+    /* ST_OK: durable, or of a topic that is not stored (MSG_UNSTORED); ST_FULL: the log is behind, nothing
+     * stored; ST_NO_SPACE, ST_IO: refused; ST_QUOTA: no more can be retained; ST_UNSUPPORTED: RETAIN or an
+     * identity for a topic that is not stored. By its identity (once_id.h) refused: ST_CONFLICT: the sequence
+     * is below what is remembered, or is another topic's; ST_EXISTS: the key was used for another publish;
+     * ST_AGAIN: the key's first publish is not durable yet */
+    enum status status;
     void (*on_published)(struct publish *p); /* home loop; owns p again */
     void (*door_published)(
         struct publish *p); /* the hub's: the door's on_published while the hub stands between */
@@ -43,7 +48,7 @@ struct publish {
     uint64_t tag; /* the asker's */
 };
 /* What it counts as when it is over. */
-enum metric publish_outcome(enum status status, const struct msg *m);
+enum metric publish_outcome(enum status status, const struct msg *m, bool duplicate);
 enum status publish_create(struct msg *m /* takes over the reference */, struct publish **out) MUST_CHECK;
 void publish_free(struct publish *p);
 

@@ -12,6 +12,7 @@
  * PUBLISHes that wait are answered in offset order, because the log's durable mark only moves forward. */
 #include "routing/shard_private.h"
 
+#include "routing/once_note.h"
 #include "routing/topic.h"
 
 #include <assert.h>
@@ -96,7 +97,7 @@ static void shard_group_round(void *ctx)
 }
 
 enum status shard_group_create(struct courier *courier, struct topic_log log, struct metrics *metrics,
-                               unsigned loop_count, const struct retained_limits *retained,
+                               unsigned loop_count, const struct shard_limits *limits,
                                struct shard_group **out)
 {
     struct shard_group *g = calloc(1, sizeof *g);
@@ -107,7 +108,7 @@ enum status shard_group_create(struct courier *courier, struct topic_log log, st
     g->log = log;
     g->metrics = metrics;
     g->loop_count = loop_count;
-    g->retained_limits = *retained;
+    g->limits = *limits;
     *out = g;
     return ST_OK;
 }
@@ -147,8 +148,11 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     if (!s)
         return ST_NO_MEMORY;
     assert(g->shard_count < PLACE_LANES_MAX);
-    if (retained_create(&g->retained_limits, &s->retained) != ST_OK ||
+    buf_init(&s->carry.note, ONCE_NOTE_BYTES_MAX);
+    if (retained_create(&g->limits.retained, &s->retained) != ST_OK ||
+        once_create(&g->limits.once, &s->once) != ST_OK ||
         (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK)) {
+        once_destroy(s->once);
         retained_destroy(s->retained);
         free(s);
         return ST_NO_MEMORY;
@@ -176,7 +180,9 @@ void shard_destroy(struct shard *s)
     timer_cancel(loop_timers(courier_loop(s->group->courier)), &s->sweep);
     timer_cancel(loop_timers(courier_loop(s->group->courier)), &s->carry.timer);
     filter_table_destroy(s->interests);
+    once_destroy(s->once);
     retained_destroy(s->retained);
+    buf_deinit(&s->carry.note);
     free(s);
 }
 

@@ -12,6 +12,7 @@
 
 #include "routing/courier.h"
 #include "routing/letters.h"
+#include "routing/once.h"
 #include "routing/policy.h"
 #include "routing/retained.h"
 #include "routing/topic_log.h"
@@ -21,9 +22,14 @@ struct shard;
  * and the turn hook. */
 struct shard_group;
 
+struct shard_limits { /* of one lane */
+    struct retained_limits retained;
+    struct once_limits once;
+};
+
 /* `on_deliver` is called on the receiving loop with each DELIVER letter (its hub is set from `hubs`). */
 enum status shard_group_create(struct courier *courier, struct topic_log log, struct metrics *metrics,
-                               unsigned loop_count, const struct retained_limits *retained,
+                               unsigned loop_count, const struct shard_limits *limits,
                                struct shard_group **out) MUST_CHECK;
 void shard_group_destroy(struct shard_group *g);
 /* Before the loops run: where DELIVER letters of a loop go. */
@@ -44,7 +50,8 @@ void shard_destroy(struct shard *s);
 /* The letters. From the same loop these are called directly; from another loop they are the
  * letters' on_arrival, set by shard_map_send_*. */
 void shard_publish(struct shard *s, struct publish *p);
-/* QoS 0 from the same loop: no letter at all. Borrowed. ST_FULL; ST_QUOTA; ST_UNSUPPORTED. */
+/* QoS 0 from the same loop: no letter at all. Borrowed. ST_OK, also for a duplicate; else a status of
+ * publish.status, and why is counted. */
 enum status shard_publish_lazy(struct shard *s, struct msg *m) MUST_CHECK;
 void shard_attach(struct shard *s, struct attach *a);
 void shard_detach(struct shard *s, struct detach *d);

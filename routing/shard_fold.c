@@ -1,5 +1,5 @@
 /* What a shard knows is a fold over its records: at start over those the log holds, later over each that is
- * appended. Today that is the retained messages. */
+ * appended. Today that is the retained messages, and which publishes with an identity are stored. */
 #include "routing/shard_private.h"
 
 #include "core/logging.h"
@@ -10,11 +10,29 @@
 /* 488 steps go round a million messages: what has expired counts for 11 s at most, and a step is short. */
 enum { SWEEP_STEP_MS = 20, SWEEP_REST_MS = 1000 };
 
+/* What would be carried. */
+static void shard_tell_live_bytes(struct shard *s)
+{
+    s->group->log.ops->set_live_bytes(s->group->log.ctx, s->lane,
+                                      retained_bytes(s->retained) + once_counts(s->once)->log_bytes);
+}
+
+void shard_once_changed(struct shard *s, const struct once_counts *before)
+{
+    const struct once_counts *now = once_counts(s->once);
+    struct metrics *m = s->group->metrics;
+    metric_add(m, M_ONCE_PRODUCERS, now->producers - before->producers);
+    metric_add(m, M_ONCE_KEYS, now->keys - before->keys);
+    metric_add(m, M_ONCE_BYTES, now->bytes - before->bytes);
+    metric_add(m, M_ONCE_FORGOTTEN, now->forgotten - before->forgotten);
+    shard_tell_live_bytes(s);
+}
+
 void shard_retained_changed(struct shard *s, uint64_t count, uint64_t bytes)
 {
     metric_add(s->group->metrics, M_RETAINED, retained_count(s->retained) - count);
     metric_add(s->group->metrics, M_RETAINED_BYTES, retained_bytes(s->retained) - bytes);
-    s->group->log.ops->set_live_bytes(s->group->log.ctx, s->lane, retained_bytes(s->retained));
+    shard_tell_live_bytes(s);
 }
 
 static void shard_sweep_later(struct shard *s, uint64_t ms)
@@ -49,6 +67,14 @@ void shard_fold_retained(struct shard *s, struct msg *m)
         shard_sweep_later(s, SWEEP_REST_MS);
 }
 
+void shard_fold_once(struct shard *s, struct msg *m)
+{
+    struct once_counts before = *once_counts(s->once);
+    if (once_fold(s->once, m, shard_wall_ms(s)) != ST_OK)
+        abort(); /* it is in the log: a shard that does not know it would store it twice */
+    shard_once_changed(s, &before);
+}
+
 bool shard_has_room_to_retain(struct shard *s, const struct msg *m)
 {
     if (retained_has_room(s->retained, m))
@@ -60,6 +86,40 @@ bool shard_has_room_to_retain(struct shard *s, const struct msg *m)
 /* --- the fold at start -------------------------------------------------------------------------------- */
 
 enum { FOLD_COUNT = 1024, FOLD_BYTES = 4 << 20 };
+
+static enum status shard_fold_note(struct shard *s, const struct msg *m)
+{
+    struct once_counts before = *once_counts(s->once);
+    enum status st = once_fold_note(s->once, msg_payload(m), m->stored, shard_wall_ms(s));
+    shard_once_changed(s, &before);
+    if (st != ST_OK && st != ST_NO_MEMORY)
+        log_error("a note of the log is not understood, written by a later version? lane=%u offset=%lu",
+                  s->lane, (unsigned long)m->stored);
+    return st == ST_NO_MEMORY ? st : ST_OK;
+}
+
+static enum status shard_fold_one(struct shard *s, struct msg *m)
+{
+    if (m->flags & MSG_NOTE)
+        return shard_fold_note(s, m);
+    if (m->flags & MSG_RETAIN)
+        shard_fold_retained(s, m);
+    shard_fold_once(s, m);
+    return ST_OK;
+}
+
+static enum status shard_fold_all(struct shard *s, struct store_read *r)
+{
+    enum status st = ST_OK;
+    for (uint64_t i = 0; i < r->found; i++) {
+        if (st == ST_OK)
+            st = shard_fold_one(s, r->msgs[i]);
+        msg_unref(r->msgs[i]);
+    }
+    free(r->msgs);
+    r->msgs = NULL;
+    return st;
+}
 
 struct fold {
     struct store_read read;
@@ -91,30 +151,34 @@ enum status shard_fold(struct shard *s)
     const struct topic_log *log = &s->group->log;
     struct fold f = {.read = {.lane = s->lane,
                               .to = UINT64_MAX,
-                              .retained_only = true,
+                              .state_only = true,
                               .count_max = FOLD_COUNT,
                               .bytes_max = FOLD_BYTES,
                               .home = courier_loop(s->group->courier),
                               .on_done = fold_read_done}};
     uint64_t from = log->ops->first(log->ctx, s->lane), end = log->ops->next(log->ctx, s->lane);
     retained_load(s->retained);
-    while (from < end) {
+    once_load(s->once);
+    enum status st = ST_OK;
+    while (from < end && st == ST_OK) {
         f.read.from = from;
         fold_page(s, &f);
         if (f.read.status == ST_NO_MEMORY)
             return ST_NO_MEMORY;
         if (f.read.status == ST_CORRUPT)
-            log_error("records cannot be read: what they retained is not known lane=%u from=%lu to=%lu",
-                      s->lane, (unsigned long)from, (unsigned long)f.read.next);
-        for (uint64_t i = 0; i < f.read.found; i++) {
-            shard_fold_retained(s, f.read.msgs[i]);
-            msg_unref(f.read.msgs[i]);
-        }
-        free(f.read.msgs);
-        f.read.msgs = NULL;
+            log_error(
+                "records cannot be read: what they retained, and which publishes they were, is not known "
+                "lane=%u from=%lu to=%lu",
+                s->lane, (unsigned long)from, (unsigned long)f.read.next);
+        st = shard_fold_all(s, &f.read);
         from = f.read.next;
     }
-    enum status st = retained_loaded(s->retained);
+    s->durable = end; /* recovery has synced what it read */
+    struct once_counts before = *once_counts(s->once);
+    once_loaded(s->once, shard_wall_ms(s));
+    shard_once_changed(s, &before);
+    if (st == ST_OK)
+        st = retained_loaded(s->retained);
     if (st == ST_OK)
         log->ops->trim(log->ctx, s->lane, 0); /* retention may begin to ask */
     return st;

@@ -1,7 +1,8 @@
 /* Inside routing/: the struct that the files of the shard share. shard.c makes it and attaches,
  * shard_publish.c appends and acknowledges, shard_deliver.c collects runs, shard_hold.c keeps some back until
- * they are durable, shard_fold.c keeps the state that is a fold over the records (retained messages),
- * shard_carry.c keeps it alive through retention, shard_read.c answers READs. The shard's loop only. */
+ * they are durable, shard_fold.c keeps the state that is a fold over the records (retained messages, what is
+ * stored once), shard_carry.c keeps it alive through retention, shard_read.c answers READs. The shard's loop
+ * only. */
 #ifndef TG_ROUTING_SHARD_PRIVATE_H
 #define TG_ROUTING_SHARD_PRIVATE_H
 
@@ -19,11 +20,11 @@ struct shard {
     struct shard_group *group;
     unsigned lane;
     uint64_t durable; /* all below, as told by the log */
-    uint64_t retained_end; /* behind the newest record with RETAIN of this run */
+    uint64_t state_end; /* behind the newest record of this run that the state was folded from */
     bool dirty; /* appended since the last flush */
     _Atomic uint64_t
         next_shown; /* written here once a turn, read by any loop (shard_next_shown); orders nothing */
-    struct publish *first_waiting; /* by mail.next, in offset order */
+    struct publish *first_waiting; /* by mail.next, in the order of durable_at */
     struct publish *last_waiting;
     struct filter_table *interests; /* only with several loops */
     size_t interest_count;
@@ -33,11 +34,14 @@ struct shard {
         uint32_t head, count, cap;
     } held; /* what waits for the disk to be delivered, shard_hold.c */
     struct retained *retained;
+    struct once *once;
     struct timer sweep; /* armed while some retained message will expire */
     struct {
         uint64_t upto; /* below this the log wants to remove; 0: it has not asked */
         uint64_t next; /* below this nothing needs to be carried any more */
         uint64_t end; /* what the trim relies on lies below */
+        bool noted; /* what `once` remembers is in the log again, too */
+        struct buf note;
         struct timer timer; /* armed: the next step comes by it; else when all below `end` is durable */
     } carry;
 };
@@ -48,7 +52,7 @@ struct shard_group {
     struct metrics *metrics;
     struct policies *policies; /* NULL: none */
     unsigned loop_count, shard_count;
-    struct retained_limits retained_limits;
+    struct shard_limits limits;
     struct shard *shards[PLACE_LANES_MAX];
     struct {
         void *hub;
@@ -81,6 +85,9 @@ void shard_send_runs(struct shard *s);
 
 /* --- shard_fold.c --- */
 void shard_fold_retained(struct shard *s, struct msg *m);
+void shard_fold_once(struct shard *s, struct msg *m);
+/* The gauges follow what `once` has become since it was `before`. */
+void shard_once_changed(struct shard *s, const struct once_counts *before);
 bool shard_has_room_to_retain(struct shard *s, const struct msg *m);
 /* The gauges follow what has changed since they were told `count` and `bytes`. */
 void shard_retained_changed(struct shard *s, uint64_t count, uint64_t bytes);

@@ -1,5 +1,6 @@
 /* PUBLISH: appended, folded, offered; and answered once it is durable, in offset order, because the log's
- * durable mark only moves forward. */
+ * durable mark only moves forward. A repetition of what is stored is answered the same way, by the original:
+ * neither stored nor offered nor counted as stored. */
 #include "routing/shard_private.h"
 
 static void publish_arrived_home(struct mail *mail)
@@ -15,11 +16,45 @@ static void shard_answer_publish(struct shard *s, struct publish *p, enum status
     courier_send(s->group->courier, p->home, &p->mail);
 }
 
+/* What becomes of a publish. */
+struct outcome {
+    enum status status; /* as publish.status */
+    bool duplicate;
+    uint64_t original; /* with `duplicate` */
+};
+
+/* Is it a repetition (once_id.h)? True: that is the outcome, and it is not stored. */
+static bool shard_knows(struct shard *s, const struct msg *m, struct outcome *out)
+{
+    struct once_counts before = *once_counts(s->once);
+    enum once_verdict verdict = once_ask(s->once, m, shard_wall_ms(s), &out->original);
+    struct slice value;
+    bool key = props_find(msg_props(m), PROP_IDEMPOTENCY, &value);
+    shard_once_changed(s, &before);
+    switch (verdict) {
+    case ONCE_NEW:
+        return false;
+    case ONCE_DUPLICATE:
+        if (key && out->original >= s->durable)
+            out->status = ST_AGAIN;
+        else
+            out->duplicate = true;
+        break;
+    case ONCE_BELOW:
+        out->status = ST_CONFLICT;
+        break;
+    case ONCE_OTHER:
+        out->status = key ? ST_EXISTS : ST_CONFLICT;
+        break;
+    }
+    return true;
+}
+
 /* A topic that is not stored: to whoever is there. The message lies between the records: its offset is that
  * of the next one, so a cursor that has read so far may have it (hub.c), and no position is made of it. */
 static enum status shard_hand_over(struct shard *s, struct msg *m)
 {
-    if (m->flags & MSG_RETAIN)
+    if (m->flags & (MSG_RETAIN | MSG_ONCE))
         return ST_UNSUPPORTED;
     m->flags |= MSG_UNSTORED;
     m->offset = s->group->log.ops->next(s->group->log.ctx, s->lane);
@@ -43,50 +78,76 @@ static void shard_limit_life(const struct shard *s, const struct topic_policy *p
 }
 
 /* Appends, folds, offers. */
-static enum status shard_take(struct shard *s, struct msg *m, bool wait)
+static enum status shard_store(struct shard *s, struct msg *m, bool wait, bool after_sync)
 {
-    bool retain = m->flags & MSG_RETAIN;
-    const struct topic_policy *policy = policy_of(s->group->policies, m);
-    bool after_sync = policy && policy->after_sync;
-    if (policy) {
-        shard_limit_life(s, policy, m);
-        if (policy->unstored && !clears_retained(m))
-            return shard_hand_over(s, m);
-    }
+    bool retain = m->flags & MSG_RETAIN, once = m->flags & MSG_ONCE;
     if (retain && !shard_has_room_to_retain(s, m))
         return ST_QUOTA;
     enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, wait || after_sync);
     if (st != ST_OK)
         return st;
     s->dirty = true;
-    if (retain) {
+    if (retain)
         shard_fold_retained(s, m);
-        s->retained_end = m->offset + 1;
-    }
+    if (once)
+        shard_fold_once(s, m);
+    if (retain || once)
+        s->state_end = m->offset + 1;
     shard_deliver_in_order(s, m, after_sync);
     return ST_OK;
 }
 
+static struct outcome shard_take(struct shard *s, struct msg *m, bool wait)
+{
+    struct outcome out = {.status = ST_OK};
+    const struct topic_policy *policy = policy_of(s->group->policies, m);
+    if ((m->flags & MSG_ONCE) && shard_knows(s, m, &out))
+        return out;
+    if (policy)
+        shard_limit_life(s, policy, m);
+    if (policy && policy->unstored && !clears_retained(m))
+        out.status = shard_hand_over(s, m);
+    else
+        out.status = shard_store(s, m, wait, policy && policy->after_sync);
+    return out;
+}
+
+/* Counts what nobody waits for. */
+static void shard_count(struct shard *s, const struct msg *m, const struct outcome *out)
+{
+    metric_add(s->group->metrics, publish_outcome(out->status, m, out->duplicate), 1);
+}
+
 enum status shard_publish_lazy(struct shard *s, struct msg *m)
 {
-    enum status st = shard_take(s, m, false);
-    if (st == ST_OK)
-        metric_add(s->group->metrics, publish_outcome(st, m), 1);
-    return st;
+    struct outcome out = shard_take(s, m, false);
+    shard_count(s, m, &out);
+    return out.status;
 }
 
 void shard_publish(struct shard *s, struct publish *p)
 {
-    enum status st = shard_take(s, p->msg, p->wait);
+    struct outcome out = shard_take(s, p->msg, p->wait);
     if (!p->wait) {
-        metric_add(s->group->metrics, publish_outcome(st, p->msg), 1);
+        shard_count(s, p->msg, &out);
         publish_free(p);
         return;
     }
-    if (st != ST_OK || (p->msg->flags & MSG_UNSTORED)) {
-        shard_answer_publish(s, p, st);
+    if (out.status != ST_OK || (p->msg->flags & MSG_UNSTORED)) {
+        shard_answer_publish(s, p, out.status);
         return;
     }
+    p->duplicate = out.duplicate;
+    if (out.duplicate)
+        p->msg->offset = out.original;
+    p->durable_at = p->msg->offset;
+    if (out.duplicate && p->durable_at < s->durable) {
+        shard_answer_publish(s, p, ST_OK);
+        return;
+    }
+    /* A duplicate of what is not durable yet waits at the end, like what came right before it. */
+    if (s->last_waiting && p->durable_at < s->last_waiting->durable_at)
+        p->durable_at = s->last_waiting->durable_at;
     p->mail.next = NULL;
     if (s->last_waiting)
         s->last_waiting->mail.next = &p->mail;
@@ -98,7 +159,7 @@ void shard_publish(struct shard *s, struct publish *p)
 void shard_on_durable(void *ctx, unsigned lane, uint64_t next)
 {
     struct shard *s = shard_of_lane(ctx, lane);
-    while (s->first_waiting && s->first_waiting->msg->offset < next) {
+    while (s->first_waiting && s->first_waiting->durable_at < next) {
         struct publish *p = s->first_waiting;
         s->first_waiting = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;
         if (!s->first_waiting)

@@ -12,6 +12,7 @@ struct topic_log_ops {
     void (*bind)(void *ctx, unsigned lane, struct loop *loop, const struct store_events *events,
                  void *events_ctx, struct metrics *metrics);
     enum status (*carry)(void *ctx, unsigned lane, struct msg *m);
+    enum status (*note)(void *ctx, unsigned lane, struct slice note, uint64_t *offset);
     void (*trim)(void *ctx, unsigned lane, uint64_t upto);
     void (*set_live_bytes)(void *ctx, unsigned lane, uint64_t bytes);
     enum status (*append)(void *ctx, unsigned lane, struct msg *m, bool wait);

@@ -42,6 +42,11 @@ static enum status local_carry(void *ctx, unsigned lane, struct msg *m)
     return store_carry(ctx, lane, m);
 }
 
+static enum status local_note(void *ctx, unsigned lane, struct slice note, uint64_t *offset)
+{
+    return store_note(ctx, lane, note, offset);
+}
+
 static void local_trim(void *ctx, unsigned lane, uint64_t upto)
 {
     store_trim(ctx, lane, upto);
@@ -72,6 +77,7 @@ struct topic_log topic_log_local(struct store *s)
         .bind = local_bind,
         .append = local_append,
         .carry = local_carry,
+        .note = local_note,
         .trim = local_trim,
         .set_live_bytes = local_set_live_bytes,
         .flush = local_flush,

@@ -204,10 +204,10 @@ static void hub_published(struct publish *p)
 {
     struct hub *h = p->hub;
     h->letters--;
-    /* From open to stored or refused in one step: received = stored + refused + open at any moment. What
-     * nobody waits for is stored when the shard has appended it. */
+    /* From open to stored or refused in one step: received = stored + duplicate + refused + open at any
+     * moment. What nobody waits for is stored when the shard has appended it. */
     metric_sub(h->metrics, M_PUBLISH_OPEN, 1);
-    metric_add(h->metrics, publish_outcome(p->status, p->msg), 1);
+    metric_add(h->metrics, publish_outcome(p->status, p->msg, p->duplicate), 1);
     if (p->status == ST_OK && p->msg->accepted_ns && !(p->msg->flags & MSG_UNSTORED))
         histogram_record(h->metrics, H_DURABLE_SECONDS,
                          clock_mono_ns(loop_clock(h->loop)) - p->msg->accepted_ns);
@@ -234,8 +234,6 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m)
     m->partition = lane;
     if (h->map->lanes[lane].loop_index == courier_index(h->courier)) {
         enum status st = shard_publish_lazy(h->map->lanes[lane].shard, m);
-        if (st != ST_OK)
-            metric_add(h->metrics, publish_outcome(st, m), 1);
         msg_unref(m);
         return st;
     }

@@ -59,8 +59,8 @@ void hub_start(struct hub *h);
 /* Sends p to its shard (the lane is computed from the topic; m->partition is set). p->wait false: does not
  * come back. True: p->on_published is called later, never inside this call. */
 void hub_publish(struct hub *h, struct publish *p);
-/* Without an answer and, on the same loop, without a letter. Takes over the reference. ST_FULL, ST_NO_SPACE:
- * the log does not take it; ST_QUOTA; ST_UNSUPPORTED: RETAIN for a topic that is not stored. Counted. */
+/* Without an answer and, on the same loop, without a letter. Takes over the reference. ST_OK, also for a
+ * duplicate; else dropped (counted): a status of publish.status, as far as this loop can know it. */
 enum status hub_publish_lazy(struct hub *h, struct msg *m);
 
 /* --- history ------------------------------------------------------------------------------------ */

@@ -83,6 +83,9 @@ static inline uint32_t record_optional_bytes(uint8_t flags)
     return (flags & RECORD_EXPIRES ? 8u : 0u) + (flags & RECORD_CARRIED ? 8u : 0u);
 }
 
+/* Records that no reader of messages is shown. */
+enum { RECORD_HIDDEN = RECORD_INTERNAL | RECORD_CARRIED };
+
 enum { START_KIND = 1, START_AFTER_CLEAN_STOP = 1 };
 
 struct start_payload {

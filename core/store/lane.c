@@ -295,6 +295,20 @@ enum status lane_carry(struct lane *l, struct msg *m)
     return ST_OK;
 }
 
+enum status lane_note(struct lane *l, struct slice note, uint64_t *offset)
+{
+    uint64_t bytes = record_internal_bytes(note), time_ms = time_of_append(l);
+    enum status st = take_room(l, time_ms, bytes, true);
+    if (st != ST_OK)
+        return st;
+    struct frame *f = l->open;
+    *offset = l->next++;
+    l->last_time_ms = time_ms;
+    record_encode_internal(note, time_ms, f->record_count, f->seed, f->bytes + f->len);
+    took_room(l, bytes, true);
+    return ST_OK;
+}
+
 void lane_flush(struct lane *l)
 {
     struct frame *f = l->open;

@@ -88,6 +88,7 @@ void lane_finish(struct lane *l);
 
 enum status lane_append(struct lane *l, struct msg *m, bool wait) MUST_CHECK;
 enum status lane_carry(struct lane *l, struct msg *m) MUST_CHECK;
+enum status lane_note(struct lane *l, struct slice note, uint64_t *offset) MUST_CHECK;
 void lane_flush(struct lane *l);
 /* Closes the open frame and gives all frames to the reader: before a read. */
 void lane_hand_over(struct lane *l);

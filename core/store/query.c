@@ -236,11 +236,20 @@ static enum go topic_span_back(struct step *s, uint64_t bottom)
 
 /* --- in order --- */
 
+/* Is it part of what a lane's state is folded from? */
+static bool is_state(const struct record *record)
+{
+    struct slice value;
+    return record->internal || (record->bits & RECORD_RETAIN) ||
+           (record->props.len > 0 && (props_find(record->props, PROP_PRODUCER, &value) ||
+                                      props_find(record->props, PROP_IDEMPOTENCY, &value)));
+}
+
 static bool wanted(struct step *s, const struct record *record)
 {
     const struct store_read *r = s->read;
     struct slice topic = record->topic;
-    if (r->retained_only && !(record->bits & RECORD_RETAIN))
+    if (r->state_only && !is_state(record))
         return false;
     if (!r->wants)
         return true;
@@ -286,8 +295,9 @@ static enum go on_record(struct step *s, const struct record *record)
     struct store_read *r = s->read;
     if (record->offset < r->next)
         return GO_ON;
-    /* A carried record is the newest retained message of its topic once more: for whoever folds those. */
-    bool shown = !record->internal && (!record->carried || r->retained_only);
+    /* A carried record is the newest retained message of its topic once more, a note is state alone: for
+     * whoever folds those. */
+    bool shown = r->state_only || !(record->internal || record->carried);
     if (shown && wanted(s, record))
         return collect(s, record);
     r->next = record->offset + 1;

@@ -48,7 +48,7 @@ static bool look_at_frame(const struct lane *l, const struct frame *f, struct qu
         uint64_t offset = f->base_offset + h.offset_delta;
         struct slice topic =
             slice_of(f->bytes + at + sizeof h + record_optional_bytes(h.flags), h.topic_bytes);
-        bool shown = !f->control && !(h.flags & RECORD_CARRIED);
+        bool shown = !f->control && !(h.flags & RECORD_HIDDEN);
         if (offset >= q->next && shown && is_wanted(q, topic)) {
             struct record r;
             if (q->found == q->count_max)

@@ -182,7 +182,7 @@ enum status record_to_msg(const struct record *r, uint32_t partition, struct msg
     m->qos = r->bits & RECORD_QOS_MASK;
     m->flags = (uint8_t)((r->bits & RECORD_RETAIN ? MSG_RETAIN : 0) |
                          (r->bits & RECORD_PFI_UTF8 ? MSG_PFI_UTF8 : 0) |
-                         (r->bits & RECORD_TYPE_GIVEN ? MSG_TYPE_GIVEN : 0));
+                         (r->bits & RECORD_TYPE_GIVEN ? MSG_TYPE_GIVEN : 0) | (r->internal ? MSG_NOTE : 0));
     m->partition = partition;
     m->offset = r->original;
     m->stored = r->offset;

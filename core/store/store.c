@@ -331,6 +331,11 @@ enum status store_carry(struct store *s, unsigned lane, struct msg *m)
     return lane_carry(own_lane(s, lane), m);
 }
 
+enum status store_note(struct store *s, unsigned lane, struct slice note, uint64_t *offset)
+{
+    return lane_note(own_lane(s, lane), note, offset);
+}
+
 void store_trim(struct store *s, unsigned lane, uint64_t upto)
 {
     lane_trim(own_lane(s, lane), upto);

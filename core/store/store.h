@@ -106,10 +106,13 @@ uint64_t store_durable(const struct store *s, unsigned lane); /* all below is du
  *
  * What was carried must be durable by then, and so must be whatever made it needless to carry something.
  * store_carry appends a copy of a message with RETAIN that is in the log already, to be waited for: m->stored
- * becomes the copy's offset, m->offset and m->ts_ms stay. No reader sees it but one with retained_only, which
+ * becomes the copy's offset, m->offset and m->ts_ms stay. No reader sees it but one with state_only, which
  * gets the message as it was published. It may use the last room of a full disk. Owning loop. Statuses as
  * store_append. */
 enum status store_carry(struct store *s, unsigned lane, struct msg *m) MUST_CHECK;
+/* Appends bytes of the lane's owner, which only a read with state_only brings back; in all else as
+ * store_carry. *offset: where they stand. They begin with a u16 that says what they are (FORMAT.md 5). */
+enum status store_note(struct store *s, unsigned lane, struct slice note, uint64_t *offset) MUST_CHECK;
 /* Everything below `upto` may be removed; asks for the next wish. It comes back as store_first. Once a wish.
  * Owning loop. */
 void store_trim(struct store *s, unsigned lane, uint64_t upto);
@@ -144,7 +147,8 @@ struct store_read {
     struct slice topic; /* literal topic when data != NULL: by the index */
     bool (*wants)(void *ctx, struct slice topic); /* else: by this (reader thread!); NULL = all */
     void *wants_ctx;
-    bool retained_only; /* only records published with RETAIN: what the fold of retained messages reads */
+    bool state_only; /* only what the fold of a lane's state reads: messages with RETAIN, PROP_PRODUCER or
+                        PROP_IDEMPOTENCY, carried ones, and notes (MSG_NOTE) */
     uint32_t count_max; /* records, 1 to STORE_READ_COUNT_MAX */
     uint32_t bytes_max; /* of topics and payloads together; at least one record is returned */
     bool count_only; /* no records; `found` counts all that match, and next = to */

@@ -5,6 +5,7 @@
 #include "core/json.h"
 #include "core/utf8.h"
 #include "gateway/content.h"
+#include "gateway/http/once_key.h"
 
 #include <assert.h>
 #include <strings.h>
@@ -31,8 +32,6 @@ static const char *unsupported_part(const struct request *r)
     if (r->topic.len == 0)
         return "publishing several messages at once is not in this build: name one topic in the path or in "
                "?topic=";
-    if (head_has(h, HEAD_IDEMPOTENCY_KEY))
-        return "Idempotency-Key is not in this build";
     if (head_has(h, HEAD_DELIVER_AT))
         return "Tidegate-Deliver-At is not in this build";
     if (head_has(h, HEAD_CE_SPECVERSION) ||
@@ -44,14 +43,18 @@ static const char *unsupported_part(const struct request *r)
 static bool read_wait(struct request *r)
 {
     struct slice wait = r->head.fields[HEAD_WAIT];
-    r->publish.accepted = head_has(&r->head, HEAD_WAIT) && is(wait, "accepted");
-    return !head_has(&r->head, HEAD_WAIT) || r->publish.accepted || is(wait, "durable");
+    bool accepted = head_has(&r->head, HEAD_WAIT) && is(wait, "accepted");
+    /* Who asks whether it is a repetition is answered when that is certain. */
+    r->publish.accepted = accepted && !head_has(&r->head, HEAD_IDEMPOTENCY_KEY);
+    return !head_has(&r->head, HEAD_WAIT) || accepted || is(wait, "durable");
 }
 
 /* NULL: there is nothing wrong with the fields. */
 static const char *bad_part(struct request *r)
 {
     const struct head *h = &r->head;
+    uint8_t space[ONCE_NAME_BYTES_MAX];
+    struct slice key;
     if (h->unknown_tidegate)
         return "there is no such Tidegate-* header field; there are Tidegate-Key, Tidegate-Ttl-Ms, "
                "Tidegate-Retain and Tidegate-Wait";
@@ -65,6 +68,8 @@ static const char *bad_part(struct request *r)
         return "Tidegate-Retain can be 1 or 0";
     if (!read_wait(r))
         return "Tidegate-Wait can be accepted or durable";
+    if (head_has(h, HEAD_IDEMPOTENCY_KEY) && !once_key_read(h->fields[HEAD_IDEMPOTENCY_KEY], space, &key))
+        return "Idempotency-Key must be UTF-8 of 1 to 255 bytes";
     return NULL;
 }
 
@@ -93,6 +98,10 @@ void publish_count_refused(struct request *r)
     switch (r->answer.status) {
     case 405:
         return; /* not a publish */
+    case 409:
+    case 422:
+        why = M_REFUSED_CONFLICT;
+        break;
     case 403:
         why = M_REFUSED_FORBIDDEN;
         break;
@@ -140,13 +149,26 @@ static bool trace_valid(struct slice t)
            is_hex(slice_of(t.data + 53, 2));
 }
 
+/* Whoever publishes is anonymous in this build: no principal. */
+static size_t put_once_key(const struct request *r, struct slice type, uint8_t *out)
+{
+    const struct head *h = &r->head;
+    uint8_t space[ONCE_NAME_BYTES_MAX];
+    struct once_id id = {.kind = ONCE_KEY,
+                         .value = once_digest(buf_slice(&r->body), type, h->fields[HEAD_KEY],
+                                              is(h->fields[HEAD_RETAIN], "1"))};
+    bool valid = once_key_read(h->fields[HEAD_IDEMPOTENCY_KEY], space, &id.name);
+    assert(valid); /* publish_begin has seen to it */
+    return once_id_write(&id, out);
+}
+
 /* ST_INVALID: the body is not what its type says. */
 static enum status make_msg(struct request *r, struct msg **out)
 {
     const struct head *h = &r->head;
     struct loop *loop = r->api->edge->loop;
     struct slice type = h->fields[HEAD_CONTENT_TYPE], trace = h->fields[HEAD_TRACEPARENT];
-    uint8_t props[2 * PROP_HEADER_BYTES + TYPE_BYTES_MAX + TRACE_BYTES];
+    uint8_t props[2 * PROP_HEADER_BYTES + TYPE_BYTES_MAX + TRACE_BYTES + ONCE_PROP_BYTES_MAX];
     size_t props_len = 0;
     enum content_class content;
     struct msg *m;
@@ -159,6 +181,8 @@ static enum status make_msg(struct request *r, struct msg **out)
         props_len += put_prop(props, PROP_CONTENT_TYPE, type);
     if (trace_valid(trace))
         props_len += put_prop(props + props_len, PROP_TRACE, trace);
+    if (head_has(h, HEAD_IDEMPOTENCY_KEY))
+        props_len += put_once_key(r, type, props + props_len);
     st = msg_create(r->topic, h->fields[HEAD_KEY], slice_of(props, props_len), buf_slice(&r->body), &m);
     if (st != ST_OK)
         return st;
@@ -167,6 +191,8 @@ static enum status make_msg(struct request *r, struct msg **out)
     m->flags = type.len > 0 ? MSG_TYPE_GIVEN : 0;
     if (is(r->head.fields[HEAD_RETAIN], "1"))
         m->flags |= MSG_RETAIN;
+    if (head_has(h, HEAD_IDEMPOTENCY_KEY))
+        m->flags |= MSG_ONCE;
     m->expires_ms = r->publish.ttl_ms > 0 ? loop_wall_ms(loop) + r->publish.ttl_ms : 0;
     m->accepted_ns = clock_mono_ns(loop_clock(loop));
     *out = m;
@@ -178,7 +204,7 @@ static enum status make_msg(struct request *r, struct msg **out)
 static const char json_type[] = "application/json";
 
 /* `m` NULL: accepted, which has no position yet. */
-static void reply_ok(struct request *r, const struct msg *m)
+static void reply_ok(struct request *r, const struct msg *m, bool duplicate)
 {
     struct buf body;
     char position[POSITION_BYTES];
@@ -190,7 +216,8 @@ static void reply_ok(struct request *r, const struct msg *m)
         st = buf_put_cstr(&body, ",\"stored\":false,\"dup\":false");
     else if (st == ST_OK && m) {
         position_write(r->api->edge->facts->epoch, m->partition, m->offset, position);
-        st = buf_printf(&body, ",\"pos\":\"%.*s\",\"dup\":false", POSITION_BYTES, position);
+        st = buf_printf(&body, ",\"pos\":\"%.*s\",\"dup\":%s", POSITION_BYTES, position,
+                        duplicate ? "true" : "false");
     }
     if (st == ST_OK)
         st = buf_put_cstr(&body, "}\n");
@@ -207,11 +234,22 @@ void publish_refuse(struct request *r, enum status status)
                                             .detail = "the disk is full",
                                             .retry_ms = RETRY_MS});
     else if (status == ST_UNSUPPORTED)
-        request_unsupported(r, "this topic is not stored, so nothing can be retained there");
+        request_unsupported(r, "this topic is not stored, so nothing can be retained there, or stored once");
     else if (status == ST_QUOTA)
         request_refuse(r, &(struct problem){.status = 503,
                                             .code = "quota_exceeded",
                                             .detail = "limit.retained or limit.retained_bytes is reached"});
+    else if (status == ST_AGAIN)
+        request_refuse(r, &(struct problem){.status = 409,
+                                            .code = "conflict",
+                                            .detail = "the first request with this Idempotency-Key is not "
+                                                      "durable yet",
+                                            .retry_ms = RETRY_MS});
+    else if (status == ST_EXISTS)
+        request_refuse(r, &(struct problem){.status = 422,
+                                            .code = "conflict",
+                                            .detail = "this Idempotency-Key was used for another body, "
+                                                      "Content-Type, Tidegate-Key or Tidegate-Retain"});
     else
         request_unavailable(r, "the log does not take it now; nothing was stored");
 }
@@ -222,7 +260,7 @@ static void on_published(struct publish *p)
     if (r) {
         r->pending = NULL;
         if (p->status == ST_OK)
-            reply_ok(r, p->msg);
+            reply_ok(r, p->msg, p->duplicate);
         else
             publish_refuse(r, p->status);
     }
@@ -265,7 +303,7 @@ void publish_run(struct request *r)
     } else if (r->publish.accepted) {
         st = hub_publish_lazy(e->hub, m); /* counts a refusal itself */
         if (st == ST_OK)
-            reply_ok(r, NULL);
+            reply_ok(r, NULL, false);
         else
             publish_refuse(r, st);
     } else if (publish_create(m, &p) != ST_OK) {

@@ -6,6 +6,7 @@
 #include "core/hash.h"
 #include "core/utf8.h"
 #include "gateway/content.h"
+#include "routing/once_id.h"
 
 #include <stdlib.h>
 
@@ -87,6 +88,7 @@ static uint8_t reason_of(enum status status)
     case ST_NO_SPACE:
         return MQTT_RC_QUOTA_EXCEEDED;
     case ST_UNSUPPORTED:
+    case ST_CONFLICT: /* the standard has no code for it (PROTOCOL.md 3) */
         return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     default:
         return MQTT_RC_UNSPECIFIED_ERROR;
@@ -176,14 +178,47 @@ uint64_t mqtt_origin(const struct mqtt_conn *c)
     return hash64_stable(buf_slice(&c->client_id));
 }
 
-/* Properties of the packet as properties of the message (msg.h). ST_TOO_LARGE; ST_INVALID: tg-key twice,
- * which is a protocol error as any property is that may be there once; ST_UNSUPPORTED: a tg- property that
- * this build does not have. */
+/* What a packet says in user properties of ours. */
+struct tg_props {
+    struct slice key, producer, sequence;
+};
+
+/* ST_NOT_FOUND: it is not one of ours. ST_UNSUPPORTED: not in this build. ST_INVALID: given twice, which is a
+ * protocol error as with any property that may be there once. */
+static enum status tg_prop_read(struct tg_props *tg, struct slice name, struct slice value)
+{
+    struct slice *place = slice_equal_cstr(name, "tg-key")        ? &tg->key
+                          : slice_equal_cstr(name, "tg-producer") ? &tg->producer
+                          : slice_equal_cstr(name, "tg-seq")      ? &tg->sequence
+                                                                  : NULL;
+    if (!place)
+        return slice_equal_cstr(name, "tg-deliver-at") ? ST_UNSUPPORTED : ST_NOT_FOUND;
+    if (place->data)
+        return ST_INVALID;
+    *place = value;
+    return ST_OK;
+}
+
+/* The identity, if there is one. False: half of one, or malformed. */
+static bool tg_once_write(const struct tg_props *tg, uint8_t **w)
+{
+    struct once_id id = {.kind = ONCE_PRODUCER, .name = tg->producer}; /* anonymous: no principal */
+    if (!tg->producer.data && !tg->sequence.data)
+        return true;
+    if (!tg->sequence.data || !once_name_valid(tg->producer) || !once_sequence_read(tg->sequence, &id.value))
+        return false;
+    *w += once_id_write(&id, *w);
+    return true;
+}
+
+/* Properties of the packet as properties of the message (msg.h). Else *reason, and ST_TOO_LARGE;
+ * ST_UNSUPPORTED: a tg- property that this build does not have; ST_INVALID. */
 static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_publish *p, struct buf *out,
-                                 struct slice *key)
+                                 struct tg_props *tg, uint8_t *reason)
 {
     struct slice name, value, none = {0};
     size_t place = 0;
+    *reason = MQTT_RC_QUOTA_EXCEEDED; /* of ST_TOO_LARGE */
     /* Every property of the packet has at least its own length there, so this is room enough. */
     uint8_t *w = buf_reserve(out, p->props.raw.len * 2 + 64);
     uint8_t *start = w;
@@ -196,26 +231,32 @@ static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_pu
     if (p->props.present & MQTT_HAS_CORRELATION)
         w = prop_write(w, PROP_CORRELATION, p->props.correlation, none, false);
     while (mqtt_user_property_next(p->props.raw, &place, &name, &value)) {
-        if (slice_equal_cstr(name, "tg-key")) {
-            if (key->data)
-                return ST_INVALID;
-            if (value.len > c->door->edge->settings->limit_topic_bytes) /* as at the other doors */
-                return ST_TOO_LARGE;
-            *key = value;
-        } else if (slice_equal_cstr(name, "tg-producer") || slice_equal_cstr(name, "tg-seq") ||
-                   slice_equal_cstr(name, "tg-deliver-at"))
-            return ST_UNSUPPORTED;
-        else if (name.len + value.len + 2 > 65535)
+        enum status st = tg_prop_read(tg, name, value);
+        if (st == ST_OK)
+            continue;
+        if (st != ST_NOT_FOUND) {
+            *reason = st == ST_INVALID ? MQTT_RC_PROTOCOL_ERROR : MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
+            return st;
+        }
+        if (name.len + value.len + 2 > 65535)
             return ST_TOO_LARGE;
-        else
-            w = prop_write(w, PROP_USER, name, value, true);
+        w = prop_write(w, PROP_USER, name, value, true);
+    }
+    if (tg->key.len > c->door->edge->settings->limit_topic_bytes) /* as at the other doors */
+        return ST_TOO_LARGE;
+    if (!tg_once_write(tg, &w)) {
+        *reason = MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
+        return ST_INVALID;
     }
     if (c->no_local) {
         uint64_t origin = mqtt_origin(c);
         w = prop_write(w, PROP_ORIGIN, slice_of(&origin, sizeof origin), none, false);
     }
     buf_advance(out, (size_t)(w - start));
-    return out->len > MSG_PROPS_BYTES_MAX ? ST_TOO_LARGE : ST_OK;
+    if (out->len > MSG_PROPS_BYTES_MAX)
+        return ST_TOO_LARGE;
+    *reason = MQTT_RC_SUCCESS;
+    return ST_OK;
 }
 
 /* ST_OK, or *reason. */
@@ -224,17 +265,14 @@ static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publis
 {
     struct edge *e = c->door->edge;
     struct buf *props = &c->door->scratch;
-    struct slice key = {0}, type = {0};
+    struct tg_props tg = {0};
+    struct slice type = {0};
     enum content_class content;
     buf_clear(props);
     if (p->props.present || c->no_local) {
-        enum status st = publish_props(c, p, props, &key);
-        if (st != ST_OK) {
-            *reason = st == ST_UNSUPPORTED ? MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR
-                      : st == ST_INVALID   ? MQTT_RC_PROTOCOL_ERROR
-                                           : MQTT_RC_QUOTA_EXCEEDED;
+        enum status st = publish_props(c, p, props, &tg, reason);
+        if (st != ST_OK)
             return st;
-        }
     }
     if (p->props.present & MQTT_HAS_CONTENT_TYPE)
         type = p->props.content_type;
@@ -243,7 +281,7 @@ static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publis
         return ST_INVALID;
     }
     struct msg *m;
-    enum status st = msg_create(p->topic, key, buf_slice(props), p->payload, &m);
+    enum status st = msg_create(p->topic, tg.key, buf_slice(props), p->payload, &m);
     if (st != ST_OK) {
         *reason = MQTT_RC_QUOTA_EXCEEDED;
         return st;
@@ -253,7 +291,8 @@ static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publis
     m->flags =
         (uint8_t)(((p->props.present & MQTT_HAS_PAYLOAD_FORMAT) && p->props.payload_format ? MSG_PFI_UTF8
                                                                                            : 0) |
-                  (type.len > 0 ? MSG_TYPE_GIVEN : 0) | (p->retain ? MSG_RETAIN : 0));
+                  (type.len > 0 ? MSG_TYPE_GIVEN : 0) | (p->retain ? MSG_RETAIN : 0) |
+                  (tg.producer.data ? MSG_ONCE : 0));
     if (p->props.present & MQTT_HAS_MESSAGE_EXPIRY)
         m->expires_ms = loop_wall_ms(e->loop) + (uint64_t)p->props.message_expiry_s * 1000;
     m->origin = session_id(c->session);
@@ -322,10 +361,12 @@ void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
         return;
     }
     reason = publish_objection(c, p, &why);
-    if (!reason && publish_message(c, p, &m, &reason) != ST_OK)
-        why = reason == MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR ? M_REFUSED_UNSUPPORTED
-              : reason == MQTT_RC_QUOTA_EXCEEDED              ? M_REFUSED_LIMIT
-                                                              : M_REFUSED_INVALID;
+    if (!reason) {
+        enum status st = publish_message(c, p, &m, &reason);
+        why = st == ST_UNSUPPORTED ? M_REFUSED_UNSUPPORTED
+              : st == ST_INVALID   ? M_REFUSED_INVALID
+                                   : M_REFUSED_LIMIT;
+    }
     if (reason == MQTT_RC_PROTOCOL_ERROR) {
         metric_add(c->door->edge->metrics, why, 1);
         mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);

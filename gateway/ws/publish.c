@@ -2,6 +2,7 @@
  * after the socket has gone. */
 #include "core/utf8.h"
 #include "gateway/ws/serve.h"
+#include "routing/once_id.h"
 
 enum { TYPE_BYTES_MAX = 1024 };
 
@@ -14,8 +15,13 @@ static void serve_not_published(struct conn *c, struct ws_id id, enum status sta
     case ST_QUOTA:
         serve_error(c, id, "quota_exceeded", "limit.retained or limit.retained_bytes is reached");
         break;
+    case ST_CONFLICT:
+        serve_error(c, id, "conflict",
+                    "seq is older than what is remembered of this producer, or was used for another topic");
+        break;
     case ST_UNSUPPORTED:
-        serve_error(c, id, "unsupported", "this topic is not stored, so nothing can be retained there");
+        serve_error(c, id, "unsupported",
+                    "this topic is not stored, so nothing can be retained there, or stored once");
         break;
     default:
         serve_later(c, id, "unavailable", "the log does not take it now");
@@ -29,7 +35,7 @@ static void on_published(struct publish *p)
     c->publish_open--;
     if (c->state == CONN_OPEN) {
         if (p->status == ST_OK)
-            serve_put(c, ws_put_published(&c->door->scratch, id, c->door->epoch, p->msg));
+            serve_put(c, ws_put_published(&c->door->scratch, id, c->door->epoch, p->msg, p->duplicate));
         else
             serve_not_published(c, id, p->status);
         conn_touch(c);
@@ -38,7 +44,24 @@ static void on_published(struct publish *p)
     conn_unref(c);
 }
 
-/* The message of a request; the content type is its only property. */
+/* The properties of a request's message: its content type and its producer. */
+static struct slice serve_make_props(const struct ws_request *r, uint8_t *props)
+{
+    size_t len = 0;
+    if (r->type.len > 0) {
+        props[0] = PROP_CONTENT_TYPE;
+        props[1] = (uint8_t)r->type.len;
+        props[2] = (uint8_t)(r->type.len >> 8);
+        memcpy(props + 3, r->type.data, r->type.len);
+        len = 3 + r->type.len;
+    }
+    if (r->has_sequence) { /* without a principal: this build serves anonymous clients only */
+        const struct once_id id = {.kind = ONCE_PRODUCER, .name = r->producer, .value = r->sequence};
+        len += once_id_write(&id, props + len);
+    }
+    return slice_of(props, len);
+}
+
 static enum status serve_make_msg(struct conn *c, const struct ws_request *r, struct msg **out)
 {
     static const enum content_class classes[] = {
@@ -46,22 +69,14 @@ static enum status serve_make_msg(struct conn *c, const struct ws_request *r, st
         [WS_PAYLOAD_TEXT] = CONTENT_TEXT,
         [WS_PAYLOAD_BINARY] = CONTENT_BINARY,
     };
-    uint8_t props[3 + TYPE_BYTES_MAX];
-    size_t props_len = 0;
-    if (r->type.len > 0) {
-        props[0] = PROP_CONTENT_TYPE;
-        props[1] = (uint8_t)r->type.len;
-        props[2] = (uint8_t)(r->type.len >> 8);
-        memcpy(props + 3, r->type.data, r->type.len);
-        props_len = 3 + r->type.len;
-    }
+    uint8_t props[3 + TYPE_BYTES_MAX + ONCE_PROP_BYTES_MAX];
     struct msg *m;
-    enum status st = msg_create(r->topic, r->key, slice_of(props, props_len), r->payload, &m);
+    enum status st = msg_create(r->topic, r->key, serve_make_props(r, props), r->payload, &m);
     if (st != ST_OK)
         return st;
     m->content = (uint8_t)classes[r->payload_kind];
     m->qos = 1;
-    m->flags = (uint8_t)(MSG_TYPE_GIVEN | (r->retain ? MSG_RETAIN : 0));
+    m->flags = (uint8_t)(MSG_TYPE_GIVEN | (r->retain ? MSG_RETAIN : 0) | (r->has_sequence ? MSG_ONCE : 0));
     m->expires_ms = r->has_ttl ? loop_wall_ms(c->door->loop) + r->ttl_ms : 0;
     m->origin = session_id(c->session);
     m->accepted_ns = c->read_ns;

@@ -60,9 +60,10 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_number(&o, h->ping_ms);
     json_out_literal(&o, ",\"max_bytes\":");
     json_out_number(&o, h->max_bytes);
-    json_out_literal(&o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
-                         "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\","
-                         "\"ack\",\"window\",\"credit\"]}}");
+    json_out_literal(
+        &o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
+            "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\",\"producer\","
+            "\"ack\",\"window\",\"credit\"]}}");
     return o.status;
 }
 
@@ -100,7 +101,8 @@ enum status ws_put_live(struct buf *buf, struct slice filter, uint32_t epoch, co
     return o.status;
 }
 
-enum status ws_put_published(struct buf *buf, struct ws_id id, uint32_t epoch, const struct msg *m)
+enum status ws_put_published(struct buf *buf, struct ws_id id, uint32_t epoch, const struct msg *m,
+                             bool duplicate)
 {
     struct json_out o = begin(buf, id);
     if (m->flags & MSG_UNSTORED) {
@@ -109,7 +111,7 @@ enum status ws_put_published(struct buf *buf, struct ws_id id, uint32_t epoch, c
     }
     json_out_literal(&o, "\"ok\":{\"pos\":");
     json_out_position(&o, epoch, m->partition, m->offset);
-    json_out_literal(&o, ",\"dup\":false}}");
+    json_out_put(&o, slice_cstr(duplicate ? ",\"dup\":true}}" : ",\"dup\":false}}"));
     return o.status;
 }
 

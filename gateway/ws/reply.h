@@ -26,8 +26,8 @@ enum status ws_put_subscribed(struct buf *out, struct ws_id id, struct slice fil
 enum status ws_put_unsubscribed(struct buf *out, struct ws_id id, struct slice filter) MUST_CHECK;
 enum status ws_put_live(struct buf *out, struct slice filter, uint32_t epoch,
                         const struct place *at) MUST_CHECK;
-enum status ws_put_published(struct buf *out, struct ws_id id, uint32_t epoch,
-                             const struct msg *m) MUST_CHECK;
+enum status ws_put_published(struct buf *out, struct ws_id id, uint32_t epoch, const struct msg *m,
+                             bool duplicate) MUST_CHECK;
 /* A page: {"id","ok":{"topic","messages":[...],"next":"<bookmark>"}}. */
 enum status ws_put_page(struct buf *out, struct ws_id id, struct slice topic, uint32_t epoch,
                         struct msg *const *msgs, uint64_t count, const struct place *next) MUST_CHECK;

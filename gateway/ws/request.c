@@ -11,6 +11,7 @@
 
 #include "core/base64.h"
 #include "core/json.h"
+#include "routing/once_id.h"
 
 #include <assert.h>
 
@@ -182,6 +183,19 @@ static void read_retained(struct parse *p, struct json_value v)
     p->r->not_retained = v.type == JSON_IS_FALSE;
 }
 
+static void read_producer(struct parse *p, struct json_value v)
+{
+    if (!read_text(p, v, &p->r->producer) || !once_name_valid(p->r->producer))
+        bad(p->r, "producer must be a string of 1 to 255 bytes without U+0000");
+}
+
+static void read_sequence(struct parse *p, struct json_value v)
+{
+    p->r->has_sequence = true;
+    if (json_uint(v, &p->r->sequence) != ST_OK)
+        bad(p->r, "seq must be an integer from 0 to 2^53-1");
+}
+
 static void read_refused(struct parse *p, struct json_value v)
 {
     (void)v;
@@ -323,8 +337,8 @@ static const struct member pub_members[] = {
     {"type", read_type},
     {"ttl_ms", read_ttl},
     {"retain", read_retain},
-    {"producer", read_refused},
-    {"seq", read_refused},
+    {"producer", read_producer},
+    {"seq", read_sequence},
     {NULL, NULL},
 };
 static const struct member get_members[] = {
@@ -377,6 +391,8 @@ static void check_complete(struct ws_request *r)
         bad(r, "topic is missing");
     if (r->operation == WS_OP_PUB && r->payload_kind == WS_PAYLOAD_NONE)
         bad(r, "one of data, text and b64 is wanted");
+    if (r->operation == WS_OP_PUB && (r->producer.data != NULL) != r->has_sequence)
+        bad(r, "producer and seq go together");
     if (r->operation == WS_OP_ACK && !r->has_n)
         bad(r, "n is missing");
     if (r->operation == WS_OP_CREDIT && !r->has_msgs && !r->has_bytes)
@@ -469,7 +485,9 @@ enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_req
     out->n = out->msgs = out->bytes = 0;
     out->id = out->ttl_ms = out->max = out->start_value = 0;
     out->refused = out->detail = NULL;
-    out->topic = out->payload = out->key = out->type = (struct slice){0};
+    out->topic = out->payload = out->key = out->type = out->producer = (struct slice){0};
+    out->has_sequence = false;
+    out->sequence = 0;
     out->start = WS_START_LIVE;
     out->after_count = 0;
     out->payload_kind = WS_PAYLOAD_NONE;

@@ -50,6 +50,9 @@ struct ws_request {
     enum ws_payload payload_kind; /* pub */
     struct slice payload; /* JSON as written, text and binary decoded */
     struct slice key, type;
+    struct slice producer; /* pub; `has_sequence` with it, and not without it */
+    bool has_sequence;
+    uint64_t sequence;
     bool retain; /* pub */
     bool not_retained; /* sub: without the retained messages */
     bool has_ttl;

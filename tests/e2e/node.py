@@ -19,7 +19,7 @@ PATIENCE = {"asan": 3, "tsan": 6}.get(PRESET, 1)
 READY_S = 20 * PATIENCE
 STOP_S = 20 * PATIENCE
 DOORS = ("mqtt", "http", "api")
-RECEIVED_BECOMES = ("stored", "unstored", "duplicate", "refused", "publishes_open")
+RECEIVED_BECOMES = ("stored", "unstored", "duplicates", "refused", "publishes_open")
 OFFERED_BECOMES = ("delivered", "dropped", "returned", "unacknowledged")
 
 CRASH_REPORT = re.compile(

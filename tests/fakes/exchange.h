@@ -22,7 +22,7 @@ struct exchange {
     struct metrics *metrics[EX_LOOPS_MAX];
     struct hub *hubs[EX_LOOPS_MAX];
     struct shard_map map;
-    struct retained_limits retained; /* of a lane */
+    struct shard_limits limits;
     struct policies *policies[EX_LOOPS_MAX];
     int64_t gauges[METRIC_COUNT]; /* before the first session */
 };
@@ -53,7 +53,8 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
                                       .drops_max = 10,
                                       .lag_messages = ex_lag_messages,
                                       .topic = {1024, 32}};
-    *x = (struct exchange){.loop_count = loop_count, .retained = {1000, 1 << 20}};
+    *x = (struct exchange){.loop_count = loop_count,
+                           .limits = {{1000, 1 << 20}, {1000, 1000, 1 << 20, 86400000}}};
     fake_log_init(&x->log, lane_count);
     x->map.lane_count = lane_count;
     x->map.epoch = 7;
@@ -62,7 +63,7 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
         cr_assert_eq(loop_create(&clock, i, &x->loops[i]), ST_OK);
         cr_assert_eq(courier_create(x->loops[i], &x->couriers[i]), ST_OK);
         cr_assert_eq(shard_group_create(x->couriers[i], fake_log_port(&x->log), x->metrics[i], loop_count,
-                                        &x->retained, &x->shards[i]),
+                                        &x->limits, &x->shards[i]),
                      ST_OK);
         cr_assert_eq(hub_create(x->couriers[i], &x->map, x->metrics[i], &limits, &x->hubs[i]), ST_OK);
     }
@@ -190,7 +191,7 @@ static inline void exchange_expect_fold(struct exchange *x)
     list_init(&serving.hook.link);
     loop_hook_add(x->loops[0], &serving.hook);
     cr_assert_eq(shard_group_create(x->couriers[0], fake_log_port(&x->log), metrics_register(), x->loop_count,
-                                    &x->retained, &group),
+                                    &x->limits, &group),
                  ST_OK);
     for (unsigned lane = 0; lane < x->log.lane_count; lane++) {
         struct shard *again;

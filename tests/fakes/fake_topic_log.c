@@ -68,7 +68,7 @@ static struct msg *copy_of(const struct msg *m)
     assert(st == ST_OK);
     copy->content = m->content;
     copy->qos = m->qos;
-    copy->flags = m->flags;
+    copy->flags = m->flags & (uint8_t)~MSG_ONCE;
     copy->partition = m->partition;
     copy->offset = m->offset;
     copy->stored = m->stored;
@@ -111,6 +111,37 @@ static enum status fake_carry(void *ctx, unsigned lane, struct msg *m)
     lane_push(l, copy_of(m));
     l->flushed = false;
     return ST_OK;
+}
+
+static enum status fake_note(void *ctx, unsigned lane, struct slice note, uint64_t *offset)
+{
+    struct fake_log *f = ctx;
+    struct fake_lane *l = lane_of(f, lane);
+    if (f->append_failures > 0) {
+        f->append_failures--;
+        return f->append_status;
+    }
+    struct msg *m;
+    enum status st = msg_create((struct slice){0}, (struct slice){0}, (struct slice){0}, note, &m);
+    assert(st == ST_OK);
+    m->flags = MSG_NOTE;
+    *offset = m->offset = m->stored = l->count;
+    lane_push(l, m);
+    l->flushed = false;
+    return ST_OK;
+}
+
+/* Only a read of the state brings it back. */
+static bool is_hidden(const struct msg *m)
+{
+    return is_carried(m) || (m->flags & MSG_NOTE);
+}
+
+static bool is_state(const struct msg *m)
+{
+    struct slice value;
+    return (m->flags & (MSG_RETAIN | MSG_NOTE)) || props_find(msg_props(m), PROP_PRODUCER, &value) ||
+           props_find(msg_props(m), PROP_IDEMPOTENCY, &value);
 }
 
 static void fake_trim(void *ctx, unsigned lane, uint64_t upto)
@@ -175,7 +206,7 @@ static enum status fake_recent(void *ctx, unsigned lane, uint64_t from, struct s
     uint32_t n = 0;
     uint64_t at = from;
     for (; at < l->count && n < count_max; at++) {
-        if (l->records[at] && !is_carried(l->records[at]) && wanted(topic, wants, wants_ctx, l->records[at]))
+        if (l->records[at] && !is_hidden(l->records[at]) && wanted(topic, wants, wants_ctx, l->records[at]))
             msgs[n++] = msg_ref(l->records[at]);
     }
     *found = n;
@@ -191,6 +222,7 @@ struct topic_log fake_log_port(struct fake_log *f)
         .bind = fake_bind,
         .append = fake_append,
         .carry = fake_carry,
+        .note = fake_note,
         .trim = fake_trim,
         .set_live_bytes = fake_set_live_bytes,
         .flush = fake_flush,
@@ -217,7 +249,7 @@ void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next)
 static void read_count(struct fake_lane *l, struct store_read *r)
 {
     for (; r->next < r->end; r->next++)
-        if (l->records[r->next] && !is_carried(l->records[r->next]) &&
+        if (l->records[r->next] && !is_hidden(l->records[r->next]) &&
             wanted(r->topic, r->wants, r->wants_ctx, l->records[r->next]))
             r->found++;
 }
@@ -237,8 +269,8 @@ static void read_collect(struct fake_log *f, struct fake_lane *l, struct store_r
             }
             return;
         }
-        if (!m || (is_carried(m) && !r->retained_only) || !wanted(r->topic, r->wants, r->wants_ctx, m) ||
-            (r->retained_only && !(m->flags & MSG_RETAIN)))
+        if (!m || (is_hidden(m) && !r->state_only) || !wanted(r->topic, r->wants, r->wants_ctx, m) ||
+            (r->state_only && !is_state(m)))
             continue;
         uint64_t len = msg_topic(m).len + msg_payload(m).len;
         if (r->found > 0 && bytes + len > r->bytes_max)

@@ -96,12 +96,13 @@ static inline void keeper_open(struct keeper *k, struct world *w)
     for (uint64_t from = store_first(w->store, 0);;) {
         struct world_read r;
         world_read_init(&r, 0, from);
-        r.read.retained_only = true;
+        r.read.state_only = true;
         world_read_run(w, &r);
         if (r.read.status != ST_OK)
             world_die("damaged");
         for (uint64_t i = 0; i < r.read.found; i++)
-            keeper_take(k, r.read.msgs[i]);
+            if (r.read.msgs[i]->flags & MSG_RETAIN)
+                keeper_take(k, r.read.msgs[i]);
         from = r.read.next;
         bool all = from >= r.read.end;
         world_read_free(&r);

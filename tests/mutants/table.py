@@ -25,6 +25,37 @@ MUTANTS = [
         "red": "acknowledged before the sync had returned",
     },
     {
+        "name": "a duplicate answered before its original is durable",
+        "file": "routing/shard_publish.c",
+        "old": """    if (out.duplicate && p->durable_at < s->durable) {
+""",
+        "new": """    if (out.duplicate) {
+""",
+        "test": "test_once.py::test_a_duplicate_is_answered_when_the_original_is_durable",
+        "red": "answered before the original is durable",
+    },
+    {
+        "name": "what is stored once not folded at start",
+        "file": "routing/shard_fold.c",
+        "old": """        shard_fold_retained(s, m);
+    shard_fold_once(s, m);
+""",
+        "new": """        shard_fold_retained(s, m);
+""",
+        "test": "test_once.py::test_a_restart_knows_what_is_stored",
+        "red": "AssertionError",
+    },
+    {
+        "name": "what is stored once not noted before its segment goes",
+        "file": "routing/shard_carry.c",
+        "old": """    s->carry.noted = false;
+""",
+        "new": """    s->carry.noted = true;
+""",
+        "test": "test_once.py::test_what_is_known_survives_the_segments_it_was_learnt_from",
+        "red": "AssertionError",
+    },
+    {
         "name": "filter match true at every level (live)",
         "file": "routing/filter_trie.c",
         "old": """        if (at.depth == level_count) {

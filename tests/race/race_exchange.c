@@ -323,7 +323,7 @@ static void node_open(const struct store_options *options, struct buf *error)
 {
     const struct hub_limits limits = {
         .subscriptions_max = 10, .read_count = 64, .read_bytes = 8192, .topic = {1024, 32}};
-    const struct retained_limits retained = {100, 1 << 20};
+    const struct shard_limits shard_limits = {{100, 1 << 20}, {100, 100, 1 << 20, 1000000}};
     CHECK(store_open(options, &store, error) == ST_OK);
     map.lane_count = LANES;
     map.epoch = store_epoch(store);
@@ -333,7 +333,7 @@ static void node_open(const struct store_options *options, struct buf *error)
         s->metrics = metrics_register();
         CHECK(loop_create(clock_system(), i, &s->loop) == ST_OK);
         CHECK(courier_create(s->loop, &s->courier) == ST_OK);
-        CHECK(shard_group_create(s->courier, topic_log_local(store), s->metrics, LOOPS, &retained,
+        CHECK(shard_group_create(s->courier, topic_log_local(store), s->metrics, LOOPS, &shard_limits,
                                  &s->shards) == ST_OK);
         CHECK(hub_create(s->courier, &map, s->metrics, &limits, &s->hub) == ST_OK);
     }

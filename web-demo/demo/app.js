@@ -382,6 +382,7 @@ byId("publish").addEventListener("submit", (event) => {
 
 for (const [what, line] of [
   ["publish by HTTP", `curl -d '{"c":21.5}' http://127.0.0.1:8081/v1/publish/home/kitchen`],
+  ["store it once, however often it is sent", `curl -H 'Idempotency-Key: reading-17' -d '{"c":21.5}' http://127.0.0.1:8081/v1/publish/home/kitchen`],
   ["publish by MQTT", `mosquitto_pub -q 1 -t home/kitchen -m '{"c":22}'`],
   ["subscribe by MQTT", `mosquitto_sub -v -t 'home/#'`],
   ["kill the node; this page resumes", `kill -9 "$(cat tidegate-data/pid)"`],

@@ -199,7 +199,7 @@ Test(http_retained, a_publish_over_the_limit_is_told)
     char topic[40];
     fill(1);
     unsigned lane = topic_partition(slice_cstr("t/0"), 3);
-    for (unsigned n = 0, i = 0; n < w.x.retained.count_max - 1; i++) {
+    for (unsigned n = 0, i = 0; n < w.x.limits.retained.count_max - 1; i++) {
         snprintf(topic, sizeof topic, "o/%u", i);
         if (topic_partition(slice_cstr(topic), 3) != lane)
             continue;

@@ -23,7 +23,7 @@ static struct courier *couriers[LOOPS];
 static struct shard_group *group; /* on loop 0 */
 static struct shard_map map;
 static struct metrics *metrics;
-static struct retained_limits limits = {3, 1 << 20};
+static struct shard_limits limits = {{3, 1 << 20}, {3, 3, 1 << 20, 60000}};
 static uint64_t wall_ms = 1700000000000, mono_ms = 1000;
 static struct receiver receivers[LOOPS];
 
@@ -534,7 +534,7 @@ Test(shard, attached_says_whether_something_may_be_retained)
 Test(shard, a_long_walk_lets_others_have_their_turn)
 {
     struct read r;
-    limits.count_max = 3 * RETAINED_STEP;
+    limits.retained.count_max = 3 * RETAINED_STEP;
     close_all();
     open_with(1);
     for (unsigned i = 0; i < 3 * RETAINED_STEP; i++) {
@@ -600,7 +600,7 @@ static uint64_t log_first(void)
 
 static void open_roomy(void)
 {
-    limits.count_max = 3 * RETAINED_STEP;
+    limits.retained.count_max = 3 * RETAINED_STEP;
     close_all();
     open_with(1);
 }

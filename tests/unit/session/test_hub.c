@@ -389,7 +389,7 @@ Test(hub, retained_messages_that_have_expired_do_not_come)
 Test(hub, over_the_limit_nothing_more_is_retained)
 {
     char topic[16];
-    for (unsigned i = 0; i < x.retained.count_max; i++) {
+    for (unsigned i = 0; i < x.limits.retained.count_max; i++) {
         snprintf(topic, sizeof topic, "t/%u", i);
         cr_assert_eq(exchange_retain(&x, 0, topic, "1", 0), ST_OK);
     }

@@ -300,6 +300,53 @@ Test(retention, a_carried_record_is_shown_to_nobody_but_the_fold)
     world_deinit(&w);
 }
 
+/* The fold's read from `from`: the payload of the only note. */
+static void expect_note(uint64_t at, const char *want)
+{
+    unsigned notes = 0;
+    struct world_read r;
+    world_read_init(&r, 0, store_first(w.store, 0));
+    r.read.state_only = true;
+    world_read_run(&w, &r);
+    cr_assert_eq(r.read.status, ST_OK);
+    for (uint64_t i = 0; i < r.read.found; i++) {
+        struct msg *m = r.read.msgs[i];
+        cr_assert(m->flags & MSG_NOTE);
+        cr_assert_eq(m->stored, at);
+        cr_assert(slice_equal_cstr(msg_payload(m), want));
+        notes++;
+    }
+    cr_assert_eq(notes, 1u);
+    world_read_free(&r);
+}
+
+Test(retention, a_note_is_shown_to_nobody_but_the_fold)
+{
+    uint64_t at, next;
+    uint32_t found;
+    struct msg *msgs[8];
+    begin();
+    world_open(&w);
+    put_blocks(3);
+    cr_assert_eq(store_note(w.store, 0, slice_cstr("\x02 the note"), &at), ST_OK);
+    put_blocks(1);
+    uint64_t all = world_count(&w, 0, NULL);
+    cr_assert_eq(all, 4u);
+    cr_assert_eq(world_count(&w, 0, "t"), 4u);
+    cr_assert_eq(store_recent(w.store, 0, at, (struct slice){0}, NULL, NULL, 8, msgs, &found, &next), ST_OK);
+    cr_assert_eq(found, 1u);
+    cr_assert_neq(msgs[0]->offset, at);
+    msg_unref(msgs[0]);
+    expect_note(at, "\x02 the note");
+    world_close(&w);
+    world_open(&w); /* by the index, and by a scan that makes it */
+    cr_assert_eq(world_count(&w, 0, NULL), all);
+    cr_assert_eq(world_count(&w, 0, "t"), all);
+    expect_note(at, "\x02 the note");
+    world_close(&w);
+    world_deinit(&w);
+}
+
 /* A log of nothing but state does not write itself anew for ever. */
 Test(retention, live_bytes_raise_the_limit)
 {

@@ -147,7 +147,7 @@ Test(ws_reply, answers)
            "{\"id\":9007199254740991,\"ok\":{\"node\":\"n\\\"1\",\"ping_ms\":25000,\"max_bytes\":1048576,"
            "\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\",\"from.after\","
            "\"from.time\",\"from.last\",\"mode.all\","
-           "\"key\",\"ttl\",\"retain\",\"ack\",\"window\",\"credit\"]}}");
+           "\"key\",\"ttl\",\"retain\",\"producer\",\"ack\",\"window\",\"credit\"]}}");
     snprintf(want, sizeof want, "{\"ok\":{\"topic\":\"a/+\",\"pos\":\"%s\",\"replay\":16}}", bookmark);
     expect(ws_put_subscribed(&out, none, slice_cstr("a/+"), 7, &at, 16), want);
     snprintf(want, sizeof want, "{\"live\":{\"topic\":\"a/+\",\"pos\":\"%s\"}}", bookmark);
@@ -180,7 +180,9 @@ Test(ws_reply, publishes_and_pages)
     char bookmark[BOOKMARK_BYTES_MAX + 1] = {0}, want[BOOKMARK_BYTES_MAX + 512];
     bookmark_write(7, &next, bookmark);
     struct msg *m = make(CONTENT_JSON, "t", "1", 1, (struct slice){0}, "");
-    expect(ws_put_published(&out, id, 7, m),
+    expect(ws_put_published(&out, id, 7, m, true),
+           "{\"id\":0,\"ok\":{\"pos\":\"000000070003.000000000000001f\",\"dup\":true}}");
+    expect(ws_put_published(&out, id, 7, m, false),
            "{\"id\":0,\"ok\":{\"pos\":\"000000070003.000000000000001f\",\"dup\":false}}");
     struct msg *const two[] = {m, m};
     snprintf(want, sizeof want,

@@ -46,6 +46,9 @@ static void describe(const char *line, char *out, size_t size)
                 at += snprintf(out + at, size - (size_t)at, " ttl=%lu", (unsigned long)r.ttl_ms);
             if (r.retain || r.not_retained)
                 at += snprintf(out + at, size - (size_t)at, "%s", r.retain ? " retain" : " without retained");
+            if (r.has_sequence)
+                at += snprintf(out + at, size - (size_t)at, " producer=%.*s seq=%lu", SLICE_ARG(r.producer),
+                               (unsigned long)r.sequence);
             if (r.ack)
                 at += snprintf(out + at, size - (size_t)at, " ack");
             if (r.has_n)
@@ -182,8 +185,19 @@ static const struct {
     {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"ttl_ms\":0}}", "pub bad_request"},
     {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":true}}", "pub #4 <r> 1:1 retain"},
     {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"retain\":1}}", "pub #4 bad_request"},
-    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\"}}", "pub #4 unsupported"},
-    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"seq\":1}}", "pub #4 unsupported"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\"}}", "pub #4 bad_request"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"seq\":1}}", "pub #4 bad_request"},
+    {"{\"id\":4,\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\",\"seq\":17}}",
+     "pub #4 <r> 1:1 producer=p seq=17"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\",\"seq\":9007199254740991}}",
+     "pub <r> 1:1 producer=p seq=9007199254740991"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\",\"seq\":9007199254740992}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\",\"seq\":-1}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"p\",\"seq\":\"1\"}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"\",\"seq\":1}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":7,\"seq\":1}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":\"a\\u0000b\",\"seq\":1}}", "pub bad_request"},
+    {"{\"pub\":{\"topic\":\"r\",\"data\":1,\"producer\":null,\"seq\":null}}", "pub <r> 1:1"},
     /* get */
     {"{\"id\":6,\"get\":{\"topic\":\"a\"}}", "get #6 <a> from 1"},
     {"{\"id\":6,\"get\":{\"topic\":\"a\",\"from\":{\"after\":[\"p\"]},\"max\":5}}",
