@@ -150,6 +150,13 @@ static const struct metric_row {
                                 "Segments of the log that retention has removed."},
     [M_LOG_CARRIED] = {"tidegate_log_carried_records_total", COUNTER, NULL,
                        "Retained messages appended again because retention removes their segment."},
+    [M_LOG_SCRUB_BYTES] = {"tidegate_log_scrub_bytes_total", COUNTER, NULL,
+                           "Bytes of sealed segments that the scrub has read again."},
+    [M_LOG_SCRUB_DAMAGED] =
+        {"tidegate_log_scrub_damaged_records", GAUGE, NULL,
+         "Records that do not verify, by the scrub's last whole cycle or the one that runs."},
+    [M_LOG_SCRUB_CYCLE_SECONDS] = {"tidegate_log_scrub_cycle_seconds", GAUGE, NULL,
+                                   "How long the scrub's last whole cycle took."},
 #define SEGMENTS "tidegate_log_segments_begun_total", COUNTER
 #define SEGMENTS_HELP                                                                                        \
     "Segments begun, by their file: used before, made ahead, or made while the writer waited."

@@ -104,6 +104,7 @@ static enum status open_store(struct node *n, struct buf *error)
         .recent_bytes = s->log_recent_bytes,
         .sync = (enum store_sync)s->log_sync,
         .sync_interval_ms = s->log_sync_interval_ms,
+        .scrub_bytes_per_s = s->log_scrub_bytes_per_s,
         .ballast_bytes = s->log_ballast_bytes,
         .disk_warn_percent = (unsigned)s->log_disk_warn_percent,
         .disk_refuse_percent = (unsigned)s->log_disk_refuse_percent,

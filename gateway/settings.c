@@ -65,6 +65,9 @@ static const struct config_option options[] = {
      "log.segment_bytes, and never less than twice what is retained"},
     {"log.retention_ms", CONFIG_MS, AT(log_retention_ms), "0", NULL, 0, UINT64_C(3155760000000),
      "A segment whose newest record is older than this is removed; 0 = none"},
+    {"log.scrub_bytes_per_s", CONFIG_BYTES, AT(log_scrub_bytes_per_s), "1M", NULL, 0, UINT64_C(1) << 30,
+     "Sealed segments are read again and checked at this speed, for ever, so that rot is found early; 0 = "
+     "not"},
     {"log.disk_warn_percent", CONFIG_UINT, AT(log_disk_warn_percent), "80", NULL, 1, 100,
      "A disk of the log that is so full is warned of; 100 = never"},
     {"log.disk_refuse_percent", CONFIG_UINT, AT(log_disk_refuse_percent), "95", NULL, 1, 100,

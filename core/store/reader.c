@@ -12,6 +12,7 @@
 #include "core/store/completion.h"
 #include "core/store/query.h"
 #include "core/store/retention.h"
+#include "core/store/scrub.h"
 #include "core/store/segment.h"
 
 #include <poll.h>
@@ -34,6 +35,7 @@ struct reader {
     bool stopping;
     uint32_t turns;
     struct query_tools tools;
+    struct scrub scrub;
     struct manifest *manifest;
     struct maker *maker;
     uint64_t size_bytes; /* as told to the gauge */
@@ -244,7 +246,7 @@ static void look_at_retention(struct reader *r)
 /* When to look again though nothing comes. */
 static int wait_ms(const struct reader *r)
 {
-    uint64_t wait = UINT64_MAX, wall_ms = clock_wall_ms(r->options->clock);
+    uint64_t wait = scrub_due_ms(&r->scrub), wall_ms = clock_wall_ms(r->options->clock);
     for (unsigned lane = 0; lane < r->lane_count; lane++) {
         if (!r->trims[lane].open)
             continue;
@@ -336,6 +338,8 @@ static void *reader_main(void *arg)
         for (unsigned i = 0; i < r->lane_count; i++)
             drop_written(r, i);
         look_at_retention(r);
+        if (!r->stopping)
+            scrub_turn(&r->scrub, r->shelves, r->lanes);
         /* Now and then an index even if reads never end: it holds memory. */
         if (++r->turns % TURNS_AN_INDEX == 0)
             write_index(r);
@@ -401,6 +405,7 @@ enum status reader_create(const struct store_options *options, struct lane *lane
     }
     r->metrics = metrics_register();
     query_tools_init(&r->tools);
+    scrub_init(&r->scrub, options, r->metrics);
     *out = r;
     return ST_OK;
 }
@@ -426,6 +431,7 @@ void reader_destroy(struct reader *r)
     for (unsigned i = 0; i < r->lane_count; i++)
         drop_memory(&r->shelves[i]);
     query_tools_deinit(&r->tools);
+    scrub_deinit(&r->scrub);
     mailbox_close(&r->box);
     free(r);
 }

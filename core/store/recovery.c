@@ -202,6 +202,7 @@ static enum status survey_item(struct run *run, struct item *item)
     survey_deinit(&item->survey);
     uint64_t end = item->segment_epoch ? written_bytes(item) : sizeof(struct segment_header);
     source_open(&run->source, item->fd, end, NULL, NULL);
+    run->source.ahead = 64 << 10;
     if (survey_run(&run->source, item->segment_epoch, item->base_offset, item->reused, &item->survey) !=
         ST_OK)
         return refuse(run, ST_NO_MEMORY, item, "no memory for its index");

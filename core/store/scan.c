@@ -85,7 +85,8 @@ static enum scan_event next_frame(struct scan *s)
     return SCAN_BAD;
 }
 
-static bool record_at(struct scan *s, uint64_t at, struct record *r)
+/* A valid record there is in s->record. */
+static bool record_at(struct scan *s, uint64_t at)
 {
     if (s->body_end - at < RECORD_BYTES_MIN)
         return false;
@@ -98,7 +99,7 @@ static bool record_at(struct scan *s, uint64_t at, struct record *r)
     if (claimed == 0 || h.offset_delta < s->record_index || h.offset_delta >= s->frame.record_count)
         return false;
     bytes = source_get(s->source, at, claimed, &s->io_failed);
-    if (bytes && record_decode(slice_of(bytes, claimed), s->seed, s->frame.base_offset, r) == ST_OK)
+    if (bytes && record_decode(slice_of(bytes, claimed), s->seed, s->frame.base_offset, &s->record) == ST_OK)
         return true;
     s->search_bytes += claimed;
     return false;
@@ -117,22 +118,20 @@ static enum scan_event tell_bad_records(struct scan *s, uint32_t to)
 static enum scan_event next_record(struct scan *s)
 {
     uint64_t at = s->body_at;
-    struct record r;
     bool found = false;
-    while (at < s->body_end && s->search_bytes <= SEARCH_BYTES_MAX && !(found = record_at(s, at, &r)))
+    while (at < s->body_end && s->search_bytes <= SEARCH_BYTES_MAX && !(found = record_at(s, at)))
         at += 8;
     if (!found) {
         s->in_frame = false;
         return tell_bad_records(s, s->frame.record_count);
     }
-    uint32_t index = (uint32_t)(r.offset - s->frame.base_offset);
+    uint32_t index = (uint32_t)(s->record.offset - s->frame.base_offset);
     s->body_at = at;
     if (index > s->record_index)
         return tell_bad_records(s, index); /* the record itself is told next */
-    s->record = r;
     s->record_position = at;
     s->record_index++;
-    s->body_at += r.stored_bytes;
+    s->body_at += s->record.stored_bytes;
     return SCAN_RECORD;
 }
 

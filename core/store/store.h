@@ -46,6 +46,7 @@ struct store_options {
     uint64_t sync_interval_ms; /* of STORE_SYNC_INTERVAL, at least 1 */
     uint64_t retention_bytes; /* of one lane: above, oldest segments go; 0 = no limit */
     uint64_t retention_ms; /* segments whose newest record is older go; 0 = no limit */
+    uint64_t scrub_bytes_per_s; /* sealed segments are read again at this speed; 0 = not */
     uint64_t ballast_bytes; /* a file that is given up when the disk is full; 0 = none */
     unsigned disk_warn_percent; /* of the disk used: a warning; 0 and 100 = never */
     unsigned disk_refuse_percent; /* of the disk used: ST_NO_SPACE; 0 and 100 = only when it is full */

@@ -137,3 +137,26 @@ def is_vouched_for(node, position):
     segment = Segment(node)
     synced_below, = struct.unpack_from("<Q", segment.data, segment.frames[-1] + 40)
     return synced_below > int(position.rsplit(".", 1)[1], 16)
+
+
+def test_the_scrub_finds_rot_that_nobody_reads(make_node):
+    node = make_node({"log.segment_bytes": 65536, "log.scrub_bytes_per_s": "64M"})
+    for _ in range(60):
+        publish(node, "rot/1", b"x" * 3000)
+    wait_until(lambda: node.metric("tidegate_log_scrub_bytes_total") > 65536, "the scrub to run")
+    assert node.metric("tidegate_log_scrub_damaged_records") == 0
+    path = min((node.data / "0").glob("*.seg"))
+    with open(path, "r+b") as file:
+        file.seek(20000)
+        byte = file.read(1)[0]
+        file.seek(20000)
+        file.write(bytes([byte ^ 4]))
+    wait_until(lambda: node.metric("tidegate_log_scrub_damaged_records") == 1, "the scrub to find it")
+    wait_until(lambda: any("found by the scrub" in line and str(path) in line for line in node.stderr), "the line")
+
+
+def test_no_scrub_when_it_is_off(make_node):
+    node = make_node({"log.segment_bytes": 65536, "log.scrub_bytes_per_s": 0})
+    for _ in range(60):
+        publish(node, "rot/1", b"x" * 3000)
+    assert node.metric("tidegate_log_scrub_bytes_total") == 0
