@@ -18,6 +18,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -230,6 +231,12 @@ void loop_stop(struct loop *l)
 int loop_poll_fd(const struct loop *l)
 {
     return l->epoll_fd;
+}
+
+bool loop_has_work(const struct loop *l)
+{
+    struct pollfd p = {.fd = l->epoll_fd, .events = POLLIN};
+    return atomic_load_explicit(&l->mailbox.head, memory_order_relaxed) != NULL || poll(&p, 1, 0) > 0;
 }
 
 bool loop_is_current(const struct loop *l)

@@ -52,6 +52,10 @@ void loop_dispatch(struct loop *l);
  * the loop's time by this. */
 void loop_update_time(struct loop *l);
 
+/* Does something wait that the next turn will do at once: a descriptor, a letter? A system call. Loop's
+ * thread. */
+bool loop_has_work(const struct loop *l);
+
 bool loop_is_current(const struct loop *l); /* does the calling thread run it? */
 bool loop_stopping(const struct loop *l);
 unsigned loop_index(const struct loop *l);

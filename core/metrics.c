@@ -122,6 +122,8 @@ static const struct metric_row {
                          "Times a subscription fell behind and went on reading from the log."},
     [M_CURSORS] = {"tidegate_subscriptions_behind", GAUGE, NULL,
                    "Subscriptions that read from the log because they are behind."},
+    [M_CATCHUP_WAITING] = {"tidegate_catchup_waiting", GAUGE, NULL,
+                           "Subscriptions behind that wait for their turn to read (out.catchup_percent)."},
     [M_OUT_QUEUE_BYTES] = {"tidegate_outbound_queue_bytes", GAUGE, NULL, "Bytes that wait for sockets."},
     [M_LOG_RECORDS] = {"tidegate_log_records_total", COUNTER, NULL, "Records appended to the log."},
     [M_LOG_BYTES] = {"tidegate_log_bytes_total", COUNTER, NULL, "Bytes appended to the log."},
@@ -178,6 +180,9 @@ static const struct histogram_row {
                            10, true},
     [H_DELIVERY_SECONDS] = {"tidegate_delivery_seconds",
                             "From accepting a message to handing it to a subscriber's socket.", 10, true},
+    [H_CATCHUP_SECONDS] = {"tidegate_catchup_seconds",
+                           "A loop's time for one piece read from the log for a subscription that is behind.",
+                           12, true},
     [H_SYNC_SECONDS] = {"tidegate_log_fsync_seconds", "One fdatasync of the log.", 10, true},
     [H_BATCH_RECORDS] = {"tidegate_log_batch_records", "Records made durable by one sync.", 0, false},
 };

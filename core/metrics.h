@@ -74,6 +74,7 @@ enum metric {
     M_HTTP_4XX,
     M_HTTP_5XX,
     M_BECAME_CURSOR,
+    M_CATCHUP_WAITING, /* gauge: those behind that wait for their turn to read */
     M_CURSORS, /* times a subscription fell behind; gauge of those behind now */
     M_OUT_QUEUE_BYTES, /* gauge: bytes that wait for sockets */
     /* log */
@@ -108,6 +109,7 @@ enum metric {
 enum histogram {
     H_DURABLE_SECONDS, /* accepted -> durable */
     H_DELIVERY_SECONDS, /* accepted -> handed to the socket */
+    H_CATCHUP_SECONDS,
     H_SYNC_SECONDS, /* one fdatasync */
     H_BATCH_RECORDS, /* records made durable by one sync */
     HISTOGRAM_COUNT

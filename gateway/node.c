@@ -145,6 +145,7 @@ static enum status create_loop(struct node *n, unsigned index)
         .read_bytes = 64 * 1024,
         .drops_max = (uint32_t)s->limit_drops,
         .lag_messages = s->limit_lag_messages,
+        .catchup_share = (uint32_t)s->out_catchup_percent,
         .topic = {.bytes_max = (uint32_t)s->limit_topic_bytes, .levels_max = (uint32_t)s->limit_topic_levels},
     };
     struct shard_limits shard = {

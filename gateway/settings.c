@@ -140,6 +140,9 @@ static const struct config_option options[] = {
      "dropped and counted)"},
     {"out.stall_ms", CONFIG_MS, AT(out_stall_ms), "30s", NULL, 100, 3600000,
      "A connection whose queue makes no progress for this long is closed"},
+    {"out.catchup_percent", CONFIG_UINT, AT(out_catchup_percent), "25", NULL, 1, 90,
+     "Share of a busy loop's time for subscribers that read the past; a loop with nothing else to do gives "
+     "them all"},
 
     {"demo.dir", CONFIG_TEXT, AT(demo_dir), "web-demo/demo", NULL, 0, 0,
      "Files served under /demo/; empty = none"},

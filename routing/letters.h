@@ -88,6 +88,7 @@ struct read {
     bool retained; /* walks the retained messages with from <= offset < to instead of the records; answers
                       after a bounded number of them: go on at `next` while that is below `end` */
     bool live; /* answer */
+    bool from_log; /* answer: by the reader thread, not from memory */
     bool beyond; /* answer, with ST_GONE: the place asked for lies behind the end of the log */
     void *shard; /* where it goes, while it travels to another loop */
     void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */

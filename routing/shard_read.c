@@ -115,7 +115,7 @@ static bool shard_read_beyond(struct shard *s, struct read *r)
 
 void shard_read(struct shard *s, struct read *r)
 {
-    r->live = false;
+    r->live = r->from_log = false;
     if (shard_read_beyond(s, r))
         return;
     if (r->retained) {
@@ -134,6 +134,7 @@ void shard_read(struct shard *s, struct read *r)
     }
     if (r->store.to > shard_end(s))
         r->store.to = shard_end(s);
+    r->from_log = true;
     r->store.lane = s->lane;
     r->store.on_done = read_done_by_store;
     s->group->log.ops->read_start(s->group->log.ctx, &r->store);

@@ -35,6 +35,7 @@ enum status catchup_create(struct subscription *sub, struct catchup **out)
         c->lanes[i].sub = sub;
         c->lanes[i].lane = (uint16_t)(ch->first_lane + i);
         c->lanes[i].batch = BATCH_FIRST;
+        list_init(&c->lanes[i].turn);
     }
     *out = c;
     return ST_OK;
@@ -293,7 +294,11 @@ static void cursor_has_read(struct read *r)
 {
     struct lane_cursor *lc = LIST_OF(r, struct lane_cursor, read);
     struct subscription *sub = lc->sub;
+    struct hub *h = cursor_hub(lc);
     bool room = true, live = r->live;
+    uint64_t begun_ns = pace_begin(lc);
+    lc->paced = false;
+    lc->deep = r->from_log || r->retained;
     if (sub->session && r->store.status == ST_GONE)
         cursor_skip(lc, r->store.first, M_DROPPED_RETENTION);
     else if (sub->session && r->store.status == ST_CORRUPT) /* brings no messages, store.h */
@@ -312,12 +317,19 @@ static void cursor_has_read(struct read *r)
         lane_set_live(lc);
     else
         cursor_go(lc);
+    pace_end(h, begun_ns);
+}
+
+void cursor_send_read(struct lane_cursor *lc)
+{
+    struct hub *h = cursor_hub(lc);
+    subscription_letter_sent(lc->sub);
+    shard_map_read(h->map, h->courier, &lc->read);
 }
 
 /* The next READ: of the retained messages first, then of the records until the shard says live. */
 void cursor_go(struct lane_cursor *lc)
 {
-    struct hub *h = cursor_hub(lc);
     lane_set_behind(lc, LANE_READING);
     if (lag_is_over(lc))
         return;
@@ -326,8 +338,8 @@ void cursor_go(struct lane_cursor *lc)
     if (lc->walking)
         cursor_prepare_walk(lc);
     lc->read.on_read = cursor_has_read;
-    subscription_letter_sent(lc->sub);
-    shard_map_read(h->map, h->courier, &lc->read);
+    if (pace_ask(lc))
+        cursor_send_read(lc);
 }
 
 void cursor_resume(struct subscription *sub)

@@ -57,8 +57,9 @@ static bool hub_end_of_turn(struct loop_hook *hook)
             b->used = 0;
         h->scratch[i].block = b;
     }
-    return courier_pending(
-        h->courier); /* a door's flush may have made room for a cursor, which asked the shard */
+    bool again = pace_turn_end(h);
+    /* A door's flush may have made room for a cursor, which asked the shard. */
+    return courier_pending(h->courier) || again;
 }
 
 /* --- delivery ----------------------------------------------------------------------------------- */
@@ -296,6 +297,7 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
     h->map = map;
     h->metrics = metrics;
     h->limits = *limits;
+    pace_init(&h->pace, limits->catchup_share);
     /* Unique over all loops of the process; 0 stays free for "unknown". */
     h->next_session_id = ((uint64_t)(courier_index(courier) + 1) << 48) + 1;
     list_init(&h->hook.link);

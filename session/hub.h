@@ -17,6 +17,7 @@ struct hub_limits {
     uint32_t read_bytes; /* bytes a catch-up read (64 KiB) */
     uint32_t drops_max; /* entries of the ledger of drops (session/drops.h); 0 = none */
     uint64_t lag_messages; /* positions that a cursor may be behind; 0 = any number */
+    uint32_t catchup_share; /* percent of a busy loop's time that catching up may take, 1 to 90 */
     struct topic_limits topic;
 };
 

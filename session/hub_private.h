@@ -18,6 +18,16 @@ struct scratch {
     struct scratch_block *block; /* newest first; the older ones are full */
 };
 
+/* How much of the loop those that catch up may take: pace.c. */
+struct pace {
+    uint32_t share; /* percent, 1 to 90 */
+    unsigned open; /* deep READs under way */
+    struct list queue; /* lane_cursor.turn: those that wait to send theirs */
+    uint64_t debt_ns; /* time that has been taken and not been paid off */
+    uint64_t spent_ns; /* taken in this turn */
+    uint64_t turn_end_ns; /* of the turn before; only while there is something to pace */
+};
+
 struct hub {
     struct loop *loop;
     struct courier *courier;
@@ -33,6 +43,7 @@ struct hub {
     uint64_t letters; /* under way and coming back: ATTACH, READ, PUBLISH that waits */
     struct scratch scratch[WIRE_KINDS];
     struct loop_hook hook;
+    struct pace pace;
 };
 
 struct channel {
@@ -62,6 +73,9 @@ struct lane_cursor {
     uint16_t lane;
     uint32_t batch; /* messages the next READ asks for: as many as the door has taken lately */
     bool locating; /* `next` is found out by the counting READ: START_TIME, START_LAST */
+    bool deep; /* the last READ was not answered from memory: the next waits for its turn */
+    bool paced; /* the READ under way is one of pace.open */
+    struct list turn; /* pace.queue */
     bool walking; /* the retained messages first; `walk` is the place, at.next[lane] the end */
     uint64_t walk;
     uint64_t next; /* all below has been handed over */
@@ -128,6 +142,8 @@ void cursor_attach(struct subscription *sub, const struct subscription_options *
 /* The door had no room for the message at `offset`: from there on a cursor. */
 void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset);
 void cursor_resume(struct subscription *sub);
+/* Sends the READ that has been prepared. */
+void cursor_send_read(struct lane_cursor *lc);
 enum status catchup_create(struct subscription *sub, struct catchup **out) MUST_CHECK;
 
 /* The next READ. */
@@ -141,6 +157,17 @@ void cursor_jump(struct lane_cursor *lc, uint64_t to, uint64_t count, enum metri
 /* --- lag.c --- */
 /* True: the cursor is over its limit and will jump; cursor_go is called then. */
 bool lag_is_over(struct lane_cursor *lc);
+
+/* --- pace.c --- */
+void pace_init(struct pace *p, uint32_t share);
+/* May the READ be sent now? False: it is queued, and will be (cursor_send_read). */
+bool pace_ask(struct lane_cursor *lc);
+void pace_forget(struct lane_cursor *lc); /* it waits no more; safe when it did not */
+/* Around the handling of an answer. 0: it is not paced. */
+uint64_t pace_begin(const struct lane_cursor *lc);
+void pace_end(struct hub *h, uint64_t begun_ns);
+/* True: come again without waiting. */
+bool pace_turn_end(struct hub *h);
 
 /* --- session.c --- */
 /* Takes it out of session and channel; frees it once no letter is under way. */

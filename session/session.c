@@ -118,6 +118,8 @@ void subscription_end(struct subscription *sub)
     struct session *s = sub->session;
     assert(s);
     metrics_for_behind(sub);
+    for (unsigned i = 0; sub->behind && i < sub->channel->lane_count; i++)
+        pace_forget(&sub->behind->lanes[i]);
     list_unlink(&sub->link);
     list_unlink(&sub->waiting);
     s->subscription_count--;

@@ -52,6 +52,7 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
                                       .read_bytes = 4096,
                                       .drops_max = 10,
                                       .lag_messages = ex_lag_messages,
+                                      .catchup_share = 25,
                                       .topic = {1024, 32}};
     *x = (struct exchange){.loop_count = loop_count,
                            .limits = {{1000, 1 << 20}, {1000, 1000, 1 << 20, 86400000}}};

@@ -321,8 +321,11 @@ static void on_end(struct mail *mail)
 
 static void node_open(const struct store_options *options, struct buf *error)
 {
-    const struct hub_limits limits = {
-        .subscriptions_max = 10, .read_count = 64, .read_bytes = 8192, .topic = {1024, 32}};
+    const struct hub_limits limits = {.subscriptions_max = 10,
+                                      .read_count = 64,
+                                      .read_bytes = 8192,
+                                      .catchup_share = 25,
+                                      .topic = {1024, 32}};
     const struct shard_limits shard_limits = {{100, 1 << 20}, {100, 100, 1 << 20, 1000000}};
     CHECK(store_open(options, &store, error) == ST_OK);
     map.lane_count = LANES;
