@@ -1,0 +1,456 @@
+/* The log beside bare system calls: bench_log FOLDER [commit|reads|scan|topics]...   (all of them)
+ *
+ *   commit   records a second with 1, 16, 256 and 1,024 waiting, beside a bare writer that copies as many
+ * bytes and does nothing but pwrite and fdatasync, into blocks that were only allocated and into written
+ * ones; turns of a quarter of a second within one run, medians reads    single records at random and pages in
+ * order, beside bare preads of as many bytes, from the page cache scan     a start that must read everything
+ * (index rebuilt), beside a bare read and CRC of the same files topics   10 million records of a million
+ * topics: what the process takes, how long a look-up and a start are
+ *
+ * Release preset. Needs about 3 GB in FOLDER. */
+#include "core/crc32c.h"
+#include "fakes/store_world.h"
+
+#include <fcntl.h>
+
+enum {
+    PAYLOAD_BYTES = 140,
+    STORED_BYTES = 200, /* of such a record with its topic */
+    FRAME_BYTES = 72,
+    TURN_NS = 250000000,
+    ROUNDS = 11,
+    BARE_FILE_BYTES = 128 << 20,
+    READ_RECORDS = 1000000,
+    READ_TOPICS = 1000,
+    READS = 100000,
+    READS_OPEN = 64,
+    PAGE = 1000,
+    MANY_TOPICS = 1000000,
+    MANY_RECORDS = 10000000,
+};
+
+static uint64_t now_ns(void)
+{
+    return clock_mono_ns(clock_system());
+}
+
+static double seconds_since(uint64_t begun_ns)
+{
+    return (double)(now_ns() - begun_ns) / 1e9;
+}
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *values)
+{
+    qsort(values, ROUNDS, sizeof *values, by_value);
+    return values[ROUNDS / 2];
+}
+
+static void begin(struct world *w)
+{
+    world_init(w, 1);
+    w->options.segment_bytes = 256 << 20;
+    w->options.unsynced_bytes_max = 256 << 20;
+    world_open(w);
+}
+
+static void put(struct world *w, unsigned topic, bool wait)
+{
+    static const uint8_t payload[PAYLOAD_BYTES] = "a reading of some sensor";
+    char name[32];
+    snprintf(name, sizeof name, "plant/%07u/press", topic);
+    if (world_append(w, 0, name, slice_of(payload, sizeof payload), wait, NULL) != ST_OK)
+        world_die("append refused");
+}
+
+/* --- commit --- */
+
+static double commit_store(struct world *w, unsigned waiting, double *cpu)
+{
+    uint64_t begun = now_ns(), cpu_begun = cpu_ns(), first = store_durable(w->store, 0);
+    while (now_ns() - begun < TURN_NS) {
+        unsigned open = (unsigned)(store_next(w->store, 0) - store_durable(w->store, 0));
+        for (unsigned i = open; i < waiting; i++)
+            put(w, i, true);
+        store_flush(w->store, 0);
+        world_turn(w);
+    }
+    double done = (double)(store_durable(w->store, 0) - first);
+    *cpu = (double)(cpu_ns() - cpu_begun) / done;
+    return done / seconds_since(begun);
+}
+
+struct bare {
+    int fd;
+    off_t at;
+    bool written; /* its blocks are */
+};
+
+static void bare_open(struct bare *b, const char *dir, bool written)
+{
+    static uint8_t zeros[1 << 20];
+    char path[300];
+    snprintf(path, sizeof path, "%s/bare-%d", dir, written);
+    *b = (struct bare){.fd = open(path, O_RDWR | O_CREAT, 0600), .written = written};
+    if (b->fd < 0 || posix_fallocate(b->fd, 0, BARE_FILE_BYTES) != 0)
+        world_die("no file");
+    for (off_t at = 0; written && at < BARE_FILE_BYTES; at += (off_t)sizeof zeros)
+        if (pwrite(b->fd, zeros, sizeof zeros, at) < 0)
+            world_die("cannot write");
+    if (fsync(b->fd) < 0)
+        world_die("cannot sync");
+}
+
+static double commit_bare(struct bare *b, unsigned waiting, double *cpu)
+{
+    static uint8_t from[STORED_BYTES], batch[FRAME_BYTES + 1024 * STORED_BYTES];
+    size_t bytes = FRAME_BYTES + (size_t)waiting * STORED_BYTES;
+    uint64_t begun = now_ns(), cpu_begun = cpu_ns(), done = 0;
+    while (now_ns() - begun < TURN_NS) {
+        for (unsigned i = 0; i < waiting; i++)
+            memcpy(batch + FRAME_BYTES + (size_t)i * STORED_BYTES, from, STORED_BYTES);
+        if (b->at + (off_t)bytes > BARE_FILE_BYTES) {
+            if (!b->written && (ftruncate(b->fd, 0) < 0 || posix_fallocate(b->fd, 0, BARE_FILE_BYTES) != 0))
+                world_die("no file");
+            b->at = 0;
+        }
+        if (pwrite(b->fd, batch, bytes, b->at) != (ssize_t)bytes || fdatasync(b->fd) < 0)
+            world_die("cannot write");
+        b->at += (off_t)bytes;
+        done += waiting;
+    }
+    *cpu = (double)(cpu_ns() - cpu_begun) / (double)done;
+    return (double)done / seconds_since(begun);
+}
+
+static void bench_commit(void)
+{
+    static const unsigned counts[] = {1, 16, 256, 1024};
+    struct world w;
+    struct bare bares[2];
+    begin(&w);
+    bare_open(&bares[0], w.dir, false);
+    bare_open(&bares[1], w.dir, true);
+    printf("commit   waiting      store/s  CPU ns   bare, allocated/s  ratio   bare, written/s  ratio  CPU "
+           "ns\n");
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+        double rate[3][ROUNDS], cpu[3][ROUNDS], ratio[2][ROUNDS];
+        for (unsigned i = 0; i < ROUNDS; i++) {
+            for (unsigned k = 0; k < 3;
+                 k++) { /* each goes first in turn: the disk remembers what was before */
+                unsigned who = (i + k) % 3;
+                rate[who][i] = who == 0 ? commit_store(&w, counts[c], &cpu[0][i])
+                                        : commit_bare(&bares[who - 1], counts[c], &cpu[who][i]);
+            }
+            ratio[0][i] = rate[0][i] / rate[1][i];
+            ratio[1][i] = rate[0][i] / rate[2][i];
+        }
+        printf("         %7u  %11.0f  %6.0f  %17.0f  %5.2f  %16.0f  %5.2f  %6.0f\n", counts[c],
+               median(rate[0]), median(cpu[0]), median(rate[1]), median(ratio[0]), median(rate[2]),
+               median(ratio[1]), median(cpu[2]));
+    }
+    close(bares[0].fd);
+    close(bares[1].fd);
+    world_deinit(&w);
+}
+
+/* --- files --- */
+
+/* Bytes of all files with this suffix; `use` is called for each. */
+static uint64_t each_file(const struct world *w, const char *suffix, void (*use)(const char *path))
+{
+    char folder[300];
+    uint64_t bytes = 0;
+    snprintf(folder, sizeof folder, "%s/0", w->dir);
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        char path[700];
+        struct stat st;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        if (!strstr(e->d_name, suffix) || stat(path, &st) < 0)
+            continue;
+        bytes += (uint64_t)st.st_size;
+        if (use)
+            use(path);
+    }
+    closedir(dir);
+    return bytes;
+}
+
+static uint32_t crc_of_all;
+
+static void read_and_crc(const char *path)
+{
+    static uint8_t window[1 << 20];
+    int fd = open(path, O_RDONLY);
+    for (ssize_t n; (n = read(fd, window, sizeof window)) > 0;)
+        crc_of_all ^= crc32c(0, window, (size_t)n);
+    close(fd);
+}
+
+static void remove_one(const char *path)
+{
+    unlink(path);
+}
+
+static void fill(struct world *w, unsigned records, unsigned topics)
+{
+    uint32_t x = 1;
+    for (unsigned i = 0; i < records; i++) {
+        x = x * 1664525u + 1013904223u;
+        bool wait = i % 32768 == 32767; /* else the disk would be told of it only after a second */
+        put(w, (uint32_t)((uint64_t)x * topics >> 32), wait);
+        if (i % 64 == 63)
+            store_flush(w->store, 0);
+        if (wait && i > 65536)
+            world_wait_durable(w, 0, store_next(w->store, 0) - 65536);
+    }
+    put(w, 0, true);
+    store_flush(w->store, 0);
+    world_wait_durable(w, 0, store_next(w->store, 0));
+}
+
+/* --- reads --- */
+
+struct many {
+    struct store_read read;
+    unsigned *open;
+};
+
+static void on_many(struct store_read *r)
+{
+    struct many *m = (struct many *)(void *)r;
+    for (uint64_t i = 0; i < r->found; i++)
+        msg_unref(r->msgs[i]);
+    free(r->msgs);
+    r->msgs = NULL;
+    --*m->open;
+}
+
+static void random_reads(struct world *w)
+{
+    static struct many many[READS_OPEN];
+    static char names[READS_OPEN][32];
+    unsigned open = 0, left = READS;
+    uint32_t x = 7;
+    uint64_t begun = now_ns();
+    while (left > 0 || open > 0) {
+        if (open == 0)
+            for (unsigned i = 0; i < READS_OPEN && left > 0; i++, left--, open++) {
+                x = x * 1664525u + 1013904223u;
+                snprintf(names[i], sizeof names[i], "plant/%07u/press", x % READ_TOPICS);
+                many[i] = (struct many){.read = {.from = 1 + (uint64_t)x * (READ_RECORDS - 1) / UINT32_MAX,
+                                                 .to = UINT64_MAX,
+                                                 .topic = slice_of(names[i], strlen(names[i])),
+                                                 .count_max = 1,
+                                                 .bytes_max = 1 << 20,
+                                                 .home = w->loop,
+                                                 .on_done = on_many},
+                                        .open = &open};
+                store_read_start(w->store, &many[i].read);
+            }
+        world_turn(w);
+    }
+    double store = READS / seconds_since(begun);
+    printf("reads    %.0f records/s of a topic at a random place, %d in flight;", store, READS_OPEN);
+}
+
+static void bare_random_reads(const char *path)
+{
+    uint8_t bytes[STORED_BYTES];
+    struct stat st;
+    uint32_t x = 7;
+    int fd = open(path, O_RDONLY);
+    if (fstat(fd, &st) < 0 || st.st_size < 1 << 20)
+        return;
+    uint64_t begun = now_ns();
+    for (unsigned i = 0; i < READS; i++) {
+        x = x * 1664525u + 1013904223u;
+        if (pread(fd, bytes, sizeof bytes, (off_t)((uint64_t)x * ((uint64_t)st.st_size - 4096) >> 32)) < 0)
+            world_die("pread");
+    }
+    printf(" bare pread %.0f/s\n", READS / seconds_since(begun));
+    close(fd);
+}
+
+static void ordered_reads(struct world *w)
+{
+    uint64_t from = 0, bytes = 0, found = 0, begun = now_ns();
+    for (;;) {
+        struct world_read r;
+        world_read_init(&r, 0, from);
+        r.read.count_max = PAGE;
+        world_read_run(w, &r);
+        for (uint64_t i = 0; i < r.read.found; i++)
+            bytes += r.read.msgs[i]->payload_len;
+        found += r.read.found;
+        from = r.read.next;
+        bool all = store_read_complete(&r.read);
+        world_read_free(&r);
+        if (all)
+            break;
+    }
+    double seconds = seconds_since(begun);
+    printf("         %.0f records/s in order, pages of %d: %.0f MB/s of the files;", (double)found / seconds,
+           PAGE, (double)found * STORED_BYTES / 1e6 / seconds);
+}
+
+static void bench_reads(void)
+{
+    struct world w;
+    begin(&w);
+    fill(&w, READ_RECORDS, READ_TOPICS);
+    world_close(&w);
+    world_open(&w);
+    random_reads(&w);
+    each_file(&w, ".seg", bare_random_reads);
+    ordered_reads(&w);
+    world_close(&w);
+    uint64_t begun = now_ns(), bytes = each_file(&w, ".seg", read_and_crc);
+    printf(" bare read and CRC %.0f MB/s\n", (double)bytes / 1e6 / seconds_since(begun));
+    printf("bytes    %.3f written for each byte of payload (%d B each), .idx included: %.3f\n",
+           (double)bytes / READ_RECORDS / PAYLOAD_BYTES, PAYLOAD_BYTES,
+           (double)(bytes + each_file(&w, ".idx", NULL)) / READ_RECORDS / PAYLOAD_BYTES);
+    world_deinit(&w);
+}
+
+/* --- scan --- */
+
+static double open_seconds(struct world *w)
+{
+    uint64_t begun = now_ns();
+    world_open(w);
+    return seconds_since(begun);
+}
+
+static void bench_scan(void)
+{
+    struct world w;
+    double with[ROUNDS], bare[ROUNDS], clean[ROUNDS];
+    uint64_t bytes = 0;
+    begin(&w);
+    fill(&w, READ_RECORDS * 4, READ_TOPICS);
+    world_close(&w);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        uint64_t begun = now_ns();
+        bytes = each_file(&w, ".seg", read_and_crc);
+        bare[i] = seconds_since(begun);
+        clean[i] = open_seconds(&w);
+        world_close(&w);
+        each_file(&w, ".idx", remove_one);
+        with[i] = open_seconds(&w) - clean[i];
+        world_close(&w);
+    }
+    double scan = median(with), crc = median(bare);
+    printf("scan     %.2f GB/s verified and indexed (%.0f MB, %.0f M records/s); bare read and CRC %.2f "
+           "GB/s; ratio %.2f\n",
+           (double)bytes / 1e9 / scan, (double)bytes / 1e6, READ_RECORDS * 4 / 1e6 / scan,
+           (double)bytes / 1e9 / crc, crc / scan);
+    world_deinit(&w);
+}
+
+/* --- many topics --- */
+
+static unsigned long status_kb(const char *name)
+{
+    char line[256];
+    unsigned long kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0)
+            kb = strtoul(line + strlen(name) + 1, NULL, 10);
+    fclose(f);
+    return kb;
+}
+
+static unsigned descriptors(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (dir && readdir(dir))
+        count++;
+    closedir(dir);
+    return count - 3; /* . and .. and the folder's own */
+}
+
+static void look_up(struct world *w, const char *when)
+{
+    double times[ROUNDS];
+    uint64_t found = 0;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        char name[32];
+        struct world_read r;
+        snprintf(name, sizeof name, "plant/%07u/press", i * 90001u % MANY_TOPICS);
+        world_read_init(&r, 0, 0);
+        r.read.topic = slice_cstr(name);
+        uint64_t begun = now_ns();
+        world_read_run(w, &r);
+        times[i] = seconds_since(begun);
+        found += r.read.found;
+        world_read_free(&r);
+    }
+    qsort(times, ROUNDS, sizeof *times, by_value);
+    printf("         %s: all of one topic in %.2f ms (slowest %.2f; %.1f records each), RSS %lu MB (%lu MB "
+           "anonymous), %u descriptors\n",
+           when, times[ROUNDS / 2] * 1e3, times[ROUNDS - 1] * 1e3, (double)found / ROUNDS,
+           status_kb("VmRSS:") >> 10, status_kb("RssAnon:") >> 10, descriptors());
+}
+
+static void bench_topics(void)
+{
+    struct world w;
+    begin(&w);
+    uint64_t begun = now_ns();
+    fill(&w, MANY_RECORDS, MANY_TOPICS);
+    double seconds = seconds_since(begun);
+    printf("topics   %d records of %d topics appended in %.1f s (%.0f k/s)\n", MANY_RECORDS, MANY_TOPICS,
+           seconds, MANY_RECORDS / 1e3 / seconds);
+    look_up(&w, "written");
+    world_close(&w);
+    uint64_t log = each_file(&w, ".seg", NULL), index = each_file(&w, ".idx", NULL);
+    printf("         %.0f MB of segments, %.0f MB of indexes (%.1f B a record)\n", (double)log / 1e6,
+           (double)index / 1e6, (double)index / MANY_RECORDS);
+    printf("         start %.3f s\n", open_seconds(&w));
+    look_up(&w, "after a start, first look-ups");
+    look_up(&w, "and again");
+    world_close(&w);
+    each_file(&w, ".idx", remove_one);
+    double lost = open_seconds(&w);
+    printf("         start with all indexes lost %.2f s (%.2f GB/s)\n", lost, (double)log / 1e9 / lost);
+    world_deinit(&w);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } parts[] = {
+        {"commit", bench_commit}, {"reads", bench_reads}, {"scan", bench_scan}, {"topics", bench_topics}};
+    if (argc < 2) {
+        fprintf(stderr, "usage: bench_log FOLDER [commit|reads|scan|topics]...\n");
+        return 2;
+    }
+    setenv("TMPDIR", argv[1], 1);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        bool wanted = argc == 2;
+        for (int k = 2; k < argc; k++)
+            wanted |= strcmp(argv[k], parts[i].name) == 0;
+        if (wanted)
+            parts[i].run();
+    }
+    return 0;
+}
