@@ -150,6 +150,7 @@ static const struct metric_row {
                              "Bytes of the log that retention has removed."},
     [M_LOG_TRIMMED_SEGMENTS] = {"tidegate_log_trimmed_segments_total", COUNTER, NULL,
                                 "Segments of the log that retention has removed."},
+    [M_SNAPSHOTS] = {"tidegate_snapshots_total", COUNTER, NULL, "Snapshots of the log that were made."},
     [M_LOG_CARRIED] = {"tidegate_log_carried_records_total", COUNTER, NULL,
                        "Retained messages appended again because retention removes their segment."},
     [M_LOG_SCRUB_BYTES] = {"tidegate_log_scrub_bytes_total", COUNTER, NULL,

@@ -97,6 +97,7 @@ enum metric {
     M_LOG_SCRUB_BYTES,
     M_LOG_SCRUB_DAMAGED, /* gauge */
     M_LOG_SCRUB_CYCLE_SECONDS, /* gauge */
+    M_SNAPSHOTS,
     M_LOG_SEGMENTS_REUSED, /* segments begun, by where their file came from */
     M_LOG_SEGMENTS_AHEAD,
     M_LOG_SEGMENTS_LATE,

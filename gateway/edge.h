@@ -21,6 +21,8 @@ struct node_facts {
     uint16_t mqtt_port, http_port, api_port;
 };
 
+struct snapshots;
+
 struct edge {
     struct loop *loop;
     struct hub *hub;
@@ -28,6 +30,7 @@ struct edge {
     struct metrics *metrics;
     struct node_facts *facts;
     const struct settings *settings;
+    struct snapshots *snapshots; /* the node's; for the home loop's door */
 };
 
 /* --- doors: each creates its listener-side state on an edge; destroy closes all its connections ---- */

@@ -127,7 +127,8 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"serve", command_serve, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
-    {"log", log_command, "verify|stat|cat|export|import ...   the log of a node: tidegate log help"},
+    {"log", log_command,
+     "verify|stat|cat|export|import|snapshot|restore ...   the log of a node: tidegate log help"},
     {"config", command_config, "check|show|default|doc [--config FILE] [--set key=value]..."},
     {"version", command_version, "print the version"},
     {"help", command_help, "this text"},

@@ -9,6 +9,7 @@
 #include "gateway/acceptor.h"
 #include "gateway/descriptors.h"
 #include "gateway/edge.h"
+#include "gateway/snapshots.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -46,6 +47,7 @@ struct node {
     struct node_facts facts;
     unsigned loop_count;
     uint16_t echo_port;
+    struct snapshots *snapshots;
     struct node_loop loops[LOOPS_MAX];
 };
 
@@ -200,6 +202,18 @@ static enum status introduce_loops(struct node *n)
     return ST_OK;
 }
 
+static enum status create_snapshots(struct node *n)
+{
+    struct loop *loops[LOOPS_MAX];
+    for (unsigned i = 0; i < n->loop_count; i++)
+        loops[i] = n->loops[i].edge.loop;
+    enum status st =
+        snapshots_create(n->store, n->settings->log_snapshots_max, loops, n->loop_count, &n->snapshots);
+    for (unsigned i = 0; i < n->loop_count; i++)
+        n->loops[i].edge.snapshots = n->snapshots;
+    return st;
+}
+
 /* Before anybody can publish or subscribe, the shards know what the log says. */
 static enum status fold_lanes(struct node *n)
 {
@@ -270,6 +284,7 @@ static void free_node(struct node *n)
 {
     for (unsigned i = 0; i < n->loop_count; i++)
         close_loop(&n->loops[i]);
+    snapshots_stop(n->snapshots);
     store_close(n->store);
     for (unsigned i = 0; i < n->loop_count; i++) {
         registry_destroy(n->loops[i].edge.registry);
@@ -280,6 +295,7 @@ static void free_node(struct node *n)
     }
     for (unsigned i = 0; i < n->loop_count; i++)
         loop_destroy(n->loops[i].edge.loop);
+    snapshots_destroy(n->snapshots);
     free(n);
 }
 
@@ -309,6 +325,8 @@ enum status node_create(const struct settings *settings, struct node **out, stru
         st = create_loop(n, i);
     if (st == ST_OK)
         st = introduce_loops(n);
+    if (st == ST_OK)
+        st = create_snapshots(n);
     if (st == ST_OK)
         st = fold_lanes(n);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)

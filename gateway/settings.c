@@ -68,6 +68,9 @@ static const struct config_option options[] = {
     {"log.scrub_bytes_per_s", CONFIG_BYTES, AT(log_scrub_bytes_per_s), "1M", NULL, 0, UINT64_C(1) << 30,
      "Sealed segments are read again and checked at this speed, for ever, so that rot is found early; 0 = "
      "not"},
+    {"log.snapshots_max", CONFIG_UINT, AT(log_snapshots_max), "16", NULL, 0, 1000,
+     "Snapshots that may lie in data.dir/snapshots; above, making one is refused. Each keeps its segments' "
+     "space"},
     {"log.disk_warn_percent", CONFIG_UINT, AT(log_disk_warn_percent), "80", NULL, 1, 100,
      "A disk of the log that is so full is warned of; 100 = never"},
     {"log.disk_refuse_percent", CONFIG_UINT, AT(log_disk_refuse_percent), "95", NULL, 1, 100,

@@ -309,6 +309,14 @@ enum status lane_note(struct lane *l, struct slice note, uint64_t *offset)
     return ST_OK;
 }
 
+/* The open frame, which has no record, is a mark. */
+static void close_mark(struct lane *l)
+{
+    l->open->control = true;
+    l->unsynced_bytes -= l->open->len; /* nobody waits for it to leave */
+    close_frame(l);
+}
+
 void lane_flush(struct lane *l)
 {
     struct frame *f = l->open;
@@ -319,6 +327,27 @@ void lane_flush(struct lane *l)
         close_frame(l);
     else if (!timer_armed(&l->lazy_timer))
         timer_arm(loop_timers(l->loop), &l->lazy_timer, f->opened_ms + o->lazy_ms);
+}
+
+/* A mark in the next segment makes the writer seal this one. A segment without a record is not ended: the
+ * next one would have its name, and what came before is sealed already, or will be. */
+enum status lane_roll(struct lane *l, uint64_t *upto)
+{
+    if (l->open)
+        close_frame(l);
+    *upto = l->next;
+    if (l->segment->header.base_offset == l->next)
+        return ST_OK;
+    if (atomic_load_explicit(&l->env->disk_full, memory_order_relaxed))
+        return ST_NO_SPACE;
+    enum status st = ring_reserve(l);
+    if (st == ST_OK)
+        st = roll(l, l->last_time_ms, l->next, l->env->options->segment_bytes, sizeof(struct frame_header));
+    if (st == ST_OK)
+        st = open_frame(l, l->last_time_ms, 0, true);
+    if (st == ST_OK)
+        close_mark(l);
+    return st;
 }
 
 static void on_lazy_timer(struct timer *t)
@@ -336,9 +365,7 @@ static void on_mark_timer(struct timer *t)
         return;
     if (open_frame(l, l->last_time_ms, 0, true) != ST_OK)
         return; /* no memory, or a full disk: the window stays open, nothing else */
-    l->open->control = true;
-    l->unsynced_bytes -= l->open->len; /* nobody waits for it to leave */
-    close_frame(l);
+    close_mark(l);
 }
 
 void lane_hand_over(struct lane *l)

@@ -24,6 +24,11 @@ struct lane_env {
     struct maker *maker;
     atomic_bool disk_refuse; /* maker writes (relaxed): the disk is nearly full, publishes are refused */
     atomic_bool disk_full; /* maker writes (relaxed): no next segment can be made now */
+    /* A snapshot and a trim keep off each other, like Dekker's two: each says what it wants, then looks at
+     * the other (both sequentially consistent). The trim comes again, the snapshot's thread waits for its
+     * end. */
+    atomic_bool snapshot_open; /* the snapshot's thread writes: nothing may be removed */
+    atomic_bool trim_open; /* reader writes: something is being removed */
 };
 
 struct lane {
@@ -89,6 +94,9 @@ void lane_finish(struct lane *l);
 enum status lane_append(struct lane *l, struct msg *m, bool wait) MUST_CHECK;
 enum status lane_carry(struct lane *l, struct msg *m) MUST_CHECK;
 enum status lane_note(struct lane *l, struct slice note, uint64_t *offset) MUST_CHECK;
+/* Ends the segment, so that everything below *upto (all that was appended) will be sealed. ST_NO_MEMORY,
+ * ST_IO, ST_NO_SPACE. */
+enum status lane_roll(struct lane *l, uint64_t *upto) MUST_CHECK;
 void lane_flush(struct lane *l);
 /* Closes the open frame and gives all frames to the reader: before a read. */
 void lane_hand_over(struct lane *l);

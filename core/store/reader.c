@@ -186,6 +186,17 @@ static bool may_trim(const struct reader *r, unsigned lane)
            atomic_load_explicit(&r->lanes[lane].synced_next, memory_order_acquire) >= r->trims[lane].synced;
 }
 
+/* False: a snapshot is being made of what would go. */
+static bool enter_trim(struct reader *r, unsigned lane)
+{
+    struct lane_env *env = r->lanes[lane].env;
+    atomic_store(&env->trim_open, true);
+    if (!atomic_load(&env->snapshot_open))
+        return true;
+    atomic_store(&env->trim_open, false);
+    return false;
+}
+
 static void trim(struct reader *r, unsigned lane)
 {
     uint64_t now_ms = clock_mono_ms(r->options->clock);
@@ -202,13 +213,17 @@ static void trim(struct reader *r, unsigned lane)
         r->trims[lane].upto = 0;
         return;
     }
-    if (retention_mark(r->manifest, r->options, shelf, count) != ST_OK) {
+    bool entered = enter_trim(r, lane);
+    if (!entered || retention_mark(r->manifest, r->options, shelf, count) != ST_OK) {
+        if (entered)
+            atomic_store(&r->lanes[lane].env->trim_open, false);
         r->trims[lane].retry_at_ms = now_ms + TRIM_RETRY_MS;
         return;
     }
     /* Release: pairs with store_first's acquire. */
     atomic_store_explicit(&r->lanes[lane].first, shelf->volumes[count]->base_offset, memory_order_release);
     retention_remove(&r->tools.cache, shelf, r->maker, count);
+    atomic_store(&r->lanes[lane].env->trim_open, false);
     metric_add(r->metrics, M_LOG_TRIMMED_BYTES, bytes - shelf->bytes);
     metric_add(r->metrics, M_LOG_TRIMMED_SEGMENTS, count);
 }

@@ -13,6 +13,7 @@
 #include "core/store/reader.h"
 #include "core/store/recent.h"
 #include "core/store/recovery.h"
+#include "core/store/snapshot.h"
 #include "core/store/writer.h"
 
 #include <errno.h>
@@ -25,6 +26,8 @@
 
 enum {
     FRAME_POOL_BYTES = 16 << 20,
+    SEAL_MS_MAX = 20000,
+    SEAL_POLL_US = 1000,
 };
 #define SEGMENT_BYTES_MAX ((uint64_t)4 << 30)
 
@@ -339,6 +342,45 @@ enum status store_note(struct store *s, unsigned lane, struct slice note, uint64
 void store_trim(struct store *s, unsigned lane, uint64_t upto)
 {
     lane_trim(own_lane(s, lane), upto);
+}
+
+enum status store_roll(struct store *s, unsigned lane, uint64_t *upto)
+{
+    return lane_roll(own_lane(s, lane), upto);
+}
+
+static bool all_sealed(const struct store *s, const uint64_t *upto)
+{
+    for (unsigned i = 0; i < s->options.lane_count; i++)
+        /* Acquire: the writer's release after it has synced the sealed file. */
+        if (atomic_load_explicit(&s->lanes[i].sealed_next, memory_order_acquire) < upto[i])
+            return false;
+    return true;
+}
+
+enum status store_snapshot(struct store *s, const uint64_t *upto, const char *name, uint64_t snapshots_max,
+                           struct snapshot_report *out, struct buf *error)
+{
+    struct manifest m = {.epoch = s->manifest.epoch,
+                         .lane_count = s->options.lane_count,
+                         .incarnation = s->env.incarnation,
+                         .stopped = true};
+    uint64_t end_ms = clock_mono_ms(clock_system()) + SEAL_MS_MAX;
+    while (!all_sealed(s, upto)) {
+        if (clock_mono_ms(clock_system()) > end_ms)
+            return refuse(error, ST_EXPIRED, s->options.dir, "the disk did not seal the segments in time");
+        usleep(SEAL_POLL_US);
+    }
+    atomic_store(&s->env.snapshot_open, true);
+    while (atomic_load(&s->env.trim_open))
+        usleep(SEAL_POLL_US);
+    for (unsigned i = 0; i < m.lane_count; i++) {
+        m.lanes[i].first = store_first(s, i);
+        m.lanes[i].end = m.lanes[i].next = upto[i];
+    }
+    enum status st = snapshot_make(s->files, s->options.dir, name, snapshots_max, &m, out, error);
+    atomic_store(&s->env.snapshot_open, false);
+    return st;
 }
 
 void store_set_live_bytes(struct store *s, unsigned lane, uint64_t bytes)

@@ -121,6 +121,18 @@ void store_trim(struct store *s, unsigned lane, uint64_t upto);
  * full of what must be kept would only write itself anew for ever. Owning loop. */
 void store_set_live_bytes(struct store *s, unsigned lane, uint64_t bytes);
 
+/* A snapshot: in each lane, on its owning loop, store_roll; when all have, store_snapshot on a thread of its
+ * own. One at a time. */
+struct snapshot_report;
+/* Ends the lane's segment: everything appended so far, below *upto, will be sealed. ST_NO_SPACE: there is no
+ * room for the next segment; ST_NO_MEMORY, ST_IO. Owning loop. */
+enum status store_roll(struct store *s, unsigned lane, uint64_t *upto) MUST_CHECK;
+/* Waits until all below upto[lane] is sealed, and links it into <dir>/snapshots/<name>
+ * (core/store/snapshot.h, statuses too; ST_EXPIRED: the disk was too slow). Nothing is removed from the log
+ * meanwhile. Blocking: any thread but loops. */
+enum status store_snapshot(struct store *s, const uint64_t *upto, const char *name, uint64_t snapshots_max,
+                           struct snapshot_report *out, struct buf *error) MUST_CHECK;
+
 /* Where a read begins. The last two find the offset first, which costs a few small reads, not a scan. */
 enum store_locate {
     STORE_AT_OFFSET, /* at `from` */

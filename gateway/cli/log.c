@@ -14,6 +14,9 @@ static const struct log_verb {
     {"cat", log_cat, "[SELECT]   messages as JSON lines, as history shows them"},
     {"export", log_export, "[SELECT]   messages as JSON lines that keep everything, for import"},
     {"import", log_import, "FILE|- [--keep-going]   appends such lines; the log must not be in use"},
+    {"snapshot", log_snapshot,
+     "[NAME]   of a running node by its API, else of the folder, which must not be in use"},
+    {"restore", log_restore, "SNAPSHOT --data DIR   into a new or empty folder, as a log of a new epoch"},
 };
 
 static int help(int code)

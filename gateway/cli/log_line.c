@@ -7,6 +7,7 @@
 #include "core/json.h"
 #include "core/utf8.h"
 #include "gateway/json_out.h"
+#include "routing/once_id.h"
 
 enum { LINE_EXTRA_BYTES = 1 << 20, ESCAPED_BYTES = 6, ORIGIN_BYTES = 8 };
 #define NUMBER_MAX (((uint64_t)1 << 53) - 1)
@@ -369,6 +370,17 @@ static enum status take_props(struct reading *r)
     return st == ST_NOT_FOUND ? ST_OK : st;
 }
 
+static bool once_valid(uint64_t type, struct slice value)
+{
+    uint8_t prop[ONCE_PROP_BYTES_MAX] = {(uint8_t)type, (uint8_t)value.len, (uint8_t)(value.len >> 8)};
+    struct once_id id;
+    if (value.len > sizeof prop - 3)
+        return false;
+    memcpy(prop + 3, value.data, value.len);
+    return once_id_read(slice_of(prop, 3 + value.len), &id) && once_name_valid(id.name) &&
+           utf8_valid_mqtt(id.principal);
+}
+
 /* What other parts of the program rely on: they have been told that the log holds only what a door let in. */
 static bool more_valid(const struct reading *r, uint64_t type, struct slice value)
 {
@@ -380,6 +392,9 @@ static bool more_valid(const struct reading *r, uint64_t type, struct slice valu
         return topic_name_valid(value, &r->limits->topic);
     case PROP_CORRELATION:
         return true;
+    case PROP_PRODUCER:
+    case PROP_IDEMPOTENCY:
+        return value.len > 0 && once_valid(type, value);
     case PROP_ORIGIN:
         return value.len == ORIGIN_BYTES;
     default:

@@ -34,6 +34,8 @@ int log_stat(int count, char **words);
 int log_cat(int count, char **words);
 int log_export(int count, char **words);
 int log_import(int count, char **words);
+int log_snapshot(int count, char **words);
+int log_restore(int count, char **words);
 
 /* A decimal number without sign; false: it is none. */
 bool argument_number(const char *text, uint64_t *out);

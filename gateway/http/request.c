@@ -238,7 +238,7 @@ static void look_at_target(struct request *r, const char *method, uint64_t lengt
     if (check_body(r, length) && r->route->begin)
         r->route->begin(r);
     if (r->route->run != publish_run) {
-        if (!request_is_answered(r) && length > 0)
+        if (!request_is_answered(r) && length > 0 && r->route->run != snapshot_run)
             request_bad(r, "this request has no body");
     } else if (request_is_answered(r)) {
         publish_count_refused(r);

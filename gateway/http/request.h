@@ -155,6 +155,10 @@ void page_settle(struct request *r);
 
 void history_begin(struct request *r);
 
+void snapshot_begin(struct request *r);
+void snapshot_run(struct request *r);
+void snapshot_give_up(struct request *r);
+
 void retained_begin(struct request *r);
 void retained_run(struct request *r);
 void retained_give_up(struct request *r);

@@ -16,6 +16,7 @@ const struct route routes[] = {
     {.path = "/v1/connections", .below = true},
     {.path = "/v1/sessions", .below = true},
     {.path = "/v1/nodes", .below = true},
+    {"/v1/node/snapshot", false, "POST", snapshot_begin, snapshot_run, snapshot_give_up},
     {.path = "/v1/node/drain"},
     {.path = "/v1/tickets"},
     {.path = "/openapi.json"},

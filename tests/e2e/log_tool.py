@@ -9,6 +9,10 @@ from node import CRASH_REPORT, PATIENCE, PROGRAM
 RUN_S = 60 * PATIENCE
 
 
+def environment():
+    return {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
+
+
 class Ran:
     def __init__(self, code, out, err):
         self.code, self.out, self.err = code, out, err
@@ -22,8 +26,7 @@ def log(verb, *arguments, data=None, stdin=None, check=0):
     command = [str(PROGRAM), "log", verb, *map(str, arguments)]
     if data is not None:
         command += ["--data", str(data)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
-    result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, timeout=RUN_S)
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment(), timeout=RUN_S)
     assert not CRASH_REPORT.search(result.stderr), result.stderr
     assert check is None or result.returncode == check, f"{result.returncode}: {result.stdout}{result.stderr}"
     return Ran(result.returncode, result.stdout, result.stderr)

@@ -11,7 +11,7 @@ import pytest
 
 from clients import Web, curl, history, module, mosquitto_pub, publish
 from http_wire import Wire, request
-from log_tool import log, messages, verify
+from log_tool import environment, log, messages, verify
 from node import PROGRAM, wait_until
 
 SMALL = {"log.segment_bytes": "64K"}
@@ -231,7 +231,7 @@ def test_cat_into_a_pipe_that_closes_is_no_error(make_node):
     fill(node, 300)
     node.stop()
     process = subprocess.Popen([str(PROGRAM), "log", "cat", "--data", str(node.data)], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+                               stderr=subprocess.PIPE, env=environment())
     process.stdout.read(10)
     process.stdout.close()
     assert process.stderr.read() == b""
@@ -260,7 +260,9 @@ def everything(node):
     publish(node, "h/json", b'{"a":\r\n  1.50}\n', "-H", "Content-Type: application/json", "-H", "Tidegate-Key: kk",
             "-H", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     publish(node, "h/ttl", b"[1]", "-H", "Tidegate-Ttl-Ms: 9007199254740991")
+    publish(node, "h/once", b"1", "-H", "Idempotency-Key: abc")
     with Web(node) as web:
+        web.ask({"pub": {"topic": "w/p", "data": 1, "producer": "p", "seq": 7}})
         web.ask({"pub": {"topic": "w/x", "data": {"deep": [1, {"x": None}]}, "key": "k", "props": {"p": ["1", "2"]}}})
     fill(node, 60, 50)
 
@@ -271,7 +273,7 @@ def test_export_import_export_gives_the_same_messages(make_node, tmp_path, parti
     everything(node)
     node.stop()
     want = messages(node.data)
-    assert len(want) == 66
+    assert len(want) == 68
     full = next(line for line in want if line["topic"] == "m/all")
     assert full["qos"] == 1 and full["retain"] and full["pfi"] and full["expires"] > full["ts"]
     assert full["props"] == [["b", "1"], ["a", "2"], ["b", "3"]] and [pair[0] for pair in full["more"]] == [4, 5]
@@ -279,9 +281,9 @@ def test_export_import_export_gives_the_same_messages(make_node, tmp_path, parti
     file.write_text(log("export", data=node.data).out)
     copy = tmp_path / "copy"
     ran = log("import", file, "--set", f"log.partitions={partitions}", data=copy)
-    assert "imported 66 messages" in ran.out and "0 times raised" in ran.out
+    assert "imported 68 messages" in ran.out and "0 times raised" in ran.out
     assert messages(copy) == want
-    assert verify(copy)[1]["messages"] == 66
+    assert verify(copy)[1]["messages"] == 68
     # A node serves it, and what it says of each message is the same but for the position.
     other = make_node({"log.partitions": partitions}, data=copy)
     for line in want:

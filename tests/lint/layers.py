@@ -12,7 +12,7 @@ CHAIN = ["core", "routing", "session", "gateway"]
 
 # Headers of libc, POSIX, Linux and the compiler: allowed everywhere.
 SYSTEM = re.compile(
-    r"(assert|ctype|errno|fcntl|float|inttypes|limits|math|netdb|poll|pthread|setjmp|signal|stdalign|stdarg|"
+    r"(assert|ctype|errno|fcntl|float|ftw|inttypes|limits|math|netdb|poll|pthread|setjmp|signal|stdalign|stdarg|"
     r"stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|threads|time|unistd|uchar|wchar|dirent|endian|"
     r"execinfo|getopt|ifaddrs|malloc|sched|semaphore|spawn|termios|dlfcn|ucontext|x86intrin|[a-z]mmintrin|"
     r"arm_acle|sys/[a-z_]+|sanitizer/[a-z_]+|netinet/[a-z_]+|arpa/inet|net/if|linux/[a-z_]+|bits/[a-z_]+)\.h$")

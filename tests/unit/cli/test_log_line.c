@@ -164,6 +164,9 @@ Test(log_line, refuses_what_no_door_would_let_in)
         "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[8,\"Zg==\"]]}",
         "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[5,\"Zg==\"],[5,\"Zg==\"]]}",
         "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[4,\"Kw==\"]]}",
+        "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[6,\"\"]]}",
+        "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[6,\"Zg==\"]]}",
+        "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[11,\"AAAAAAAAAAAAAA==\"]]}",
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const char *why = NULL;
