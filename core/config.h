@@ -35,7 +35,7 @@ struct config_list {
     const char *key; /* without a dot */
     size_t place; /* offsetof a struct config_rows in the settings struct */
     size_t row_bytes;
-    const struct config_option *fields; /* places are within a row */
+    const struct config_option *fields; /* places are within a row; no CONFIG_LIST */
     size_t field_count;
     const char *(*flaw)(const void *row); /* what is wrong with a complete row; NULL: nothing */
     const char *help; /* one line */

@@ -25,7 +25,7 @@ struct settings {
 };
 
 struct room {
-    char *name, *doors;
+    char *name;
     uint64_t ttl_ms;
     bool open;
     unsigned kind;
@@ -45,13 +45,12 @@ static const struct config_option options[] = {
 };
 static const struct config_option room_fields[] = {
     {"name", CONFIG_TEXT, offsetof(struct room, name), "", NULL, 0, 0, "name"},
-    {"doors", CONFIG_LIST, offsetof(struct room, doors), "", NULL, 0, 0, "doors"},
     {"ttl_ms", CONFIG_MS, offsetof(struct room, ttl_ms), "0", NULL, 0, 0, "time"},
     {"open", CONFIG_BOOL, offsetof(struct room, open), "true", NULL, 0, 0, "open"},
     {"kind", CONFIG_ENUM, offsetof(struct room, kind), "a", "a|b", 0, 0, "kind"},
 };
 static const struct config_list lists[] = {
-    {"rooms", PLACE(rooms), sizeof(struct room), room_fields, 5, NULL, "rooms"},
+    {"rooms", PLACE(rooms), sizeof(struct room), room_fields, 4, NULL, "rooms"},
 };
 static const struct config_table table = {options, sizeof options / sizeof options[0], lists, 1};
 
