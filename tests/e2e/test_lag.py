@@ -48,13 +48,15 @@ def test_a_stopped_reader(make_node):
             elif "gap" in item:
                 gaps.append(item["gap"])
     slow.close()
-    assert [gap["why"] for gap in gaps] == ["lag"], "one gap"
-    gap = gaps[0]
-    assert gap["topic"] == "lag/yes" and len(got) + gap["count"] == total + 1, "all are there or counted"
+    # A slow node may be behind before its reader stops, and then tells of that too; never for less than half the limit.
+    assert gaps and {(gap["why"], gap["topic"]) for gap in gaps} == {("lag", "lag/yes")}
+    missed = [(order(gap["from"]), order(gap["to"])) for gap in gaps]
+    assert all(last - first + 1 >= LIMIT // 2 for first, last in missed)
+    assert len(got) + sum(gap["count"] for gap in gaps) == total + 1, "all are there or counted"
     assert got == sorted(set(got))
-    assert not [place for place in got if order(gap["from"]) <= place <= order(gap["to"])]
-    assert end - order(gap["to"]) <= LIMIT
-    assert node.metric("tidegate_messages_dropped_total", "lag") == gap["count"]
+    assert not [place for place in got for first, last in missed if first <= place <= last]
+    assert end - missed[-1][1] <= LIMIT
+    assert node.metric("tidegate_messages_dropped_total", "lag") == sum(gap["count"] for gap in gaps)
 
 
 def test_mqtt_is_counted(make_node):
