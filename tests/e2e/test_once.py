@@ -8,6 +8,7 @@ import time
 import pytest
 
 from clients import MosquittoSub, Web, curl, history, need, publish
+from log_tool import log
 from mqtt_wire import Wire, publish as publish_packet, user
 from node import wait_until
 from test_policies import topics
@@ -343,3 +344,19 @@ def test_a_key_is_kept_for_its_time(make_node):
     with_key(node, "t", "k", b"1")
     wait_until(lambda: not with_key(node, "t", "k", b"1")["dup"], "the key to be forgotten")
     assert len(history(node, "t")) == 2
+
+
+def test_an_exported_log_is_imported_with_what_it_knows(make_node, tmp_path):
+    node = make_node()
+    with Web(node) as web:
+        web_put(web, "a", "p", 17)
+    with_key(node, "a", "k", b"1")
+    node.stop()
+    file, copy = tmp_path / "export", tmp_path / "copy"
+    file.write_text(log("export", data=node.data).out)
+    assert "imported 2 messages" in log("import", file, data=copy).out
+    other = make_node(data=copy)
+    with Web(other) as web:
+        assert web_put(web, "a", "p", 17)["ok"]["dup"] is True
+    assert with_key(other, "a", "k", b"1")["dup"] is True
+    assert with_key(other, "a", "k", b"2", check=422)

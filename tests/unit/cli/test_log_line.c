@@ -159,6 +159,8 @@ Test(log_line, refuses_what_no_door_would_let_in)
         "{\"topic\":\"a\",\"text\":\"x\",\"props\":[[\"a\",\"b\",\"c\"]]}",
         "{\"topic\":\"a\",\"text\":\"x\",\"props\":{\"a\":1}}",
         "{\"topic\":\"a\",\"text\":\"x\",\"props\":1}",
+        "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[6,\"Zg==\"]]}",
+        "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[11,\"AAAAAAAAAAAAAA==\"]]}",
         "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[10,\"Zg==\"]]}",
         "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[77,\"Zg==\"]]}",
         "{\"topic\":\"a\",\"text\":\"x\",\"more\":[[8,\"Zg==\"]]}",
