@@ -17,6 +17,13 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "deadline(seconds): how long a test may take (default 90)")
 
 
+def pytest_collection_finish():
+    """The tests' own variables (TIDEGATE_PRESET, TIDEGATE_KILL_ROUNDS ...) have been read. A program that a test starts
+    must not see them: to it they are keys that do not exist."""
+    for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
+        del os.environ[name]
+
+
 @pytest.fixture(autouse=True)
 def deadline(request):
     """A test that hangs is a test that failed."""
