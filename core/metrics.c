@@ -104,6 +104,16 @@ static const struct metric_row {
         {"tidegate_dedup_forgotten_total", COUNTER, NULL,
          "Producers and keys forgotten before their time because of dedup.producers, dedup.max or "
          "dedup.bytes."},
+    [M_SESSIONS] = {"tidegate_sessions", GAUGE, NULL, "Durable WebSocket sessions kept."},
+    [M_SESSION_BYTES] = {"tidegate_session_bytes", GAUGE, NULL, "Memory of their records."},
+#define WRITES      "tidegate_session_writes_total", COUNTER
+#define WRITES_HELP "Records of sessions written, or refused by the log or its limits."
+    [M_SESSION_WRITES] = {WRITES, "result=\"ok\"", WRITES_HELP},
+    [M_SESSION_WRITES_REFUSED] = {WRITES, "result=\"refused\"", WRITES_HELP},
+#define RESUMES      "tidegate_session_resumes_total", COUNTER
+#define RESUMES_HELP "Clients that came with a session's token."
+    [M_SESSIONS_RESUMED] = {RESUMES, "result=\"ok\"", RESUMES_HELP},
+    [M_SESSIONS_UNKNOWN] = {RESUMES, "result=\"unknown\"", RESUMES_HELP},
 #define BYTES_IN      "tidegate_bytes_received_total", COUNTER
 #define BYTES_IN_HELP "Bytes read from clients' sockets."
     [M_BYTES_IN_MQTT] = {BYTES_IN, "proto=\"mqtt\"", BYTES_IN_HELP},

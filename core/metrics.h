@@ -65,6 +65,12 @@ enum metric {
     M_ONCE_KEYS, /* gauge */
     M_ONCE_BYTES, /* gauge */
     M_ONCE_FORGOTTEN,
+    M_SESSIONS, /* gauge */
+    M_SESSION_BYTES, /* gauge */
+    M_SESSION_WRITES,
+    M_SESSION_WRITES_REFUSED,
+    M_SESSIONS_RESUMED,
+    M_SESSIONS_UNKNOWN,
     M_BYTES_IN_MQTT,
     M_BYTES_IN_WS,
     M_BYTES_IN_HTTP,

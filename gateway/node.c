@@ -156,6 +156,7 @@ static enum status create_loop(struct node *n, unsigned index)
                  .keys_max = s->dedup_max,
                  .bytes_max = s->dedup_bytes,
                  .keep_ms = s->dedup_keep_ms},
+        .sessions = {.count_max = s->limit_sessions, .bytes_max = s->limit_sessions_bytes},
     };
     l->node = n;
     l->edge.metrics = metrics_register();

@@ -128,6 +128,18 @@ static const struct config_option options[] = {
      "Retained messages of a partition; above, publishing another topic with RETAIN is refused"},
     {"limit.retained_bytes", CONFIG_BYTES, AT(limit_retained_bytes), "256M", NULL, 0, 0, "Memory of those"},
 
+    {"limit.sessions", CONFIG_UINT, AT(limit_sessions), "100000", NULL, 0, 0,
+     "Durable WebSocket sessions of a partition; above, a new one's first `sub` with `ack` is refused"},
+    {"limit.sessions_bytes", CONFIG_BYTES, AT(limit_sessions_bytes), "64M", NULL, 0, 0, "Memory of those"},
+    {"limit.session_bytes", CONFIG_BYTES, AT(limit_session_bytes), "64K", NULL, 256, UINT64_C(16) << 20,
+     "Record of one session: its filters, and 8 bytes a filter and partition"},
+    {"session.expiry_ms", CONFIG_MS, AT(session_expiry_ms), "24h", NULL, 200, UINT64_C(3155760000000),
+     "A session that no connection has is kept for this long"},
+    {"session.save_ms", CONFIG_MS, AT(session_save_ms), "10s", NULL, 10, 3600000,
+     "What a session's client has acknowledged is durable after this; a crash repeats no more"},
+    {"session.save_count", CONFIG_UINT, AT(session_save_count), "100", NULL, 1, 1000000,
+     "or when so many messages have been acknowledged"},
+
     {"dedup.producers", CONFIG_UINT, AT(dedup_producers), "100000", NULL, 1, 0,
      "Producers of a partition whose newest 1,024 sequences are remembered; above, those idle longest are "
      "forgotten"},

@@ -40,7 +40,8 @@ struct settings {
 
     uint64_t limit_connections, limit_message_bytes, limit_topic_bytes, limit_topic_levels,
         limit_subscriptions, limit_inflight, limit_ws_unacked, limit_publish_open, limit_history_count,
-        limit_retained, limit_retained_bytes;
+        limit_retained, limit_retained_bytes, limit_sessions, limit_sessions_bytes, limit_session_bytes;
+    uint64_t session_expiry_ms, session_save_ms, session_save_count;
     uint64_t limit_lag_messages, limit_drops; /* 0 = none */
     uint64_t dedup_producers, dedup_max, dedup_bytes, dedup_keep_ms;
     uint64_t out_bytes_max, out_stall_ms, out_catchup_percent;

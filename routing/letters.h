@@ -24,12 +24,22 @@ static inline struct run *run_ref(struct run *r)
 }
 void run_unref(struct run *r);
 
+/* A publish that is a session record (attachment.h) says which. */
+enum session_write {
+    SESSION_NONE, /* an ordinary message */
+    SESSION_UPDATE, /* by the attachment that wrote the newest record; ST_GONE: it is another's, or none */
+    SESSION_ATTACH, /* by a later attachment, or the first; ST_AGAIN: the record is not `based_on` any more,
+                       read it again; ST_GONE: its number is not greater */
+};
+
 /* PUBLISH, and back as PUBLISHED. Pooled: publish_create/publish_free, any loop. */
 struct publish {
     struct mail mail;
     struct msg *msg; /* one reference, kept until publish_free */
     uint8_t pool_class;
     bool wait; /* answer when durable; else it does not come back at all */
+    uint8_t session; /* enum session_write; others than SESSION_NONE wait */
+    uint64_t based_on; /* SESSION_ATTACH: offset + 1 of the record that was read; 0: there was none */
     uint16_t home; /* index of the loop that asked */
     bool duplicate; /* answer: it is stored already; msg->offset is that of the original */
     uint64_t durable_at; /* the shard's: answered when all up to here is durable */
@@ -87,6 +97,7 @@ struct read {
     bool want_live; /* the asker is a cursor that wants to go live; else a page of history */
     bool retained; /* walks the retained messages with from <= offset < to instead of the records; answers
                       after a bounded number of them: go on at `next` while that is below `end` */
+    bool session; /* with `retained`: a session record instead, store.topic names it */
     bool live; /* answer */
     bool from_log; /* answer: by the reader thread, not from memory */
     bool beyond; /* answer, with ST_GONE: the place asked for lies behind the end of the log */

@@ -150,10 +150,12 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     assert(g->shard_count < PLACE_LANES_MAX);
     buf_init(&s->carry.note, ONCE_NOTE_BYTES_MAX);
     if (retained_create(&g->limits.retained, &s->retained) != ST_OK ||
+        retained_create(&g->limits.sessions, &s->sessions) != ST_OK ||
         once_create(&g->limits.once, &s->once) != ST_OK ||
         (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK)) {
         once_destroy(s->once);
         retained_destroy(s->retained);
+        retained_destroy(s->sessions);
         free(s);
         return ST_NO_MEMORY;
     }
@@ -183,6 +185,7 @@ void shard_destroy(struct shard *s)
     once_destroy(s->once);
     retained_destroy(s->retained);
     buf_deinit(&s->carry.note);
+    retained_destroy(s->sessions);
     free(s);
 }
 

@@ -25,6 +25,7 @@ struct shard_group;
 struct shard_limits { /* of one lane */
     struct retained_limits retained;
     struct once_limits once;
+    struct retained_limits sessions; /* their records; 0: there are none */
 };
 
 /* `on_deliver` is called on the receiving loop with each DELIVER letter (its hub is set from `hubs`). */

@@ -1,8 +1,10 @@
 /* What a shard knows is a fold over its records: at start over those the log holds, later over each that is
- * appended. Today that is the retained messages, and which publishes with an identity are stored. */
+ * appended: the retained messages, in a table of their own the sessions' records, and which publishes with an
+ * identity are stored. */
 #include "routing/shard_private.h"
 
 #include "core/logging.h"
+#include "routing/attachment.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -14,7 +16,8 @@ enum { SWEEP_STEP_MS = 20, SWEEP_REST_MS = 1000 };
 static void shard_tell_live_bytes(struct shard *s)
 {
     s->group->log.ops->set_live_bytes(s->group->log.ctx, s->lane,
-                                      retained_bytes(s->retained) + once_counts(s->once)->log_bytes);
+                                      retained_bytes(s->retained) + retained_bytes(s->sessions) +
+                                          once_counts(s->once)->log_bytes);
 }
 
 void shard_once_changed(struct shard *s, const struct once_counts *before)
@@ -28,10 +31,17 @@ void shard_once_changed(struct shard *s, const struct once_counts *before)
     shard_tell_live_bytes(s);
 }
 
-void shard_retained_changed(struct shard *s, uint64_t count, uint64_t bytes)
+void shard_retained_changed(struct shard *s)
 {
-    metric_add(s->group->metrics, M_RETAINED, retained_count(s->retained) - count);
-    metric_add(s->group->metrics, M_RETAINED_BYTES, retained_bytes(s->retained) - bytes);
+    static const enum metric gauges[2][2] = {{M_RETAINED, M_RETAINED_BYTES}, {M_SESSIONS, M_SESSION_BYTES}};
+    const struct retained *tables[2] = {s->retained, s->sessions};
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t count = retained_count(tables[i]), bytes = retained_bytes(tables[i]);
+        metric_add(s->group->metrics, gauges[i][0], count - s->told[i].count);
+        metric_add(s->group->metrics, gauges[i][1], bytes - s->told[i].bytes);
+        s->told[i].count = count;
+        s->told[i].bytes = bytes;
+    }
     shard_tell_live_bytes(s);
 }
 
@@ -43,9 +53,9 @@ static void shard_sweep_later(struct shard *s, uint64_t ms)
 
 static bool shard_sweep(struct shard *s)
 {
-    uint64_t count = retained_count(s->retained), bytes = retained_bytes(s->retained);
     bool end = retained_expire(s->retained, shard_wall_ms(s));
-    shard_retained_changed(s, count, bytes);
+    end = retained_expire(s->sessions, shard_wall_ms(s)) && end;
+    shard_retained_changed(s);
     return end;
 }
 
@@ -53,16 +63,15 @@ void shard_on_sweep(struct timer *t)
 {
     struct shard *s = LIST_OF(t, struct shard, sweep);
     bool end = shard_sweep(s);
-    if (retained_expiring(s->retained) > 0)
+    if (retained_expiring(s->retained) + retained_expiring(s->sessions) > 0)
         shard_sweep_later(s, end ? SWEEP_REST_MS : SWEEP_STEP_MS);
 }
 
 void shard_fold_retained(struct shard *s, struct msg *m)
 {
-    uint64_t count = retained_count(s->retained), bytes = retained_bytes(s->retained);
-    if (retained_fold(s->retained, m) != ST_OK)
+    if (retained_fold(topic_session(msg_topic(m)) ? s->sessions : s->retained, m) != ST_OK)
         abort(); /* it is in the log: a shard that does not know it would tell subscribers wrongly */
-    shard_retained_changed(s, count, bytes);
+    shard_retained_changed(s);
     if (m->expires_ms && !timer_armed(&s->sweep))
         shard_sweep_later(s, SWEEP_REST_MS);
 }
@@ -75,12 +84,12 @@ void shard_fold_once(struct shard *s, struct msg *m)
     shard_once_changed(s, &before);
 }
 
-bool shard_has_room_to_retain(struct shard *s, const struct msg *m)
+bool shard_has_room_to_keep(struct shard *s, struct retained *table, const struct msg *m)
 {
-    if (retained_has_room(s->retained, m))
+    if (retained_has_room(table, m))
         return true;
     (void)shard_sweep(s); /* perhaps it is full of what has expired */
-    return retained_has_room(s->retained, m);
+    return retained_has_room(table, m);
 }
 
 /* --- the fold at start -------------------------------------------------------------------------------- */
@@ -158,6 +167,7 @@ enum status shard_fold(struct shard *s)
                               .on_done = fold_read_done}};
     uint64_t from = log->ops->first(log->ctx, s->lane), end = log->ops->next(log->ctx, s->lane);
     retained_load(s->retained);
+    retained_load(s->sessions);
     once_load(s->once);
     enum status st = ST_OK;
     while (from < end && st == ST_OK) {
@@ -179,6 +189,8 @@ enum status shard_fold(struct shard *s)
     shard_once_changed(s, &before);
     if (st == ST_OK)
         st = retained_loaded(s->retained);
+    if (st == ST_OK)
+        st = retained_loaded(s->sessions);
     if (st == ST_OK)
         log->ops->trim(log->ctx, s->lane, 0); /* retention may begin to ask */
     return st;

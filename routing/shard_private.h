@@ -22,6 +22,9 @@ struct shard {
     uint64_t durable; /* all below, as told by the log */
     uint64_t state_end; /* behind the newest record of this run that the state was folded from */
     bool dirty; /* appended since the last flush */
+    struct {
+        uint64_t count, bytes;
+    } told[2]; /* the gauges of `retained` and `sessions` */
     _Atomic uint64_t
         next_shown; /* written here once a turn, read by any loop (shard_next_shown); orders nothing */
     struct publish *first_waiting; /* by mail.next, in the order of durable_at */
@@ -35,10 +38,12 @@ struct shard {
     } held; /* what waits for the disk to be delivered, shard_hold.c */
     struct retained *retained;
     struct once *once;
-    struct timer sweep; /* armed while some retained message will expire */
+    struct retained *sessions; /* the newest record of each session */
+    struct timer sweep; /* armed while some retained message or session will expire */
     struct {
         uint64_t upto; /* below this the log wants to remove; 0: it has not asked */
         uint64_t next; /* below this nothing needs to be carried any more */
+        bool sessions; /* of the session records; the retained messages are done */
         uint64_t end; /* what the trim relies on lies below */
         bool noted; /* what `once` remembers is in the log again, too */
         struct buf note;
@@ -88,10 +93,14 @@ void shard_fold_retained(struct shard *s, struct msg *m);
 void shard_fold_once(struct shard *s, struct msg *m);
 /* The gauges follow what `once` has become since it was `before`. */
 void shard_once_changed(struct shard *s, const struct once_counts *before);
-bool shard_has_room_to_retain(struct shard *s, const struct msg *m);
-/* The gauges follow what has changed since they were told `count` and `bytes`. */
-void shard_retained_changed(struct shard *s, uint64_t count, uint64_t bytes);
+bool shard_has_room_to_keep(struct shard *s, struct retained *table, const struct msg *m);
+/* The gauges follow what the tables have become. */
+void shard_retained_changed(struct shard *s);
 void shard_on_sweep(struct timer *t);
+
+/* --- shard_session.c --- */
+/* The same as an ordinary publish, by its own rules (letters.h). ST_INVALID: it names no attachment. */
+enum status shard_take_session(struct shard *s, const struct publish *p);
 
 /* --- shard_carry.c --- */
 void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto); /* store_events */

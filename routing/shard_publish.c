@@ -81,7 +81,7 @@ static void shard_limit_life(const struct shard *s, const struct topic_policy *p
 static enum status shard_store(struct shard *s, struct msg *m, bool wait, bool after_sync)
 {
     bool retain = m->flags & MSG_RETAIN, once = m->flags & MSG_ONCE;
-    if (retain && !shard_has_room_to_retain(s, m))
+    if (retain && !shard_has_room_to_keep(s, s->retained, m))
         return ST_QUOTA;
     enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, wait || after_sync);
     if (st != ST_OK)
@@ -127,7 +127,11 @@ enum status shard_publish_lazy(struct shard *s, struct msg *m)
 
 void shard_publish(struct shard *s, struct publish *p)
 {
-    struct outcome out = shard_take(s, p->msg, p->wait);
+    struct outcome out = {.status = ST_OK};
+    if (p->session != SESSION_NONE)
+        out.status = shard_take_session(s, p);
+    else
+        out = shard_take(s, p->msg, p->wait);
     if (!p->wait) {
         shard_count(s, p->msg, &out);
         publish_free(p);

@@ -58,11 +58,11 @@ static bool shard_read_recent(struct shard *s, struct read *r)
     return true;
 }
 
-static bool shard_reads_topic(struct shard *s, struct store_read *sr)
+static bool shard_reads_topic(struct shard *s, struct store_read *sr, bool session)
 {
-    struct msg *m = retained_get(s->retained, sr->topic);
-    if (!m || m->offset < sr->from || m->offset >= sr->end ||
-        (m->expires_ms && shard_wall_ms(s) >= m->expires_ms))
+    struct msg *m = retained_get(session ? s->sessions : s->retained, sr->topic);
+    bool outside = m && !session && (m->offset < sr->from || m->offset >= sr->end);
+    if (!m || outside || (m->expires_ms && shard_wall_ms(s) >= m->expires_ms))
         return false;
     if (sr->msgs)
         sr->msgs[0] = msg_ref(m);
@@ -83,12 +83,11 @@ static void shard_read_retained(struct shard *s, struct read *r)
         sr->status = ST_NO_MEMORY;
         sr->next = sr->from;
     } else if (sr->topic.data) {
-        sr->found = shard_reads_topic(s, sr);
+        sr->found = shard_reads_topic(s, sr, r->session);
     } else {
-        uint64_t count = retained_count(s->retained), bytes = retained_bytes(s->retained);
         sr->found = retained_walk(s->retained, sr->from, sr->end, sr->wants, sr->wants_ctx, shard_wall_ms(s),
                                   sr->msgs, sr->count_max, &sr->next);
-        shard_retained_changed(s, count, bytes);
+        shard_retained_changed(s);
     }
 }
 

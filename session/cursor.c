@@ -64,6 +64,7 @@ static void lane_set_live(struct lane_cursor *lc)
         metric_sub(cursor_hub(lc)->metrics, M_CURSORS, 1);
     lc->state = LANE_LIVE;
     c->at.next[lc->lane] = lc->next;
+    hub_has_delivered(cursor_hub(lc), lc->lane, lc->next);
     if (++c->live_count < sub->channel->lane_count)
         return;
     sub->behind = NULL;
@@ -86,15 +87,11 @@ void cursor_jump(struct lane_cursor *lc, uint64_t to, uint64_t count, enum metri
         s->ops->gap(s->conn, lc->sub, &gap);
 }
 
-/* Everything is known that `subscribed` tells. */
-static void subscription_ready(struct subscription *sub)
+/* The lanes set off. `fresh`: ATTACHED has just been read. */
+static void subscription_set_off(struct subscription *sub, bool fresh)
 {
     struct catchup *c = sub->behind;
-    struct session *s = sub->session;
     unsigned lanes = sub->channel->lane_count;
-    c->announce = true;
-    sub->letters++; /* the callbacks may end it */
-    s->ops->subscribed(s->conn, sub, &c->at, c->replay);
     for (unsigned i = 0; i < lanes && sub->session && sub->behind == c; i++) {
         struct lane_cursor *lc = &c->lanes[i];
         if (lc->lost_to > 0) {
@@ -102,11 +99,33 @@ static void subscription_ready(struct subscription *sub)
             if (!sub->session)
                 break;
         }
-        if (lanes == 1 && lc->state == LANE_ATTACHING && lc->next >= c->at.next[lc->lane])
-            lane_set_live(lc); /* ATTACHED has just been read: nothing was delivered since */
+        if (fresh && lanes == 1 && lc->state == LANE_ATTACHING && lc->next >= c->at.next[lc->lane])
+            lane_set_live(lc); /* nothing was delivered since */
         else
             cursor_go(lc);
     }
+}
+
+/* Everything is known that `subscribed` tells. */
+static void subscription_ready(struct subscription *sub)
+{
+    struct catchup *c = sub->behind;
+    struct session *s = sub->session;
+    c->announce = true;
+    sub->letters++; /* the callbacks may end it */
+    s->ops->subscribed(s->conn, sub, &c->at, c->replay);
+    if (sub->session && !sub->options.held)
+        subscription_set_off(sub, true);
+    sub->letters--;
+    subscription_release(sub);
+}
+
+void subscription_begin(struct subscription *sub)
+{
+    assert(sub->options.held && sub->behind);
+    sub->options.held = false;
+    sub->letters++;
+    subscription_set_off(sub, false);
     sub->letters--;
     subscription_release(sub);
 }
@@ -166,7 +185,7 @@ static void cursor_prepare_walk(struct lane_cursor *lc)
 {
     lc->read.retained = true;
     lc->read.store.from = lc->walk;
-    lc->read.store.to = lc->sub->behind->at.next[lc->lane];
+    lc->read.store.to = lc->next; /* from there on what is retained comes as a record, too */
 }
 
 /* How many will be replayed? Lanes with something between their start and "now" ask the log. */
@@ -217,8 +236,10 @@ static void cursor_attached(struct attach *a)
     }
     struct catchup *c = sub->behind;
     c->at.next[lc->lane] = lc->replay_to = a->next;
+    hub_has_delivered(cursor_hub(lc), lc->lane, a->next);
     lc->locating = sub->options.start == START_TIME || sub->options.start == START_LAST;
-    lc->walking = sub->options.start == START_LIVE && sub->options.retained && a->has_retained;
+    lc->walking = a->has_retained &&
+                  (sub->options.start == START_LIVE ? sub->options.retained : sub->options.retained_again);
     if (sub->options.start == START_LIVE)
         lc->next = a->next;
     else if (sub->options.start == START_EARLIEST)
@@ -367,4 +388,24 @@ void cursor_fall_behind(struct subscription *sub, unsigned lane, uint64_t offset
     lc->next = offset;
     metric_add(h->metrics, M_BECAME_CURSOR, 1);
     cursor_wait(lc);
+}
+
+uint64_t subscription_reached(const struct subscription *sub, unsigned lane)
+{
+    const struct channel *ch = sub->channel;
+    const struct catchup *c = sub->behind;
+    if (c && c->lanes[lane - ch->first_lane].state != LANE_LIVE)
+        return c->lanes[lane - ch->first_lane].next;
+    return ch->hub->delivered[lane];
+}
+
+bool subscription_walking(const struct subscription *sub)
+{
+    for (unsigned i = 0; sub->behind && i < sub->channel->lane_count; i++) {
+        const struct lane_cursor *lc = &sub->behind->lanes[i];
+        /* Before ATTACHED nobody knows whether there are any. */
+        if (lc->walking || (lc->state == LANE_ATTACHING && sub->options.retained_again))
+            return true;
+    }
+    return false;
 }

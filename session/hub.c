@@ -190,6 +190,8 @@ static void hub_deliver_run(struct hub *h, struct run *run)
             histogram_record(h->metrics, H_DELIVERY_SECONDS,
                              clock_mono_ns(loop_clock(h->loop)) - m->accepted_ns);
     }
+    const struct msg *last = run->msgs[run->count - 1];
+    hub_has_delivered(h, run->lane, last->offset + (last->flags & MSG_UNSTORED ? 0 : 1));
 }
 
 void hub_on_deliver(struct mail *mail)

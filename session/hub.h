@@ -103,6 +103,8 @@ struct subscription_options {
     uint8_t qos; /* 0 or 1 */
     bool no_local, retain_as_published;
     bool retained; /* START_LIVE: the retained messages first */
+    bool retained_again; /* START_AFTER: first what is retained and lies before the start */
+    bool held; /* nothing is sent after `subscribed` until subscription_begin */
     uint32_t subscription_id; /* MQTT 5.0, 0 = none */
     enum start start;
     const struct place *after; /* START_AFTER: next offset of each lane; borrowed for the call */
@@ -123,6 +125,15 @@ struct slice subscription_filter(const struct subscription *sub);
 const struct subscription_options *subscription_options_of(const struct subscription *sub);
 /* The door's own data of a subscription may change while it lives. */
 void subscription_set_door(struct subscription *sub, void *door);
+/* Once, after `subscribed` of one that is held. It may end the subscription. */
+void subscription_begin(struct subscription *sub);
+/* The lanes its messages come from; before `subscribed` too. */
+void subscription_lanes(const struct subscription *sub, unsigned *first, unsigned *count);
+/* All messages of the lane below this have been offered, or do not concern it: where to go on some other
+ * time. After `subscribed`, from START_AFTER at once. */
+uint64_t subscription_reached(const struct subscription *sub, unsigned lane);
+/* Some of the retained messages that it asked for are still to come. */
+bool subscription_walking(const struct subscription *sub);
 /* Calls back for each subscription of a session. */
 void session_each(struct session *s, void (*on_subscription)(void *ctx, struct subscription *sub), void *ctx);
 

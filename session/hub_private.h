@@ -41,6 +41,7 @@ struct hub {
     struct hub *peers[LOOPS_MAX]; /* the hubs of all loops, itself too */
     unsigned peer_count;
     uint64_t letters; /* under way and coming back: ATTACH, READ, PUBLISH that waits */
+    uint64_t delivered[PLACE_LANES_MAX]; /* a lane: all below that concerns a live subscription was offered */
     struct scratch scratch[WIRE_KINDS];
     struct loop_hook hook;
     struct pace pace;
@@ -116,6 +117,11 @@ struct session {
 };
 
 /* --- hub.c --- */
+static inline void hub_has_delivered(struct hub *h, unsigned lane, uint64_t next)
+{
+    if (next > h->delivered[lane])
+        h->delivered[lane] = next;
+}
 /* Hands one message to one subscription, minding expiry and No Local, and counts what becomes of it; but for
  * ST_AGAIN: no room. */
 enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d);

@@ -212,6 +212,12 @@ const struct subscription_options *subscription_options_of(const struct subscrip
     return &sub->options;
 }
 
+void subscription_lanes(const struct subscription *sub, unsigned *first, unsigned *count)
+{
+    *first = sub->channel->first_lane;
+    *count = sub->channel->lane_count;
+}
+
 void subscription_set_door(struct subscription *sub, void *door)
 {
     sub->options.door = door;

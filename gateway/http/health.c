@@ -60,13 +60,14 @@ static enum status put_limits(struct buf *out, const struct edge *e)
                       ",\"limits\":{\"message_bytes\":%lu,\"topic_bytes\":%lu,\"topic_levels\":%lu,"
                       "\"subscriptions\":%lu,\"inflight\":%lu,\"ws_unacked\":%lu,\"publish_open\":%lu,"
                       "\"history_count\":%lu,"
-                      "\"retained\":%lu,\"retained_bytes\":%lu,"
+                      "\"retained\":%lu,\"retained_bytes\":%lu,\"sessions\":%lu,\"session_bytes\":%lu,"
                       "\"connections\":%lu,\"out_bytes\":%lu}",
                       (unsigned long)s->limit_message_bytes, (unsigned long)s->limit_topic_bytes,
                       (unsigned long)s->limit_topic_levels, (unsigned long)s->limit_subscriptions,
                       (unsigned long)s->limit_inflight, (unsigned long)s->limit_ws_unacked,
                       (unsigned long)s->limit_publish_open, (unsigned long)s->limit_history_count,
                       (unsigned long)s->limit_retained, (unsigned long)s->limit_retained_bytes,
+                      (unsigned long)s->limit_sessions, (unsigned long)s->limit_session_bytes,
                       (unsigned long)e->facts->connections_max, (unsigned long)s->out_bytes_max);
 }
 

@@ -59,8 +59,11 @@ void serve_ack(struct conn *c, const struct ws_request *r)
     }
     metric_sub(c->door->metrics, M_UNACKED_WS, count);
     metric_add(c->door->metrics, M_DELIVERED_WS, count);
-    if (count > 0)
-        ack_made_room(c);
+    if (count == 0)
+        return;
+    ack_made_room(c);
+    if (c->keeper)
+        keeper_moved(c->keeper, count);
 }
 
 void serve_credit(struct conn *c, const struct ws_request *r)

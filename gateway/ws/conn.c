@@ -32,6 +32,7 @@ struct conn *conn_create(struct web_door *d)
     c->refs = 1;
     list_init(&c->turn);
     list_init(&c->subscribing);
+    list_init(&c->leaving);
     list_push(&d->conns, &c->link);
     c->watch = (struct loop_watch){.fd = -1, .on_event = conn_on_event};
     outq_init(&c->out, (uint32_t)d->settings->out_bytes_max);

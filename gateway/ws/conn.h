@@ -3,8 +3,8 @@
  *   http.c, door.c           what comes before: HTTP, handled by libwebsockets
  *   conn.c                   life of a connection: taking over, closing, ping, stall
  *   input.c, output.c        its socket: frames in, queue out
- *   serve.c                  the protocol: lines, requests; subscribe.c, ack.c, publish.c, page.c the
- * operations
+ *   serve.c                  the protocol: lines, requests; subscribe.c, ack.c, publish.c, page.c: operations
+ *   resume.c, keep.c         hello, and the session that outlives the connection
  */
 #ifndef TG_GATEWAY_WS_CONN_H
 #define TG_GATEWAY_WS_CONN_H
@@ -14,8 +14,10 @@
 #include "gateway/ws/flow.h"
 #include "gateway/ws/frame.h"
 #include "gateway/ws/reply.h"
+#include "gateway/ws/token.h"
 
 struct lws;
+struct opening;
 struct files;
 struct host;
 
@@ -89,6 +91,11 @@ struct conn {
     struct buf unread; /* input that came in the read in which reading was paused */
     struct session *session;
     struct flow flow;
+    char token[TOKEN_BYTES + 1]; /* of the session; empty before hello */
+    struct keeper *keeper; /* of its record; NULL: nothing durable is wanted yet */
+    struct opening *opening; /* hello is being answered: reading rests */
+    struct list leaving; /* struct leaving: unsub requests that wait for the record */
+    bool over; /* the client has ended the session: close code 1000 */
     struct list subscribing; /* struct subscribing: sub requests not yet answered */
     uint64_t last_in_ms, last_out_ms, progress_ms;
     uint64_t ping_sent_ms; /* not answered yet; 0 = none */

@@ -3,7 +3,8 @@
  *
  * A lane's place in a tally only moves over what has been acknowledged: offsets of one subscription and lane
  * are sent in ascending order, so everything sent below an acknowledged offset is acknowledged too. Messages
- * of a retained walk lie at old offsets and move no place; they are only counted. */
+ * of a retained walk lie at old offsets and move no place; they are only counted. What is not stored has no
+ * place at all. */
 #include "gateway/ws/flow.h"
 
 #include <assert.h>
@@ -124,11 +125,11 @@ enum status flow_spend_numbered(struct flow *f, const struct flow_sent *s)
                                                   .offset = s->offset,
                                                   .bytes = s->bytes,
                                                   .lane = (uint16_t)s->lane,
-                                                  .retained = s->retained};
+                                                  .kind = (uint8_t)s->kind};
     s->tally->refs++;
-    if (s->retained)
+    if (s->kind == FLOW_RETAINED)
         s->tally->retained_open++;
-    else
+    else if (s->kind == FLOW_STORED)
         tally_lane(s->tally, s->lane)->open++;
     flow_spend(f, s->bytes);
     return ST_OK;
@@ -148,9 +149,9 @@ static void credit_return(struct flow_credit *c, int64_t n)
 
 static void entry_acked(struct flow *f, const struct flow_entry *e)
 {
-    if (e->retained) {
+    if (e->kind == FLOW_RETAINED) {
         e->tally->retained_open--;
-    } else {
+    } else if (e->kind == FLOW_STORED) {
         struct tally_lane *l = tally_lane(e->tally, e->lane);
         assert(l->open > 0);
         l->open--;

@@ -18,6 +18,9 @@ enum { FLOW_NUMBER_MAX_BITS = 53 }; /* credit never exceeds 2^53-1, as no intege
 struct tally {
     uint32_t refs;
     uint16_t first_lane, lane_count;
+    /* Where the places come from: not known yet; of the subscription that this one replaces, until its own
+     * are known; its own. */
+    enum { TALLY_UNPLACED, TALLY_INHERITED, TALLY_OWN } places;
     uint64_t retained_open; /* unacknowledged messages of the walk over what is retained */
     struct tally_lane {
         uint64_t acked; /* all below is acknowledged (or was never sent) */
@@ -49,7 +52,7 @@ struct flow {
         uint64_t offset;
         uint32_t bytes;
         uint16_t lane;
-        bool retained;
+        uint8_t kind; /* enum flow_kind */
     } * ring; /* cyclic by n; only while something is open */
     uint32_t cap; /* of the ring, a power of two */
     bool waiting; /* a message found no room: the session wants to know when there may be some */
@@ -71,12 +74,17 @@ bool flow_admits(const struct flow *f, uint64_t bytes, bool ack);
 void flow_spend(struct flow *f, uint64_t bytes);
 /* The same of an ack message; its number is f->sent then. Takes a reference to the tally. ST_NO_MEMORY: as if
  * not called. */
+enum flow_kind {
+    FLOW_STORED, /* its offset is a place */
+    FLOW_RETAINED, /* of the walk over what is retained */
+    FLOW_UNSTORED, /* it is in no log: its offset is nobody's */
+};
 struct flow_sent {
     struct tally *tally;
     uint64_t offset;
     uint32_t bytes;
     unsigned lane;
-    bool retained;
+    enum flow_kind kind;
 };
 enum status flow_spend_numbered(struct flow *f, const struct flow_sent *s) MUST_CHECK;
 

@@ -1,7 +1,8 @@
 /* What comes in: one recv a turn, frames by the reader, messages to serve.c.
  *
- * Reading pauses while too many publishes or reads are open or the queue is full. What is in hand then is
- * kept: `message` holds the lines not yet handled, `unread` the frames behind them, in that order. */
+ * Reading pauses while too many publishes or reads are open, the queue is full or a session is being resumed.
+ * What is in hand then is kept: `message` holds the lines not yet handled, `unread` the frames behind them,
+ * in that order. */
 #include "gateway/ws/conn.h"
 
 #include "core/utf8.h"
@@ -12,13 +13,14 @@
 bool conn_may_resume(const struct conn *c)
 {
     const struct settings *s = c->door->settings;
-    return c->publish_open <= s->limit_publish_open / 2 && c->reads_open < CONN_READS_OPEN_MAX &&
-           c->out.bytes <= c->out.bytes_max / 2;
+    return !c->opening && c->publish_open <= s->limit_publish_open / 2 &&
+           c->reads_open < CONN_READS_OPEN_MAX && c->out.bytes <= c->out.bytes_max / 2;
 }
 
 static bool conn_must_pause(const struct conn *c)
 {
-    return c->publish_open >= c->door->settings->limit_publish_open || c->reads_open >= CONN_READS_OPEN_MAX ||
+    return c->opening || c->publish_open >= c->door->settings->limit_publish_open ||
+           c->reads_open >= CONN_READS_OPEN_MAX ||
            (c->out.bytes_max > 0 && c->out.bytes >= c->out.bytes_max) || c->lines_ready;
 }
 
@@ -104,6 +106,7 @@ static void conn_peer_close(struct conn *c, struct slice payload)
         conn_touch(c);
         return;
     }
+    c->over = valid && code == WS_CLOSE_NORMAL;
     conn_queue_close(c, code, "");
     conn_enter_closing(c, valid ? END_CLIENT : END_PROTOCOL);
 }

@@ -54,7 +54,12 @@ enum status ws_put_delivery(struct buf *buf, uint32_t epoch, const struct msg *m
 enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello *h)
 {
     struct json_out o = begin(buf, id);
-    json_out_literal(&o, "\"ok\":{\"node\":");
+    json_out_literal(&o, "\"ok\":{\"session\":");
+    json_out_string(&o, slice_cstr(h->session));
+    json_out_put(&o, slice_cstr(h->resumed ? ",\"resumed\":true" : ",\"resumed\":false"));
+    json_out_literal(&o, ",\"lost\":[");
+    json_out_put(&o, h->lost);
+    json_out_literal(&o, "],\"node\":");
     json_out_string(&o, slice_cstr(h->node));
     json_out_literal(&o, ",\"ping_ms\":");
     json_out_number(&o, h->ping_ms);
@@ -63,7 +68,7 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_literal(
         &o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
             "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\",\"producer\","
-            "\"ack\",\"window\",\"credit\"]}}");
+            "\"ack\",\"window\",\"credit\",\"session\",\"after\"]}}");
     return o.status;
 }
 

@@ -17,7 +17,9 @@ enum status ws_put_delivery(struct buf *out, uint32_t epoch, const struct msg *m
                             const struct slice *filter) MUST_CHECK;
 
 struct ws_hello {
-    const char *node;
+    const char *session, *node;
+    bool resumed;
+    struct slice lost; /* JSON strings with commas between them */
     uint64_t ping_ms, max_bytes;
 };
 enum status ws_put_hello(struct buf *out, struct ws_id id, const struct ws_hello *h) MUST_CHECK;

@@ -202,16 +202,45 @@ static void read_refused(struct parse *p, struct json_value v)
     refuse(p->r, "unsupported", "a member of this request is not in this build");
 }
 
-/* {} asks for nothing. */
+static void read_session(struct parse *p, struct json_value v)
+{
+    if (!read_text(p, v, &p->r->session))
+        bad(p->r, "session must be a string");
+}
+
+/* A position or an array of them. */
+static bool are_positions(struct json_value v)
+{
+    size_t place = 0;
+    struct json_value item;
+    unsigned count = 0;
+    if (v.type != JSON_IS_ARRAY)
+        return v.type == JSON_IS_STRING;
+    while (json_element(v.raw, &place, &item) == ST_OK)
+        if (item.type != JSON_IS_STRING || ++count > WS_AFTER_MAX)
+            return false;
+    return count > 0;
+}
+
+/* {} asks for nothing. The filters and positions are decoded by whoever resumes. */
 static void read_hello_after(struct parse *p, struct json_value v)
 {
     size_t place = 0;
     struct slice key;
     struct json_value value;
-    if (v.type != JSON_IS_OBJECT)
+    unsigned count = 0;
+    if (v.type != JSON_IS_OBJECT) {
         bad(p->r, "after must be an object");
-    else if (json_member(v.raw, &place, &key, &value) == ST_OK)
-        refuse(p->r, "unsupported", "resuming in hello is not in this build: use sub with from.after");
+        return;
+    }
+    while (!p->r->refused && json_member(v.raw, &place, &key, &value) == ST_OK) {
+        if (!are_positions(value))
+            bad(p->r, "after names for each filter a position, or an array of 1 to 128");
+        if (++count > WS_AFTER_FILTERS_MAX)
+            bad(p->r, "too many filters in after");
+    }
+    if (count > 0)
+        p->r->after_filters = v.raw;
 }
 
 static void read_mode(struct parse *p, struct json_value v)
@@ -320,7 +349,7 @@ static void read_window(struct parse *p, struct json_value v)
 
 static const struct member ack_members[] = {{"n", read_n}, {NULL, NULL}};
 static const struct member hello_members[] = {
-    {"token", read_refused}, {"session", read_refused}, {"after", read_hello_after},
+    {"token", read_refused}, {"session", read_session}, {"after", read_hello_after},
     {"window", read_window}, {"inbox", read_inbox},     {NULL, NULL},
 };
 static const struct member sub_members[] = {
@@ -488,6 +517,7 @@ enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_req
     out->topic = out->payload = out->key = out->type = out->producer = (struct slice){0};
     out->has_sequence = false;
     out->sequence = 0;
+    out->session = out->after_filters = (struct slice){0};
     out->start = WS_START_LIVE;
     out->after_count = 0;
     out->payload_kind = WS_PAYLOAD_NONE;

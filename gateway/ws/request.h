@@ -1,6 +1,6 @@
 /* One line of a client (PROTOCOL.md 1) as a struct. Pure, any thread.
  *
- * What the protocol names but this build does not have (sessions, tokens ...) is recognised
+ * What the protocol names but this build does not have (tokens, modes ...) is recognised
  * and refused, never ignored; what it does not name is ignored. `null` is as good as absent. */
 #ifndef TG_GATEWAY_WS_REQUEST_H
 #define TG_GATEWAY_WS_REQUEST_H
@@ -30,7 +30,10 @@ enum ws_start {
 };
 enum ws_payload { WS_PAYLOAD_NONE, WS_PAYLOAD_JSON, WS_PAYLOAD_TEXT, WS_PAYLOAD_BINARY };
 
-enum { WS_AFTER_MAX = 128 }; /* positions in one `after` */
+enum {
+    WS_AFTER_MAX = 128, /* positions in one `after` */
+    WS_AFTER_FILTERS_MAX = 16384, /* filters in hello.after */
+};
 
 struct ws_request {
     enum ws_operation operation;
@@ -58,6 +61,9 @@ struct ws_request {
     bool has_ttl;
     uint64_t ttl_ms;
     bool ack; /* sub */
+    struct slice session; /* hello; data NULL: not given */
+    struct slice
+        after_filters; /* hello.after as written: an object of at least one filter, each with its positions */
     bool has_n;
     uint64_t n; /* ack */
     bool has_msgs, has_bytes;

@@ -73,19 +73,6 @@ bool serve_refuse_internal(struct conn *c, const struct ws_request *r)
     return true;
 }
 
-/* --- hello -------------------------------------------------------------------------------------- */
-
-static void serve_hello(struct conn *c, const struct ws_request *r)
-{
-    const struct settings *s = c->door->settings;
-    if (!serve_window(c, r))
-        return;
-    const struct ws_hello hello = {
-        .node = s->node_id, .ping_ms = s->ws_ping_ms, .max_bytes = s->limit_message_bytes};
-    if (r->has_id)
-        serve_put(c, ws_put_hello(&c->door->scratch, serve_id(r), &hello));
-}
-
 /* --- lines -------------------------------------------------------------------------------------- */
 
 static void serve_request(struct conn *c, const struct ws_request *r)

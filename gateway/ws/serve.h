@@ -5,6 +5,7 @@
 #include "gateway/ws/conn.h"
 #include "gateway/ws/request.h"
 #include "routing/topic.h"
+#include "session/keeper.h"
 
 /* The operations. The request was not refused by its parser. */
 void serve_sub(struct conn *c, const struct ws_request *r);
@@ -15,6 +16,53 @@ void serve_ack(struct conn *c, const struct ws_request *r);
 void serve_credit(struct conn *c, const struct ws_request *r);
 /* hello's window. False: it comes too late and has been refused. */
 bool serve_window(struct conn *c, const struct ws_request *r);
+
+/* --- subscribe.c ---------------------------------------------------------------------------------- */
+
+/* A `sub` that is not yet in place; or a filter that is being resumed, which is not answered. */
+struct subscribing {
+    struct list link; /* conn->subscribing */
+    struct conn *conn;
+    struct subscription *subscription;
+    struct ws_id id;
+    struct keeper_wait wait; /* of one that is held: its `ok` comes when the session's record has it */
+    struct place at;
+    uint64_t replay;
+    size_t gap_len; /* a position of another epoch, for the gap to be told */
+    uint8_t gap_from[];
+};
+/* It is in place: its `ok`. Frees s. */
+void serve_subscribed(struct conn *c, struct subscribing *s);
+void serve_drop_subscribing(struct subscribing *s);
+static inline struct tally *subscription_tally(const struct subscription *sub)
+{
+    return subscription_options_of(sub)->door;
+}
+/* A filter of the session, or of hello.after, which has no tally: begins at `o->after`. ST_INVALID: no filter
+ * that may be subscribed to. ST_FULL, ST_NO_MEMORY. */
+enum status serve_resume_filter(struct conn *c, struct slice filter, struct subscription_options *o,
+                                bool ack) MUST_CHECK;
+
+/* --- keep.c: the session's record ------------------------------------------------------------------ */
+
+/* The connection's keeper, made when there is none. NULL: no memory. The connection has a token. */
+struct keeper *keep_keeper(struct conn *c);
+enum status keep_resume(struct conn *c) MUST_CHECK; /* reads the record of c->token; resume_* follow */
+/* A held subscription has its places: asks for the record. */
+void keep_subscription(struct conn *c, struct subscribing *s);
+/* The filter is not in the session any more: its `ok` when the record says so. */
+void keep_without(struct conn *c, struct ws_id id, struct slice filter);
+void keep_end(struct conn *c); /* the connection ends */
+/* An `err` for a record that could not be written. */
+void keep_refused(struct conn *c, struct ws_id id, enum status status);
+
+/* --- resume.c: hello ------------------------------------------------------------------------------- */
+
+void serve_hello(struct conn *c, const struct ws_request *r);
+/* What the keeper says to a connection that resumes. */
+void resume_on_read(void *conn, enum status status, struct slice record);
+struct slice resume_record(const struct opening *o); /* as it was read */
+void opening_free(struct opening *o); /* NULL is allowed */
 
 /* --- ack.c: numbered messages. `shared` is the object's text without the number --- */
 size_t ack_text_bytes(const struct conn *c, struct slice shared);

@@ -7,15 +7,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* A `sub` that is not yet in place. */
-struct subscribing {
-    struct list link; /* conn->subscribing */
-    struct subscription *subscription;
-    struct ws_id id;
-    size_t gap_len; /* a position of another epoch, for the gap to be told */
-    uint8_t gap_from[];
-};
-
 /* --- deliveries --------------------------------------------------------------------------------- */
 
 /* Makes the frame in the hub's scratch space. */
@@ -44,6 +35,11 @@ static struct slice frame_text(struct slice frame)
     return slice_from(frame, ws_header_length(frame.data));
 }
 
+static enum flow_kind message_kind(const struct delivery *d)
+{
+    return d->retained ? FLOW_RETAINED : d->msg->flags & MSG_UNSTORED ? FLOW_UNSTORED : FLOW_STORED;
+}
+
 /* Queues it, unless the window or the queue has no room. */
 static enum status serve_deliver(struct conn *c, struct tally *tally, const struct delivery *delivery,
                                  struct slice frame)
@@ -69,7 +65,7 @@ static enum status serve_deliver(struct conn *c, struct tally *tally, const stru
                                    .offset = place,
                                    .bytes = (uint32_t)bytes,
                                    .lane = delivery->msg->partition,
-                                   .retained = delivery->retained};
+                                   .kind = message_kind(delivery)};
     return ack_put(c, text, &sent);
 }
 
@@ -84,7 +80,7 @@ static enum status on_deliver(void *conn, struct subscription *sub, struct deliv
         conn_break(c); /* a hole that the client cannot see must not be followed by more */
         return ST_FULL;
     }
-    enum status st = serve_deliver(c, subscription_options_of(sub)->door, delivery, *wire);
+    enum status st = serve_deliver(c, subscription_tally(sub), delivery, *wire);
     if (st == ST_AGAIN)
         return ST_AGAIN;
     if (st != ST_OK) {
@@ -107,24 +103,48 @@ static struct subscribing *find_subscribing(struct conn *c, const struct subscri
     return NULL;
 }
 
-static void drop_subscribing(struct subscribing *s)
+void serve_drop_subscribing(struct subscribing *s)
 {
     list_unlink(&s->link);
+    list_unlink(&s->wait.link);
     free(s);
+}
+
+void serve_subscribed(struct conn *c, struct subscribing *s)
+{
+    struct buf *scratch = &c->door->scratch;
+    struct slice filter = subscription_filter(s->subscription);
+    if (s->id.given)
+        serve_put(c, ws_put_subscribed(scratch, s->id, filter, c->door->epoch, &s->at, s->replay));
+    if (s->gap_len > 0)
+        serve_put(c, ws_put_gap_from(scratch, filter, slice_of(s->gap_from, s->gap_len), "epoch"));
+    serve_drop_subscribing(s);
+}
+
+/* From here on what is acknowledged counts from where this subscription begins. */
+static void place_tally(struct tally *t, const struct subscription *sub)
+{
+    if (t->places == TALLY_OWN) /* resumed: it began with them */
+        return;
+    for (unsigned i = 0; i < t->lane_count; i++)
+        t->lanes[i].acked = subscription_reached(sub, t->first_lane + i);
+    t->places = TALLY_OWN;
 }
 
 static void on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay)
 {
     struct conn *c = conn;
-    struct buf *scratch = &c->door->scratch;
-    struct slice filter = subscription_filter(sub);
     struct subscribing *s = find_subscribing(c, sub);
+    struct tally *tally = subscription_tally(sub);
     assert(s);
-    if (s->id.given)
-        serve_put(c, ws_put_subscribed(scratch, s->id, filter, c->door->epoch, at, replay));
-    if (s->gap_len > 0)
-        serve_put(c, ws_put_gap_from(scratch, filter, slice_of(s->gap_from, s->gap_len), "epoch"));
-    drop_subscribing(s);
+    s->at = *at;
+    s->replay = replay;
+    if (tally)
+        place_tally(tally, sub);
+    if (subscription_options_of(sub)->held)
+        keep_subscription(c, s);
+    else
+        serve_subscribed(c, s);
 }
 
 static void on_live(void *conn, struct subscription *sub, const struct place *at)
@@ -157,15 +177,16 @@ enum status serve_begin(struct conn *c)
 static void drop_tally(void *ctx, struct subscription *sub)
 {
     (void)ctx;
-    tally_unref(subscription_options_of(sub)->door);
+    tally_unref(subscription_tally(sub));
 }
 
 void serve_end(struct conn *c)
 {
     while (!list_empty(&c->subscribing))
-        drop_subscribing(LIST_OF(c->subscribing.next, struct subscribing, link));
+        serve_drop_subscribing(LIST_OF(c->subscribing.next, struct subscribing, link));
     if (!c->session)
         return;
+    keep_end(c);
     metric_sub(c->door->metrics, M_UNACKED_WS, c->flow.sent - c->flow.acked);
     metric_add(c->door->metrics, M_RETURNED, c->flow.sent - c->flow.acked);
     flow_deinit(&c->flow);
@@ -189,7 +210,7 @@ static void serve_supersede(struct conn *c, struct subscribing *s, const char *d
         return;
     if (s->id.given)
         serve_error(c, s->id, "conflict", detail);
-    drop_subscribing(s);
+    serve_drop_subscribing(s);
 }
 
 /* One place for each lane that messages of this filter come from. */
@@ -198,6 +219,53 @@ static struct tally *make_tally(const struct conn *c, struct slice filter)
     unsigned lanes = hub_lane_count(c->door->hub);
     return topic_filter_literal(filter) ? tally_create(topic_partition(filter, lanes), 1)
                                         : tally_create(0, lanes);
+}
+
+static struct subscribing *make_subscribing(struct conn *c, struct ws_id id, struct slice stranger)
+{
+    struct subscribing *s = calloc(1, sizeof *s + stranger.len);
+    if (!s)
+        return NULL;
+    list_init(&s->link);
+    list_init(&s->wait.link);
+    s->conn = c;
+    s->id = id;
+    s->gap_len = stranger.len;
+    if (stranger.len > 0)
+        memcpy(s->gap_from, stranger.data, stranger.len);
+    return s;
+}
+
+/* Until it has places of its own, the record keeps those of the one it replaces. */
+static void inherit_places(struct tally *t, const struct tally *old)
+{
+    if (!t || !old || t->places != TALLY_UNPLACED || old->places == TALLY_UNPLACED)
+        return;
+    for (unsigned i = 0; i < t->lane_count; i++)
+        t->lanes[i].acked = old->lanes[i].acked;
+    t->places = TALLY_INHERITED;
+}
+
+/* Takes over s and the tally in o->door; they are freed unless ST_OK. */
+static enum status subscribe_with(struct conn *c, struct slice filter, struct subscription_options *o,
+                                  struct subscribing *s)
+{
+    struct subscribing *pending = find_pending(c, filter);
+    struct subscription *old = session_find(c->session, filter);
+    struct tally *old_tally = old ? subscription_tally(old) : NULL;
+    if (c->keeper && old_tally)
+        o->held = true; /* the record changes, also when the new one needs none */
+    enum status st = session_subscribe(c->session, filter, o, &s->subscription);
+    if (st != ST_OK) {
+        free(s);
+        tally_unref(o->door);
+        return st;
+    }
+    inherit_places(o->door, old_tally);
+    tally_unref(old_tally);
+    serve_supersede(c, pending, "replaced by a later sub of the same filter");
+    list_push(&c->subscribing, &s->link);
+    return ST_OK;
 }
 
 static void serve_subscribe(struct conn *c, const struct ws_request *r, const struct place *after,
@@ -214,35 +282,44 @@ static void serve_subscribe(struct conn *c, const struct ws_request *r, const st
     o.start_value = r->start_value;
     if (r->start == WS_START_AFTER && !after)
         o.start = START_EARLIEST;
-    struct subscribing *s = calloc(1, sizeof *s + stranger.len);
-    if (s && r->ack)
+    o.held = r->ack && c->token[0];
+    struct subscribing *s = make_subscribing(c, serve_id(r), stranger);
+    if (r->ack)
         o.door = make_tally(c, r->topic);
-    if (!s || (r->ack && !o.door)) {
+    if (!s || (r->ack && !o.door) || (o.held && !keep_keeper(c))) {
         free(s);
+        tally_unref(o.door);
         serve_later(c, serve_id(r), "unavailable", "no memory");
         return;
     }
-    list_init(&s->link);
-    s->id = serve_id(r);
-    s->gap_len = stranger.len;
-    if (stranger.len > 0)
-        memcpy(s->gap_from, stranger.data, stranger.len);
-    struct subscribing *pending = find_pending(c, r->topic);
-    struct subscription *old = session_find(c->session, r->topic);
-    struct tally *old_tally = old ? subscription_options_of(old)->door : NULL;
-    enum status st = session_subscribe(c->session, r->topic, &o, &s->subscription);
-    if (st == ST_OK) {
-        tally_unref(old_tally);
-        serve_supersede(c, pending, "replaced by a later sub of the same filter");
-        list_push(&c->subscribing, &s->link);
-        return;
-    }
-    free(s);
-    tally_unref(o.door);
+    enum status st = subscribe_with(c, r->topic, &o, s);
     if (st == ST_FULL)
         serve_error(c, serve_id(r), "quota_exceeded", "limit.subscriptions is reached");
-    else
+    else if (st != ST_OK)
         serve_later(c, serve_id(r), "unavailable", "no memory");
+}
+
+enum status serve_resume_filter(struct conn *c, struct slice filter, struct subscription_options *o, bool ack)
+{
+    struct topic_limits limits = serve_limits(c);
+    if (!topic_filter_valid(filter, &limits) || topic_internal(filter))
+        return ST_INVALID;
+    struct tally *t = ack ? make_tally(c, filter) : NULL;
+    struct subscribing *s = make_subscribing(c, (struct ws_id){0}, (struct slice){0});
+    if (!s || (ack && !t)) {
+        free(s);
+        tally_unref(t);
+        return ST_NO_MEMORY;
+    }
+    for (unsigned i = 0; t && i < t->lane_count; i++)
+        t->lanes[i].acked = o->after->next[t->first_lane + i];
+    if (t)
+        t->places = TALLY_OWN;
+    o->start = START_AFTER;
+    o->qos = 1;
+    o->retain_as_published = true;
+    o->door = t;
+    return subscribe_with(c, filter, o, s);
 }
 
 void serve_sub(struct conn *c, const struct ws_request *r)
@@ -280,9 +357,11 @@ void serve_unsub(struct conn *c, const struct ws_request *r)
 {
     serve_supersede(c, find_pending(c, r->topic), "ended by unsub");
     struct subscription *sub = session_find(c->session, r->topic);
-    struct tally *tally = sub ? subscription_options_of(sub)->door : NULL;
+    struct tally *tally = sub ? subscription_tally(sub) : NULL;
     if (session_unsubscribe(c->session, r->topic) != ST_OK)
         serve_error(c, serve_id(r), "not_found", "there is no such subscription");
+    else if (tally && c->keeper)
+        keep_without(c, serve_id(r), r->topic);
     else if (r->has_id)
         serve_put(c, ws_put_unsubscribed(&c->door->scratch, serve_id(r), r->topic));
     tally_unref(tally);

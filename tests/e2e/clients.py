@@ -279,6 +279,7 @@ class Web:
 
     def finish(self, ending):
         if not self.thread.is_alive():
+            ending.close()
             return
         try:
             self.wait(ending)

@@ -55,7 +55,7 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
                                       .catchup_share = 25,
                                       .topic = {1024, 32}};
     *x = (struct exchange){.loop_count = loop_count,
-                           .limits = {{1000, 1 << 20}, {1000, 1000, 1 << 20, 86400000}}};
+                           .limits = {{1000, 1 << 20}, {1000, 1000, 1 << 20, 86400000}, {1000, 1 << 20}}};
     fake_log_init(&x->log, lane_count);
     x->map.lane_count = lane_count;
     x->map.epoch = 7;

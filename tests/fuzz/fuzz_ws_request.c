@@ -59,6 +59,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             inside(r.payload, line, &texts);
             inside(r.key, line, &texts);
             inside(r.type, line, &texts);
+            inside(r.session, line, &texts);
+            inside(r.after_filters, line, &texts);
             for (unsigned i = 0; i < r.after_count; i++)
                 inside(r.after[i], line, &texts);
             if (r.operation == WS_OP_UNSUB || r.operation == WS_OP_SUB)

@@ -154,4 +154,20 @@ MUTANTS = [
         "test": "test_ws_acks.py::test_a_window_of_messages_is_never_exceeded",
         "red": "the window is exceeded",
     },
+    {
+        "name": "acknowledged place of a session one ahead",
+        "file": "gateway/ws/flow.c",
+        "old": "            l->acked = e->offset + 1;\n",
+        "new": "            l->acked = e->offset + 2;\n",
+        "test": "test_ws_sessions.py::test_resumes_after_what_was_acknowledged",
+        "red": "AssertionError",
+    },
+    {
+        "name": "ok of a sub before the session's record is durable",
+        "file": "gateway/ws/subscribe.c",
+        "old": "        keep_subscription(c, s);\n",
+        "new": "        serve_subscribed(c, s);\n",
+        "test": "test_ws_sessions.py::test_ok_of_a_sub_comes_when_the_record_has_it",
+        "red": "the session is there",
+    },
 ]

@@ -116,12 +116,22 @@ Test(flow, what_is_not_bounded_needs_no_credit)
 Test(flow, a_retained_message_moves_no_place)
 {
     tally_reached(t, 1, 50);
-    const struct flow_sent s = {.tally = t, .lane = 1, .offset = 7, .bytes = 1, .retained = true};
+    const struct flow_sent s = {.tally = t, .lane = 1, .offset = 7, .bytes = 1, .kind = FLOW_RETAINED};
     cr_assert_eq(flow_spend_numbered(&f, &s), ST_OK);
     cr_expect_eq(t->retained_open, 1);
     cr_expect_eq(ack(1), 1);
     cr_expect_eq(t->retained_open, 0);
     cr_expect_eq(tally_lane(t, 1)->acked, 50);
+}
+
+Test(flow, what_is_not_stored_has_no_place)
+{
+    tally_reached(t, 1, 50);
+    const struct flow_sent s = {.tally = t, .lane = 1, .offset = 50, .bytes = 1, .kind = FLOW_UNSTORED};
+    cr_assert_eq(flow_spend_numbered(&f, &s), ST_OK);
+    cr_expect_eq(t->retained_open, 0);
+    cr_expect_eq(ack(1), 1);
+    cr_expect_eq(tally_lane(t, 1)->acked, 50, "the next record has that offset");
 }
 
 Test(flow, a_tally_outlives_its_subscription)

@@ -49,6 +49,10 @@ static void describe(const char *line, char *out, size_t size)
             if (r.has_sequence)
                 at += snprintf(out + at, size - (size_t)at, " producer=%.*s seq=%lu", SLICE_ARG(r.producer),
                                (unsigned long)r.sequence);
+            if (r.session.data)
+                at += snprintf(out + at, size - (size_t)at, " session=%.*s", SLICE_ARG(r.session));
+            if (r.after_filters.data)
+                at += snprintf(out + at, size - (size_t)at, " after=%.*s", SLICE_ARG(r.after_filters));
             if (r.ack)
                 at += snprintf(out + at, size - (size_t)at, " ack");
             if (r.has_n)
@@ -117,8 +121,17 @@ static const struct {
     {"{\"id\":1,\"hello\":{}}", "hello #1"},
     {"{\"id\":1,\"hello\":{\"token\":null,\"inbox\":false,\"after\":{},\"x\":1}}", "hello #1"},
     {"{\"id\":1,\"hello\":{\"token\":\"t\"}}", "hello #1 unsupported"},
-    {"{\"id\":1,\"hello\":{\"session\":\"t\"}}", "hello #1 unsupported"},
-    {"{\"id\":1,\"hello\":{\"after\":{\"a\":[\"x\"]}}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"session\":\"t\"}}", "hello #1 session=t"},
+    {"{\"id\":1,\"hello\":{\"session\":\"\"}}", "hello #1 session="},
+    {"{\"id\":1,\"hello\":{\"session\":null}}", "hello #1"},
+    {"{\"id\":1,\"hello\":{\"session\":5}}", "hello #1 bad_request"},
+    {"{\"id\":1,\"hello\":{\"after\":{\"a\":[\"x\"]}}}", "hello #1 after={\"a\":[\"x\"]}"},
+    {"{\"id\":1,\"hello\":{\"after\":{\"a\":\"x\",\"\\u0062\":[\"y\",\"z\"]}}}",
+     "hello #1 after={\"a\":\"x\",\"\\u0062\":[\"y\",\"z\"]}"},
+    {"{\"id\":1,\"hello\":{\"after\":{\"a\":[]}}}", "hello #1 bad_request"},
+    {"{\"id\":1,\"hello\":{\"after\":{\"a\":[1]}}}", "hello #1 bad_request"},
+    {"{\"id\":1,\"hello\":{\"after\":{\"a\":null}}}", "hello #1 bad_request"},
+    {"{\"id\":1,\"hello\":{\"after\":{\"a\":{\"b\":\"x\"}}}}", "hello #1 bad_request"},
     {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":1}}}", "hello #1 msgs=1"},
     {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":0,\"bytes\":262144}}}", "hello #1 msgs=0 bytes=262144"},
     {"{\"id\":1,\"hello\":{\"window\":{}}}", "hello #1"},

@@ -1,0 +1,395 @@
+/* hello: the session begins, or goes on.
+ *
+ *   hello {session} -> keeper: claim, READ -> resume_on_read -> our own write of the record -> on_attached
+ *                                                                -> filters subscribed, ok
+ *   hello {after}   -> filters subscribed, ok
+ *
+ * While the record is on its way reading rests, so that what the client sent behind hello is handled behind
+ * it. What was read is written again before anything is sent: from then on the older connection's writes are
+ * refused, and nobody acknowledges for the session but this one.
+ *
+ * A filter of the session that is acknowledged goes on after what was; hello.after may only move it forward.
+ * Others begin where hello.after says, or are `lost`. */
+#include "gateway/ws/serve.h"
+
+#include "core/json.h"
+#include "gateway/json_out.h"
+#include "session/record.h"
+
+#include <stdlib.h>
+
+/* A hello that is not answered yet. */
+struct opening {
+    struct conn *conn;
+    struct ws_id id;
+    struct keeper_wait wait;
+    struct buf after; /* hello.after as written */
+    struct buf record; /* as read; empty: a new session */
+};
+
+/* A filter that hello.after names. */
+struct named {
+    struct slice filter; /* decoded */
+    struct slice raw_filter; /* as written, with quotes */
+    struct json_value positions;
+    bool used;
+};
+
+/* What is being resumed. */
+struct resumption {
+    struct conn *conn;
+    struct named *named; /* by filter */
+    size_t named_count;
+    struct buf texts; /* the decoded filters */
+    struct buf lost;
+    enum status status;
+};
+
+void opening_free(struct opening *o)
+{
+    if (!o)
+        return;
+    list_unlink(&o->wait.link);
+    buf_deinit(&o->after);
+    buf_deinit(&o->record);
+    free(o);
+}
+
+struct slice resume_record(const struct opening *o)
+{
+    return buf_slice(&o->record);
+}
+
+/* --- hello.after -------------------------------------------------------------------------------- */
+
+static int compare_named(const void *a, const void *b)
+{
+    struct slice x = ((const struct named *)a)->filter, y = ((const struct named *)b)->filter;
+    size_t shorter = x.len < y.len ? x.len : y.len;
+    int order = shorter > 0 ? memcmp(x.data, y.data, shorter) : 0;
+    return order != 0 ? order : x.len < y.len ? -1 : x.len > y.len;
+}
+
+static struct named *named_find(const struct resumption *r, struct slice filter)
+{
+    const struct named key = {.filter = filter};
+    return r->named_count > 0 ? bsearch(&key, r->named, r->named_count, sizeof key, compare_named) : NULL;
+}
+
+static size_t count_named(struct slice after)
+{
+    size_t place = 0, count = 0;
+    struct slice key;
+    struct json_value value;
+    while (after.len > 0 && json_member(after, &place, &key, &value) == ST_OK)
+        count++;
+    return count;
+}
+
+/* `after` has been checked by the parser and outlives r. */
+static enum status resumption_init(struct resumption *r, struct conn *c, struct slice after)
+{
+    size_t place = 0, count = count_named(after);
+    struct slice key;
+    *r = (struct resumption){.conn = c, .status = ST_OK};
+    buf_init(&r->texts, after.len + 1);
+    buf_init(&r->lost, c->door->scratch.limit);
+    r->named = calloc(count + 1, sizeof *r->named);
+    /* Reserved at once: decoded filters are slices into it, and decoding makes no text longer. */
+    if (!r->named || !buf_reserve(&r->texts, after.len + 1))
+        return ST_NO_MEMORY;
+    for (; r->named_count < count; r->named_count++) {
+        struct named *n = &r->named[r->named_count];
+        size_t before = r->texts.len;
+        if (json_member(after, &place, &key, &n->positions) != ST_OK)
+            break;
+        n->raw_filter = slice_of(key.data - 1, key.len + 2);
+        if (json_text((struct json_value){JSON_IS_STRING, n->raw_filter}, &r->texts) != ST_OK)
+            return ST_NO_MEMORY;
+        n->filter = slice_of(r->texts.data + before, r->texts.len - before);
+    }
+    qsort(r->named, r->named_count, sizeof *r->named, compare_named);
+    return ST_OK;
+}
+
+static void resumption_deinit(struct resumption *r)
+{
+    free(r->named);
+    buf_deinit(&r->texts);
+    buf_deinit(&r->lost);
+}
+
+static enum status fold_text(struct conn *c, struct json_value v, struct place *place)
+{
+    struct buf text;
+    buf_init(&text, v.raw.len + 1);
+    enum status st = json_text(v, &text);
+    if (st == ST_OK)
+        st = place_fold(place, c->door->epoch, buf_slice(&text));
+    buf_deinit(&text);
+    return st;
+}
+
+/* ST_GONE: one of them is of another epoch. ST_INVALID. */
+static enum status fold_positions(struct conn *c, struct json_value positions, struct place *place)
+{
+    size_t at = 0;
+    struct json_value item;
+    enum status st = ST_OK;
+    if (positions.type == JSON_IS_STRING)
+        return fold_text(c, positions, place);
+    while (st == ST_OK && json_element(positions.raw, &at, &item) == ST_OK)
+        st = fold_text(c, item, place);
+    return st;
+}
+
+/* Before anything is begun: what is no position at all makes the whole hello wrong. */
+static bool positions_valid(struct conn *c, struct slice after)
+{
+    size_t at = 0;
+    struct slice key;
+    struct json_value positions;
+    while (after.len > 0 && json_member(after, &at, &key, &positions) == ST_OK) {
+        struct place place = {.lane_count = hub_lane_count(c->door->hub)};
+        if (fold_positions(c, positions, &place) == ST_INVALID)
+            return false;
+    }
+    return true;
+}
+
+/* --- filters ------------------------------------------------------------------------------------ */
+
+static void put_lost_raw(struct resumption *r, struct slice json)
+{
+    struct json_out o = {.buf = &r->lost, .status = r->status};
+    if (r->lost.len > 0)
+        json_out_literal(&o, ",");
+    json_out_put(&o, json);
+    r->status = o.status;
+}
+
+static void put_lost(struct resumption *r, struct slice filter)
+{
+    struct json_out o = {.buf = &r->lost, .status = r->status};
+    if (r->lost.len > 0)
+        json_out_literal(&o, ",");
+    json_out_string(&o, filter);
+    r->status = o.status;
+}
+
+/* True: it begins after the positions that hello.after has for it. */
+static bool resume_named(struct resumption *r, const struct named *n)
+{
+    struct place place = {.lane_count = hub_lane_count(r->conn->door->hub)};
+    struct subscription_options o = {.after = &place};
+    return fold_positions(r->conn, n->positions, &place) == ST_OK &&
+           serve_resume_filter(r->conn, n->filter, &o, false) == ST_OK;
+}
+
+static bool resume_kept(struct resumption *r, const struct record_filter *f, const struct named *n)
+{
+    struct conn *c = r->conn;
+    struct place place = {.lane_count = hub_lane_count(c->door->hub)}, moved;
+    struct subscription_options o = {.after = &place,
+                                     .retained_again = (f->flags & RECORD_RETAINED_OPEN) != 0};
+    unsigned first = f->lane_count == 1 ? topic_partition(f->filter, place.lane_count) : 0;
+    for (unsigned i = 0; i < f->lane_count; i++)
+        place.next[first + i] = f->next[i];
+    moved = place;
+    if (n && fold_positions(c, n->positions, &moved) == ST_OK)
+        place = moved;
+    return serve_resume_filter(c, f->filter, &o, true) == ST_OK;
+}
+
+static void resume_record_filters(struct resumption *r, struct slice record)
+{
+    size_t place;
+    uint32_t epoch;
+    unsigned lanes;
+    struct record_filter f;
+    if (record.len == 0 || record_open(record, &place, &epoch, &lanes) != ST_OK)
+        return;
+    while (record_next(record, &place, lanes, &f) == ST_OK) {
+        struct named *n = named_find(r, f.filter);
+        bool resumed = f.flags & RECORD_ACK ? resume_kept(r, &f, n) : n && resume_named(r, n);
+        if (n)
+            n->used = true;
+        if (!resumed)
+            put_lost(r, f.filter);
+    }
+}
+
+static void resume_named_filters(struct resumption *r)
+{
+    for (size_t i = 0; i < r->named_count; i++)
+        if (!r->named[i].used && !resume_named(r, &r->named[i]))
+            put_lost_raw(r, r->named[i].raw_filter);
+}
+
+/* --- the answer --------------------------------------------------------------------------------- */
+
+static void put_hello(struct conn *c, struct ws_id id, bool resumed, struct slice lost)
+{
+    const struct settings *s = c->door->settings;
+    const struct ws_hello hello = {.session = c->token,
+                                   .resumed = resumed,
+                                   .lost = lost,
+                                   .node = s->node_id,
+                                   .ping_ms = s->ws_ping_ms,
+                                   .max_bytes = s->limit_message_bytes};
+    if (id.given)
+        serve_put(c, ws_put_hello(&c->door->scratch, id, &hello));
+}
+
+/* Subscriptions only begin here: what they bring comes behind the answer. */
+static void hello_go_on(struct conn *c, struct ws_id id, struct slice record, struct slice after)
+{
+    struct resumption r;
+    enum status st = resumption_init(&r, c, after);
+    if (st == ST_OK) {
+        resume_record_filters(&r, record);
+        resume_named_filters(&r);
+        st = r.status;
+    }
+    if (st == ST_OK)
+        put_hello(c, id, record.len > 0, buf_slice(&r.lost));
+    else
+        conn_break(c);
+    resumption_deinit(&r);
+}
+
+/* --- a session that goes on --------------------------------------------------------------------- */
+
+static void opening_is_over(struct conn *c)
+{
+    opening_free(c->opening);
+    c->opening = NULL;
+    conn_touch(c); /* reading goes on */
+}
+
+static void on_attached(struct keeper_wait *w, enum status status)
+{
+    struct opening *o = LIST_OF(w, struct opening, wait);
+    struct conn *c = o->conn;
+    if (status == ST_AGAIN) { /* an older connection has written since */
+        keeper_read_again(c->keeper);
+        return;
+    }
+    c->opening = NULL; /* from here on the record is what is subscribed */
+    if (status == ST_OK) {
+        metric_add(c->door->metrics, M_SESSIONS_RESUMED, 1);
+        hello_go_on(c, o->id, buf_slice(&o->record), buf_slice(&o->after));
+    } else {
+        keep_refused(c, o->id, status);
+        keeper_close(c->keeper, KEEPER_LEAVE);
+        c->keeper = NULL;
+        c->token[0] = '\0';
+    }
+    c->opening = o;
+    opening_is_over(c);
+}
+
+/* Of this log, and whole? */
+static bool record_fits(const struct conn *c, struct slice record)
+{
+    size_t place;
+    uint32_t epoch;
+    unsigned lanes;
+    struct record_filter f;
+    enum status st;
+    if (record_open(record, &place, &epoch, &lanes) != ST_OK || epoch != c->door->epoch ||
+        lanes != hub_lane_count(c->door->hub))
+        return false;
+    do
+        st = record_next(record, &place, lanes, &f);
+    while (st == ST_OK);
+    return st == ST_NOT_FOUND;
+}
+
+/* Nobody knows the token (any more): a new session, under a token of ours. */
+static void begin_anew(struct conn *c)
+{
+    struct opening *o = c->opening;
+    c->opening = NULL;
+    metric_add(c->door->metrics, M_SESSIONS_UNKNOWN, 1);
+    if (token_make(c->token) == ST_OK)
+        hello_go_on(c, o->id, (struct slice){0}, buf_slice(&o->after));
+    else
+        conn_break(c);
+    c->opening = o;
+    opening_is_over(c);
+}
+
+void resume_on_read(void *conn, enum status status, struct slice record)
+{
+    struct conn *c = conn;
+    if (status != ST_OK || !record_fits(c, record)) {
+        keeper_close(c->keeper, KEEPER_LEAVE);
+        c->keeper = NULL;
+        begin_anew(c);
+        return;
+    }
+    buf_clear(&c->opening->record);
+    if (buf_put(&c->opening->record, record) != ST_OK) {
+        conn_break(c);
+        return;
+    }
+    c->opening->wait.on_kept = on_attached;
+    keeper_want(c->keeper, &c->opening->wait);
+}
+
+static struct opening *opening_create(struct conn *c, const struct ws_request *r)
+{
+    struct opening *o = calloc(1, sizeof *o);
+    if (!o)
+        return NULL;
+    o->conn = c;
+    o->id = serve_id(r);
+    list_init(&o->wait.link);
+    buf_init(&o->after, c->door->message_bytes_max);
+    buf_init(&o->record, UINT32_MAX);
+    if (buf_put(&o->after, r->after_filters) == ST_OK)
+        return o;
+    opening_free(o);
+    return NULL;
+}
+
+static void hello_resume(struct conn *c, const struct ws_request *r)
+{
+    c->opening = opening_create(c, r);
+    if (!c->opening) {
+        conn_break(c);
+        return;
+    }
+    if (!token_valid(r->session)) {
+        begin_anew(c);
+        return;
+    }
+    memcpy(c->token, r->session.data, TOKEN_BYTES);
+    c->token[TOKEN_BYTES] = '\0';
+    if (keep_resume(c) != ST_OK)
+        conn_break(c);
+}
+
+void serve_hello(struct conn *c, const struct ws_request *r)
+{
+    if (c->token[0] && (r->session.data || r->after_filters.data)) {
+        serve_error(c, serve_id(r), "conflict", "session and after are for the first hello");
+        return;
+    }
+    if (!positions_valid(c, r->after_filters)) {
+        serve_error(c, serve_id(r), "bad_request", "after holds something that is no position of this log");
+        return;
+    }
+    if (!serve_window(c, r))
+        return;
+    if (r->session.data) {
+        hello_resume(c, r);
+        return;
+    }
+    if (!c->token[0] && token_make(c->token) != ST_OK) {
+        conn_break(c);
+        return;
+    }
+    hello_go_on(c, serve_id(r), (struct slice){0}, r->after_filters);
+}
