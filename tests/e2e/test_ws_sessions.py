@@ -71,6 +71,7 @@ def test_resumes_after_what_was_acknowledged(make_node, end):
     web.subscribe("b", ack=True)
     for i in range(10):
         publish(node, f"a/{i % 3}", str(i).encode())
+    for i in range(10):
         publish(node, "b", str(i).encode())
     came = take(web, 20)
     acknowledge(node, web, came[11]["n"])

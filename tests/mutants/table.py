@@ -157,8 +157,10 @@ MUTANTS = [
     {
         "name": "acknowledged place of a session one ahead",
         "file": "gateway/ws/flow.c",
-        "old": "            l->acked = e->offset + 1;\n",
-        "new": "            l->acked = e->offset + 2;\n",
+        "old": """        if (e->offset + 1 > l->acked)
+            l->acked = e->offset + 1;
+""",
+        "new": "        l->acked = e->offset + 2;\n",
         "test": "test_ws_sessions.py::test_resumes_after_what_was_acknowledged",
         "red": "AssertionError",
     },
@@ -166,7 +168,7 @@ MUTANTS = [
         "name": "ok of a sub before the session's record is durable",
         "file": "gateway/ws/subscribe.c",
         "old": "        keep_subscription(c, s);\n",
-        "new": "        serve_subscribed(c, s);\n",
+        "new": "        serve_subscribed(c, s), subscription_begin(sub);\n",
         "test": "test_ws_sessions.py::test_ok_of_a_sub_comes_when_the_record_has_it",
         "red": "the session is there",
     },
