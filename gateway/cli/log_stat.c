@@ -3,6 +3,7 @@
 #include "gateway/cli/fault_text.h"
 #include "gateway/cli/log_target.h"
 #include "gateway/cli/topic_table.h"
+#include "routing/attachment.h"
 #include "gateway/json_out.h"
 
 #include "core/clock.h"
@@ -87,7 +88,7 @@ static enum status stat_lane(struct stat_run *r, unsigned lane)
             st = on_fault(r, lane, w);
         else if (e == WALK_SEGMENT)
             add_segment(l, &walk_look(w)->segment);
-        else
+        else if (!topic_session(msg_topic(walk_look(w)->msg)))
             st = topic_table_add(&r->topics, walk_look(w)->msg);
     }
     walk_close(w);

@@ -4,6 +4,7 @@
 #include "gateway/cli/merge.h"
 
 #include "gateway/cli/fault_text.h"
+#include "routing/attachment.h"
 #include "routing/topic.h"
 
 #include <stdlib.h>
@@ -56,7 +57,7 @@ static bool is_wanted(const struct merge *m, const struct msg *msg)
 {
     const struct selection *w = &m->wanted;
     return msg->ts_ms >= w->from_ms && msg->ts_ms < w->to_ms &&
-           (!w->topic || topic_matches(slice_cstr(w->topic), msg_topic(msg)));
+           (w->topic ? topic_matches(slice_cstr(w->topic), msg_topic(msg)) : !topic_session(msg_topic(msg)));
 }
 
 static bool add_old(struct merge *m, struct msg *msg)

@@ -8,7 +8,7 @@
 
 /* What is wanted. */
 struct selection {
-    const char *topic; /* a filter; NULL: all */
+    const char *topic; /* a filter; NULL: all but session records, which mean nothing in another log */
     bool all_lanes;
     unsigned lane; /* else only this one */
     struct place from, to; /* offsets from <= o < to in each lane */
