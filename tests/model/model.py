@@ -118,3 +118,43 @@ class Owed:
     def __str__(self):
         missing = {topic: list(records)[:3] for topic, records in self.live.items() if records}
         return f"{self.name} ({self.text}): live {missing} retained {[r for r in self.retained.values() if r]}"
+
+
+class OwedAgain:
+    """What a session with acknowledgements is to get: as Owed, but each at least once. After a resume a topic may begin
+    again with anything that has come already; from there on it goes in order, with nothing left out."""
+
+    def __init__(self, name, text):
+        self.name, self.text, self.lossy = name, text, False
+        self.due = {}  # topic -> records
+        self.places = {}  # topic -> how many of them may have come: one number, or several after a resume
+        self.got = 0
+
+    def add(self, record):
+        if matches(self.text, record.topic):
+            self.due.setdefault(record.topic, []).append(record)
+            self.places.setdefault(record.topic, {0})
+
+    def forget(self, lost):
+        for topic in {record.topic for record in lost} & set(self.due):
+            records = self.due[topic]
+            self.places[topic] = {sum(not record.lost for record in records[:place]) for place in self.places[topic]}
+            self.due[topic] = [record for record in records if not record.lost]
+
+    def resumed(self):
+        self.places = {topic: set(range(max(places) + 1)) for topic, places in self.places.items()}
+
+    def take(self, topic, payload, retained):
+        self.got += 1
+        assert not retained, f"{self.name}: retained messages were not asked for"
+        records, places = self.due.get(topic, []), self.places.get(topic, set())
+        self.places[topic] = {place + 1 for place in places if place < len(records) and records[place].payload == payload}
+        assert self.places[topic], (f"{self.name}: {topic} {payload[:60]!r} where " +
+                                    " or ".join(str(records[place:place + 2]) for place in sorted(places)[-3:]) + " is due")
+
+    def complete(self):
+        return all(max(self.places[topic]) == len(records) for topic, records in self.due.items())
+
+    def __str__(self):
+        missing = {t: r[max(self.places[t]):][:3] for t, r in self.due.items() if max(self.places[t]) < len(r)}
+        return f"{self.name} ({self.text}): {missing}"

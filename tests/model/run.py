@@ -23,16 +23,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
 
-from model import Log, Owed, Record  # noqa: E402
+from model import Log, Owed, OwedAgain, Record  # noqa: E402
 from node import PATIENCE, Node  # noqa: E402
 from wire import Gone, Mqtt, Web, turn  # noqa: E402
 
 TOPICS = [f"m/{area}/{place}" for area in "abcd" for place in range(5)]
 FILTERS = ["m/#", "m/+/1", "m/a/+", "+/b/#", "m/c/2", "m/d/0", "#", "m/+/+"]
-SUBSCRIBERS = 9
+SUBSCRIBERS = 12
 WAIT_S = 60 * PATIENCE
 SETTINGS = {"log.segment_bytes": "64K", "log.recent_bytes": "4K", "out.bytes_max": "4K", "out.stall_ms": "10m",
-            "logging.level": "warn"}
+            "logging.level": "warn",
+            "session.save_count": 20}
 
 
 def payload_of(message):
@@ -109,6 +110,67 @@ class WebSubscriber:
         self.web.paused = slow
 
 
+class SessionSubscriber:
+    """A WebSocket session: it acknowledges some of what it gets, and names the session when it comes back."""
+
+    kind = "session"
+
+    def __init__(self, world, name):
+        self.world, self.name = world, name
+        self.owed, self.token = None, None
+        self.connect()
+
+    def connect(self):
+        self.stream = self.web = self.world.track(Web(self.world.node.ports["http"], self.on_item))
+        self.n = self.acknowledged = 0
+        if self.owed:
+            self.owed.resumed()
+        window = {"window": {"msgs": 40, "bytes": 1 << 20}} if self.world.dice.random() < 0.5 else {}
+        ok = self.ask({"hello": {**({"session": self.token} if self.token else {}), **window}})
+        assert not self.owed or (ok["resumed"] and ok["lost"] == []), f"{self.name}: {ok}"
+        self.token = ok["session"]
+
+    def ask(self, item):
+        number = self.web.request(item)
+        self.world.until(lambda: number in self.web.answers or self.web.gone, f"{self.name}: an answer")
+        answer = self.web.answers.pop(number, None)
+        if answer is None:
+            raise Gone
+        assert "ok" in answer, f"{self.name}: {item} -> {answer}"
+        return answer["ok"]
+
+    def subscribe(self, text, _start):
+        number = self.web.request({"sub": {"topic": text, "ack": True, "retained": False}})
+        self.owed = OwedAgain(self.name, text)
+        self.world.until(lambda: number in self.web.answers or self.web.gone, f"{self.name}: an answer")
+        assert "ok" in self.web.answers.pop(number)
+
+    def unsubscribe(self):
+        self.ask({"unsub": {"topic": self.owed.text}})
+        self.owed = None
+
+    def on_item(self, item):
+        if "msg" in item:
+            assert self.owed and item["n"] == self.n + 1, f"{self.name}: {item} after {self.n}"
+            self.n += 1
+            self.owed.take(item["msg"]["topic"], payload_of(item["msg"]), item["msg"].get("retained", False))
+            if self.n - self.acknowledged >= self.world.dice.randint(1, 40):
+                self.acknowledge()
+        else:
+            assert "gap" not in item and "err" not in item, f"{self.name}: {item}"
+
+    def acknowledge(self):
+        """A window that is full of what is not acknowledged stays full."""
+        if not self.web.gone and self.acknowledged < self.n:
+            self.acknowledged = self.n
+            self.web.tell({"ack": {"n": self.n}})
+
+    def slow(self, slow):
+        self.web.paused = slow
+        if not slow:
+            self.acknowledge()
+
+
 class MqttSubscriber:
     """A clean session: what it misses while it is away it is not owed."""
 
@@ -163,8 +225,9 @@ class World:
         self.open_publishers()
         for number in range(SUBSCRIBERS):
             name = f"s{number}"
-            kind = number % 3
-            self.subscribers.append(WebSubscriber(self, name) if kind == 0 else MqttSubscriber(self, name, kind - 1))
+            kind = number % 4
+            self.subscribers.append(WebSubscriber(self, name) if kind == 0 else SessionSubscriber(self, name) if kind == 3
+                                    else MqttSubscriber(self, name, kind - 1))
 
     def open_publishers(self):
         self.web = self.track(Web(self.node.ports["http"], lambda item: None))
@@ -356,10 +419,17 @@ class World:
             subscriber.slow(False)
         owing = [s for s in self.subscribers if s.owed and not s.owed.lossy]
         try:
-            self.until(lambda: all(s.owed.complete() for s in owing), "everybody to have what it is owed")
+            self.until(lambda: self.everybody_has(owing), "everybody to have what it is owed")
         except AssertionError as error:
             raise AssertionError(f"{error}:\n" + "\n".join(str(s.owed) for s in owing if not s.owed.complete())) from None
         self.check_retained()
+
+    @staticmethod
+    def everybody_has(owing):
+        for subscriber in owing:
+            if subscriber.kind == "session":
+                subscriber.acknowledge()
+        return all(subscriber.owed.complete() for subscriber in owing)
 
     def step_kill(self):
         self.crash(self.node.kill9)
