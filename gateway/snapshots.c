@@ -72,11 +72,13 @@ static void on_gathered(struct mail *mail)
     for (unsigned i = 0; i < s->loop_count; i++)
         if (s->rollings[i].status != ST_OK)
             s->status = s->rollings[i].status;
-    if (s->status == ST_OK && pthread_create(&s->thread, NULL, thread_main, s) != 0)
-        s->status = ST_NO_MEMORY;
     s->running = s->status == ST_OK;
-    if (!s->running)
-        finish(s);
+    if (s->running && pthread_create(&s->thread, NULL, thread_main, s) == 0)
+        return; /* the status is the thread's now, until it is joined */
+    if (s->running)
+        s->status = ST_NO_MEMORY;
+    s->running = false;
+    finish(s);
 }
 
 static void on_roll(struct mail *mail)

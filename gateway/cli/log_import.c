@@ -30,7 +30,7 @@ struct import {
     struct loop *loop;
     struct metrics *metrics;
     struct clock clock; /* whose wall time is that of the lines */
-    uint64_t wall_ms;
+    _Atomic uint64_t wall_ms; /* the reader thread looks at it too; orders nothing */
     unsigned lane_count;
     bool keep_going;
     uint64_t imported, refused, raised;
@@ -45,7 +45,7 @@ static uint64_t real_mono_ns(void *ctx)
 
 static uint64_t line_wall_ms(void *ctx)
 {
-    return ((struct import *)ctx)->wall_ms;
+    return atomic_load_explicit(&((struct import *)ctx)->wall_ms, memory_order_relaxed);
 }
 
 /* --- lines --- */
@@ -154,8 +154,8 @@ static enum status append(struct import *im, struct msg *m)
     uint64_t ts_ms = m->ts_ms;
     enum status st;
     m->partition = lane;
-    if (ts_ms > im->wall_ms)
-        im->wall_ms = ts_ms;
+    if (ts_ms > line_wall_ms(im))
+        atomic_store_explicit(&im->wall_ms, ts_ms, memory_order_relaxed);
     loop_update_time(im->loop);
     while ((st = store_append(im->store, lane, m, false)) == ST_FULL)
         turn(im, POLL_MS);
@@ -199,7 +199,7 @@ static enum status import_all(struct import *im)
     enum status st = next_good_message(im, &m);
     if (st != ST_OK)
         return st == ST_NOT_FOUND ? ST_OK : st;
-    im->wall_ms = m->ts_ms;
+    atomic_store_explicit(&im->wall_ms, m->ts_ms, memory_order_relaxed);
     st = find_lane_count(im);
     if (st == ST_OK)
         st = open_log(im);
