@@ -95,7 +95,8 @@ static void subscription_set_off(struct subscription *sub, bool fresh)
     for (unsigned i = 0; i < lanes && sub->session && sub->behind == c; i++) {
         struct lane_cursor *lc = &c->lanes[i];
         if (lc->lost_to > 0) {
-            cursor_jump(lc, lc->lost_to, lc->lost_to - lc->next, M_DROPPED_EPOCH);
+            /* Once: what it held nobody knows, and the client may have made it up. */
+            cursor_jump(lc, lc->lost_to, 1, M_DROPPED_EPOCH);
             if (!sub->session)
                 break;
         }

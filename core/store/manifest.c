@@ -25,10 +25,13 @@ int manifest_write(const struct store_files *files, const char *dir, const struc
         errno = ENAMETOOLONG;
         return -1;
     }
-    int len = snprintf(
-        text, sizeof text,
-        "tidegate-log %d\nepoch %08" PRIx32 "\nlanes %" PRIu32 "\nincarnation %" PRIu64 "\nstate %s\n",
-        FORMAT_VERSION, m->epoch, m->lane_count, m->incarnation, m->stopped ? "stopped" : "running");
+    int len = snprintf(text, sizeof text,
+                       "tidegate-log %d\nepoch %08" PRIx32 "\nlanes %" PRIu32 "\nincarnation %" PRIu64
+                       "\nstate %s\n",
+                       FORMAT_VERSION, m->epoch, m->lane_count, m->incarnation,
+                       m->snapshot  ? "snapshot"
+                       : m->stopped ? "stopped"
+                                    : "running");
     for (uint32_t i = 0; i < m->lane_count; i++)
         len += snprintf(text + len, sizeof text - (size_t)len,
                         "lane %" PRIu32 " first %" PRIu64 " end %" PRIu64 " next %" PRIu64 "\n", i,
@@ -88,7 +91,8 @@ enum status manifest_read(const char *dir, struct manifest *out)
                &version, &m.epoch, &m.lane_count, &m.incarnation, state, &used) != 5 ||
         m.lane_count < 1 || m.lane_count > STORE_LANES_MAX)
         return ST_CORRUPT;
-    m.stopped = strcmp(state, "stopped") == 0;
+    m.snapshot = strcmp(state, "snapshot") == 0;
+    m.stopped = m.snapshot || strcmp(state, "stopped") == 0;
     for (uint32_t i = 0; i < m.lane_count; i++) {
         uint32_t lane;
         p += used;

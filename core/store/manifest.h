@@ -10,6 +10,7 @@ struct manifest {
     uint32_t lane_count;
     uint64_t incarnation;
     bool stopped; /* the clean-stop mark */
+    bool snapshot; /* of a snapshot, and stopped: it may be read and restored, not served */
     struct {
         uint64_t first; /* lowest offset kept */
         uint64_t end; /* all below is on disk */

@@ -20,7 +20,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EXIT_RETRY = 75, TURNS_AN_INDEX = 256, TRIM_RETRY_MS = 1000, AGE_LOOK_MS_MAX = 60000 };
+enum {
+    EXIT_RETRY = 75,
+    TURNS_AN_INDEX = 256,
+    TRIM_RETRY_MS = 1000,
+    TRIM_SYNC_MS = 10,
+    AGE_LOOK_MS_MAX = 60000
+};
 
 struct reader {
     const struct store_options *options;
@@ -170,13 +176,6 @@ static void on_trim(struct mail *mail)
     r->trims[l->index].retry_at_ms = 0;
 }
 
-static uint64_t trim_retry_ms(const struct reader *r)
-{
-    bool interval = r->options->sync == STORE_SYNC_INTERVAL;
-    return interval && r->options->sync_interval_ms < TRIM_RETRY_MS ? r->options->sync_interval_ms
-                                                                    : TRIM_RETRY_MS;
-}
-
 /* What was carried must be on the disk before what it was carried from is not; mode "never" promises nothing
  * of the kind. */
 static bool may_trim(const struct reader *r, unsigned lane)
@@ -203,7 +202,7 @@ static void trim(struct reader *r, unsigned lane)
     if (now_ms < r->trims[lane].retry_at_ms)
         return;
     if (!may_trim(r, lane)) {
-        r->trims[lane].retry_at_ms = now_ms + trim_retry_ms(r);
+        r->trims[lane].retry_at_ms = now_ms + TRIM_SYNC_MS;
         return;
     }
     struct shelf *shelf = &r->shelves[lane];
@@ -266,7 +265,7 @@ static int wait_ms(const struct reader *r)
         if (!r->trims[lane].open)
             continue;
         uint64_t ms = r->trims[lane].upto > lane_first(r, lane)
-                          ? trim_retry_ms(r)
+                          ? (may_trim(r, lane) ? (uint64_t)TRIM_RETRY_MS : (uint64_t)TRIM_SYNC_MS)
                           : retention_due_ms(&r->shelves[lane], r->options, wall_ms);
         wait = ms < wait ? ms : wait;
     }

@@ -189,6 +189,7 @@ static enum status build(struct restoring *r)
     for (unsigned i = 0; i < m.lane_count && st == ST_OK; i++)
         st = copy_lane(r, i);
     m.epoch = r->epoch;
+    m.snapshot = false;
     if (st == ST_OK)
         st = check(r, &m);
     if (st == ST_OK && manifest_write(r->files, r->dir, &m) < 0)

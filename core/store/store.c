@@ -88,6 +88,10 @@ static enum status load_manifest(struct store *s, struct buf *error)
         return refuse(error, st, s->options.dir, "MANIFEST is damaged; restore it from a backup");
     if (st == ST_UNSUPPORTED)
         return refuse(error, st, s->options.dir, "a newer version wrote this log; start that version");
+    if (st == ST_OK && m->snapshot)
+        return refuse(error, ST_INVALID, s->options.dir,
+                      "this is a snapshot, and served it would give positions twice; "
+                      "tidegate log restore makes a log of it");
     if (st != ST_OK)
         return folder_refuse(error, s->options.dir, "read MANIFEST");
     if (m->lane_count != s->options.lane_count) {
@@ -364,7 +368,8 @@ enum status store_snapshot(struct store *s, const uint64_t *upto, const char *na
     struct manifest m = {.epoch = s->manifest.epoch,
                          .lane_count = s->options.lane_count,
                          .incarnation = s->env.incarnation,
-                         .stopped = true};
+                         .stopped = true,
+                         .snapshot = true};
     uint64_t end_ms = clock_mono_ms(clock_system()) + SEAL_MS_MAX;
     while (!all_sealed(s, upto)) {
         if (clock_mono_ms(clock_system()) > end_ms)

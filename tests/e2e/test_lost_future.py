@@ -46,7 +46,7 @@ def test_a_position_of_a_lost_future(node):
             gap = web.next("gap")
             assert gap["why"] == "epoch" and gap["topic"] == topic and ok["replay"] == 0
             assert order(gap["to"]) == order(lost[-1])
-            assert gap["count"] == order(gap["to"]) - order(gap["from"]) + 1
+            assert gap["count"] == 1, "nobody knows how many they were"
             assert "live" in web.event()
         assert wire.subscribe("t/1", props=user("tg-from", lost[-1])) == b"\x01"
         new = publish(node, "t/1", b"new").json()["pos"]

@@ -309,6 +309,16 @@ def test_a_disk_that_is_nearly_full_refuses_before_it_is_full(small_disk):
         node.check()
 
 
+def test_retention_does_not_wait_for_the_interval_of_syncs(make_node):
+    """log.sync interval: what a trim needs on the disk is synced for it; else a publisher outruns retention."""
+    node = make_node({"log.segment_bytes": "64K", "log.retention_bytes": "1M", "log.sync": "interval:10000"})
+    with Web(node) as web:
+        for _ in range(20):
+            for request in [web.request({"pub": {"topic": "a", "text": "x" * 50000}}) for _ in range(20)]:
+                assert "ok" in web.answer(request)
+    wait_until(lambda: node.metric("tidegate_log_size_bytes") < 4 << 20, "the oldest segments to go", 5)
+
+
 def start_failing(folder, settings=None, **options):
     """Exit code and last words of a start that must fail."""
     node = Node(folder, settings)

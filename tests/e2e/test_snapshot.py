@@ -4,6 +4,7 @@ those who knew the old one."""
 import json
 import os
 import shutil
+import subprocess
 import threading
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from clients import Web, curl, history, publish
 from http_wire import Wire, request
 from log_tool import log, messages, verify
-from node import wait_until
+from node import ROOT, Node, wait_until
 from test_log_tool import SMALL, fill, flip, segments
 
 
@@ -111,6 +112,16 @@ def test_the_command_asks_the_node_or_does_it_itself(make_node):
     count = {name: len(messages(node.data / "snapshots" / name)) for name in ("running", "at-rest", "crashed")}
     assert count == {"running": 20, "at-rest": 20, "crashed": 40}
     assert log("snapshot", "crashed", data=node.data, check=69).err  # there is one of this name
+
+
+def test_a_snapshot_is_not_served(node):
+    """It is of the log's epoch: what it gave a position to, the log gives that position too."""
+    fill(node, 5)
+    log("snapshot", "one", data=node.data)
+    copy = Node(node.data.parent / "served", data=node.data / "snapshots/one")
+    ended = subprocess.run(copy.command(), cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 78 and "log restore" in ended.stderr
+    assert len(messages(copy.data)) == 5
 
 
 @pytest.mark.deadline(180)
