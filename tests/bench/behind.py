@@ -85,7 +85,7 @@ def fill(server, count, topic=b"past", batch=20000):
     client.sendall(b"\x10\x10\0\4MQTT\4\2\0\0\0\4fill")
     assert client.recv(4) == b"\x20\2\0\0"
     name = struct.pack(">H", len(topic)) + topic
-    body = name + b"x" * 120
+    body = name + b"x" * 130  # 136: two bytes of length
     one = b"\x30" + bytes([len(body) & 0x7F | 0x80, len(body) >> 7]) + body
     last = b"\x32" + bytes([len(name) + 3]) + name + b"\0\1x"
     for _ in range(count // batch):
