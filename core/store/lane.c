@@ -444,8 +444,6 @@ void lane_trim(struct lane *l, uint64_t upto)
 {
     l->trim_upto = upto;
     l->trim_synced = l->durable;
-    if (upto > 0)
-        atomic_store_explicit(&l->sync_wanted, true, memory_order_relaxed);
     reader_post_trim(l->env->reader, l);
 }
 

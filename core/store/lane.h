@@ -74,7 +74,6 @@ struct lane {
         synced_next; /* writer writes (release), loop and reader read (acquire): below is on the disk */
     _Atomic uint64_t written_next; /* writer writes (release): below it the file can be read */
     _Atomic uint64_t sealed_next; /* writer writes (release): below it are sealed and synced segments */
-    atomic_bool sync_wanted; /* loop sets, writer clears (relaxed): a trim waits for a sync */
     _Atomic uint64_t trim_wanted; /* reader writes (release), loop reads (acquire): retention's wish */
     atomic_bool stalled; /* writer writes (relaxed): what was appended waits for room on the disk */
 };

@@ -176,8 +176,9 @@ static void on_trim(struct mail *mail)
     r->trims[l->index].retry_at_ms = 0;
 }
 
-/* What was carried must be on the disk before what it was carried from is not; mode "never" promises nothing
- * of the kind. */
+/* A segment that ends is synced, so this is often asked and seldom waits long (TRIM_SYNC_MS): a publisher
+ * must not outrun retention. What was carried must be on the disk before what it was carried from is not;
+ * mode "never" promises nothing of the kind. */
 static bool may_trim(const struct reader *r, unsigned lane)
 {
     return r->options->sync == STORE_SYNC_NEVER ||

@@ -16,7 +16,7 @@
 #include <string.h>
 
 /* A log of years that gets a limit must not keep the reads waiting until all of it has gone. */
-enum { VOLUMES_A_TRIM = 32, LIVE_TIMES = 2, SEALING_MS = 10 };
+enum { VOLUMES_A_TRIM = 8, LIVE_TIMES = 2, SEALING_MS = 10 };
 
 uint64_t retention_due(const struct shelf *s, const struct store_options *o, uint64_t sealed_next,
                        uint64_t live_bytes, uint64_t wall_ms)

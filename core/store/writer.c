@@ -252,9 +252,7 @@ static bool needs_sync(const struct writer *w, const struct writer_lane *wl)
         return true;
     uint64_t dirty_ms = clock_mono_ms(w->options->clock) - wl->dirty_since_ms;
     if (w->options->sync == STORE_SYNC_INTERVAL)
-        /* A trim that had to wait for the interval would let a fast publisher outrun retention. */
-        return dirty_ms >= w->options->sync_interval_ms ||
-               atomic_exchange_explicit(&wl->lane->sync_wanted, false, memory_order_relaxed);
+        return dirty_ms >= w->options->sync_interval_ms;
     if (w->options->sync == STORE_SYNC_NEVER)
         return false;
     return wl->wait || w->quiet || wl->dirty_bytes >= w->options->unsynced_bytes_max / 4 ||

@@ -310,7 +310,7 @@ def test_a_disk_that_is_nearly_full_refuses_before_it_is_full(small_disk):
 
 
 def test_retention_does_not_wait_for_the_interval_of_syncs(make_node):
-    """log.sync interval: what a trim needs on the disk is synced for it; else a publisher outruns retention."""
+    """A trim needs what was carried on the disk: it has to look often whether that is so."""
     node = make_node({"log.segment_bytes": "64K", "log.retention_bytes": "1M", "log.sync": "interval:10000"})
     with Web(node) as web:
         for _ in range(20):

@@ -44,7 +44,20 @@ def payload_of(message):
     return json.dumps(message["data"], separators=(",", ":")).encode()
 
 
-class WebSubscriber:
+class Asking:
+    """What the two WebSocket clients have in common."""
+
+    def ask(self, item):
+        number = self.web.request(item)
+        self.world.until(lambda: number in self.web.answers or self.web.gone, f"{self.name}: an answer")
+        answer = self.web.answers.pop(number, None)
+        if answer is None:
+            raise Gone
+        assert "ok" in answer, f"{self.name}: {item} -> {answer}"
+        return answer["ok"]
+
+
+class WebSubscriber(Asking):
     """Keeps what a well-behaved client keeps (docs/PROTOCOL.md, bookmarks), and resumes with it."""
 
     kind = "ws"
@@ -68,15 +81,6 @@ class WebSubscriber:
     def resumable(self):
         """Until `live` has come, a place holds only what was replayed from the past."""
         return self.live or self.past
-
-    def ask(self, item):
-        number = self.web.request(item)
-        self.world.until(lambda: number in self.web.answers or self.web.gone, f"{self.name}: an answer")
-        answer = self.web.answers.pop(number, None)
-        if answer is None:
-            raise Gone
-        assert "ok" in answer, f"{self.name}: {item} -> {answer}"
-        return answer["ok"]
 
     def subscribe(self, text, start):
         self.owed = None
@@ -110,7 +114,7 @@ class WebSubscriber:
         self.web.paused = slow
 
 
-class SessionSubscriber:
+class SessionSubscriber(Asking):
     """A WebSocket session: it acknowledges some of what it gets, and names the session when it comes back."""
 
     kind = "session"
@@ -129,15 +133,6 @@ class SessionSubscriber:
         ok = self.ask({"hello": {**({"session": self.token} if self.token else {}), **window}})
         assert not self.owed or (ok["resumed"] and ok["lost"] == []), f"{self.name}: {ok}"
         self.token = ok["session"]
-
-    def ask(self, item):
-        number = self.web.request(item)
-        self.world.until(lambda: number in self.web.answers or self.web.gone, f"{self.name}: an answer")
-        answer = self.web.answers.pop(number, None)
-        if answer is None:
-            raise Gone
-        assert "ok" in answer, f"{self.name}: {item} -> {answer}"
-        return answer["ok"]
 
     def subscribe(self, text, _start):
         number = self.web.request({"sub": {"topic": text, "ack": True, "retained": False}})
