@@ -26,6 +26,9 @@ static const struct config_option options[] = {
      "A connection without CONNECT is closed after this"},
     {"mqtt.keep_alive_max_s", CONFIG_UINT, AT(mqtt_keep_alive_max_s), "3600", NULL, 1, 65535,
      "Longest keep alive; 5.0 clients are told (Server Keep Alive), also those that ask for none"},
+    {"mqtt.topic_aliases", CONFIG_UINT, AT(mqtt_topic_aliases), "32", NULL, 0, 65535,
+     "Topic aliases that a 5.0 client may use (Topic Alias Maximum), and that are used to one that allows "
+     "them; 0 = none"},
 
     {"http.bind", CONFIG_TEXT, AT(http_bind), "127.0.0.1", NULL, 0, 0,
      "Address of the public HTTP port (/ws, /demo/); loopback only, as this build serves anonymous clients "

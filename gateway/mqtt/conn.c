@@ -84,6 +84,9 @@ void mqtt_claim_return(struct mqtt_conn *c)
 static void conn_detach(struct mqtt_conn *c)
 {
     mqtt_subacks_forget(c);
+    if (c->session)
+        mqtt_will_publish(c);
+    mqtt_will_forget(c);
     session_end(c->session);
     c->session = NULL;
     mqtt_claim_return(c);
@@ -102,6 +105,8 @@ static void conn_close_socket(struct mqtt_conn *c)
     metric_sub(e->metrics, M_UNACKED_MQTT, c->window.count);
     metric_add(e->metrics, M_RETURNED, c->window.count);
     window_deinit(&c->window);
+    aliases_deinit(&c->aliases_in);
+    aliases_deinit(&c->aliases_out);
     mqtt_connect_forget(c);
     c->state = MQTT_STATE_DEAD;
     list_unlink(&c->link);
@@ -168,6 +173,13 @@ void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p)
     struct buf *scratch = &c->door->scratch;
     buf_clear(scratch);
     bool made = mqtt_encode(p, c->version ? c->version : MQTT_V311, scratch) == ST_OK;
+    if (made && scratch->len > c->client_packet_max && p->type >= MQTT_PUBACK && p->type <= MQTT_PUBCOMP &&
+        p->ack.props.present) { /* without its words, then (MQTT-3.4.2-2) */
+        struct mqtt_packet bare = {.type = p->type,
+                                   .ack = {.packet_id = p->ack.packet_id, .reason = p->ack.reason}};
+        buf_clear(scratch);
+        made = mqtt_encode(&bare, c->version, scratch) == ST_OK;
+    }
     /* Larger than the client accepts: it must not be sent (MQTT-3.1.2-24), and it cannot be left out. */
     if (made && scratch->len <= c->client_packet_max) {
         mqtt_conn_send_bytes(c, buf_slice(scratch));
@@ -286,6 +298,18 @@ static void conn_on_timer(struct timer *t)
 
 /* --- input -------------------------------------------------------------------------------------- */
 
+static void conn_goodbye(struct mqtt_conn *c, const struct mqtt_reasoned *p)
+{
+    /* MQTT-3.14.2.2.2: an expiry may not be asked for here when CONNECT had none (and none is kept here). */
+    if ((p->props.present & MQTT_HAS_SESSION_EXPIRY) && p->props.session_expiry_s > 0) {
+        mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+        return;
+    }
+    if (p->reason == MQTT_RC_SUCCESS)
+        mqtt_will_forget(c); /* MQTT-3.14.4-3; any other reason, 0x04 too, lets it out */
+    mqtt_conn_close(c, M_DISCONNECT_CLIENT, true);
+}
+
 static void conn_handle(struct mqtt_conn *c, const struct mqtt_packet *p)
 {
     if (c->state == MQTT_STATE_NEW) {
@@ -314,12 +338,7 @@ static void conn_handle(struct mqtt_conn *c, const struct mqtt_packet *p)
         return;
     }
     case MQTT_DISCONNECT:
-        /* MQTT-3.14.2.2.2: an expiry may not be asked for here when CONNECT had none (and none is kept here).
-         */
-        if ((p->reasoned.props.present & MQTT_HAS_SESSION_EXPIRY) && p->reasoned.props.session_expiry_s > 0)
-            mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
-        else
-            mqtt_conn_close(c, M_DISCONNECT_CLIENT, true);
+        conn_goodbye(c, &p->reasoned);
         return;
     default: /* a second CONNECT (MQTT-3.1.0-2), AUTH without a method, QoS 2 acknowledgements of nothing */
         mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);

@@ -6,6 +6,7 @@
  *   publish.c  PUBLISH from the client and its acknowledgement
  *   subscribe.c SUBSCRIBE, UNSUBSCRIBE
  *   deliver.c  messages to the client (transport.h), PUBACK from it
+ *   will.c     the message that is published when the connection ends without a word
  *
  * Owning loop only. */
 #ifndef TG_GATEWAY_MQTT_CONN_PRIVATE_H
@@ -13,6 +14,7 @@
 
 #include "gateway/acceptor.h"
 #include "gateway/edge.h"
+#include "gateway/mqtt/alias.h"
 #include "gateway/mqtt/packet.h"
 #include "gateway/outq.h"
 #include "session/registry.h"
@@ -47,6 +49,7 @@ struct mqtt_open_publish {
     uint16_t packet_id;
     uint8_t done;
     uint8_t reason;
+    uint8_t status; /* enum status, of the log */
 };
 
 struct mqtt_conn {
@@ -59,6 +62,7 @@ struct mqtt_conn {
     bool reading; /* EPOLLIN wanted */
     bool publish_paused;
     bool claimed; /* the registry knows this connection: RELEASE is due */
+    bool problem_information; /* reason strings are wanted (3.1.2.11.7) */
     bool no_local; /* has asked for No Local: its messages say in the log whose they are (PROP_ORIGIN) */
     bool in_event; /* its memory stays until the event has been handled */
     bool broken; /* no memory for something that the client must be told: the flush closes it */
@@ -66,6 +70,8 @@ struct mqtt_conn {
     uint8_t claim_letters;
     uint32_t client_packet_max;
     struct window window; /* QoS 1 to the client */
+    struct aliases aliases_in, aliases_out; /* from the client, to it */
+    struct mqtt_will *will; /* NULL: none, or not any more */
 
     struct mqtt_open_publish *open; /* ring */
     uint32_t open_cap; /* power of two */
@@ -132,8 +138,21 @@ void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p
 void mqtt_connect_forget(struct mqtt_conn *c); /* frees what is kept between CONNECT and CONNACK */
 
 /* --- publish.c --- */
+/* What is wrong with the message: the reason for the client; *why is how it counts. 0 = nothing. */
+uint8_t mqtt_publish_objection(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why);
+/* ST_OK, or *reason. */
+enum status mqtt_publish_message(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg **out,
+                                 uint8_t *reason) MUST_CHECK;
 /* What PROP_ORIGIN holds for this client. Stable, as a later process reads it. */
 uint64_t mqtt_origin(const struct mqtt_conn *c);
+
+/* --- will.c --- */
+/* Keeps the will of a CONNECT that has one. 0, or the reason why it cannot be. */
+uint8_t mqtt_will_keep(struct mqtt_conn *c, const struct mqtt_connect *p);
+/* The client has said goodbye, or was never let in. */
+void mqtt_will_forget(struct mqtt_conn *c);
+/* The connection ends otherwise: it is published, durably, in the client's name. Once. */
+void mqtt_will_publish(struct mqtt_conn *c);
 
 /* --- subscribe.c --- */
 void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay);

@@ -79,8 +79,6 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
         return "a client identifier is needed";
     }
     *reason = MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
-    if (p->will)
-        return "this build has no will messages";
     if (connect_asks_for_positions(p))
         return "this build has no tg-pos";
     if (p->version != MQTT_V5 && !p->clean_start)
@@ -101,10 +99,14 @@ static void connect_send_connack(struct mqtt_conn *c)
     struct mqtt_packet p = {.type = MQTT_CONNACK};
     struct mqtt_props *props = &p.connack.props;
     props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_QOS | MQTT_HAS_MAXIMUM_PACKET_SIZE |
-                     MQTT_HAS_SUBSCRIPTION_ID_AVAILABLE | MQTT_HAS_SHARED_AVAILABLE;
+                     MQTT_HAS_SHARED_AVAILABLE;
     props->receive_maximum = (uint16_t)s->limit_publish_open;
     props->maximum_qos = 1;
     props->maximum_packet_bytes = c->door->packet_bytes_max;
+    if (c->aliases_in.max > 0) {
+        props->present |= MQTT_HAS_TOPIC_ALIAS_MAXIMUM;
+        props->topic_alias_maximum = c->aliases_in.max;
+    }
     if (kept->assigned) {
         props->present |= MQTT_HAS_ASSIGNED_CLIENT_ID;
         props->assigned_client_id = buf_slice(&c->client_id);
@@ -160,6 +162,13 @@ static void connect_set_limits(struct mqtt_conn *c, const struct mqtt_connect *p
         keep_alive_s = s->mqtt_keep_alive_max_s;
         c->kept->server_keep_alive_s = (uint16_t)keep_alive_s;
     }
+    if (p->version == MQTT_V5) {
+        c->problem_information =
+            !(p->props.present & MQTT_HAS_REQUEST_PROBLEM) || p->props.request_problem != 0;
+        c->aliases_in.max = (uint16_t)s->mqtt_topic_aliases;
+        c->aliases_out.max = p->props.topic_alias_maximum < c->aliases_in.max ? p->props.topic_alias_maximum
+                                                                              : c->aliases_in.max;
+    }
     c->keep_alive_ms = (uint32_t)(keep_alive_s * 1500); /* 1.5 times: MQTT-3.1.2-24 */
     window_init(&c->window, (uint16_t)window);
 }
@@ -175,6 +184,11 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
     const char *objection = connect_objection(p, &reason);
     if (objection) {
         connect_refuse(c, reason, objection);
+        return;
+    }
+    reason = p->will ? mqtt_will_keep(c, p) : 0;
+    if (reason) {
+        connect_refuse(c, reason, "the will message would not be taken");
         return;
     }
     c->kept = calloc(1, sizeof *c->kept);

@@ -1,113 +1,32 @@
 /* Messages to the client.
  *
  * A message is framed once for each kind of receiver (version, QoS) into the loop's scratch space. QoS 0
- * bytes are the same for all, so a connection only borrows them; QoS 1 differs in the packet identifier, so
- * the frame is copied and the two bytes are written in. The place of the identifier follows from the frame
- * itself: behind the topic. */
+ * bytes are the same for all, so a connection only borrows them; else the frame is copied, and the flags and
+ * the packet identifier are written in. A receiver with a subscription identifier or with topic aliases gets
+ * a frame of its own. */
 #include "gateway/mqtt/conn_private.h"
+
+#include "gateway/mqtt/frame.h"
 
 #include <assert.h>
 
-/* Behind the fixed header: topic length, topic, then (QoS 1) the packet identifier. */
-static size_t id_place(const struct msg *m, size_t header_bytes)
-{
-    return header_bytes + 2 + m->topic_len;
-}
+/* Shorter names gain nothing by an alias: the property takes three bytes. */
+enum { ALIASED_TOPIC_BYTES_MIN = 5 };
 
-/* 5.0 properties of an outgoing PUBLISH (3.3.2.3), without their length. Returns the bytes. With `w` NULL it
- * only counts. */
-static size_t props_write(const struct msg *m, uint64_t now_ms, uint8_t *w)
+/* The shared bytes of this kind; identifier 0 where there is one. */
+static struct slice frame_shared(struct edge *e, struct delivery *d, uint8_t version, bool numbered)
 {
-    static const uint8_t ids[] = {
-        [PROP_CONTENT_TYPE] = 0x03, [PROP_RESPONSE_TOPIC] = 0x08, [PROP_CORRELATION] = 0x09};
-    size_t place = 0, n = 0;
-    enum msg_prop type;
-    struct slice value;
-    if (m->flags & MSG_PFI_UTF8) {
-        if (w)
-            memcpy(w + n, (const uint8_t[]){0x01, 0x01}, 2);
-        n += 2;
-    }
-    if (m->expires_ms) { /* what is left, rounded up: 3.3.2.3.3 */
-        uint64_t left = m->expires_ms > now_ms ? (m->expires_ms - now_ms + 999) / 1000 : 0;
-        left = left > UINT32_MAX ? UINT32_MAX : left; /* other doors take longer ones */
-        if (w)
-            memcpy(w + n,
-                   (const uint8_t[]){0x02, (uint8_t)(left >> 24), (uint8_t)(left >> 16), (uint8_t)(left >> 8),
-                                     (uint8_t)left},
-                   5);
-        n += 5;
-    }
-    while (props_next(msg_props(m), &place, &type, &value)) {
-        if (type ==
-            PROP_USER) { /* {u16 name length, name, value}, little endian -> two strings, big endian */
-            size_t name_len = (size_t)value.data[0] | (size_t)value.data[1] << 8;
-            size_t value_len = value.len - 2 - name_len;
-            if (w) {
-                uint8_t *o = w + n;
-                *o++ = 0x26;
-                *o++ = (uint8_t)(name_len >> 8);
-                *o++ = (uint8_t)name_len;
-                memcpy(o, value.data + 2, name_len);
-                o += name_len;
-                *o++ = (uint8_t)(value_len >> 8);
-                *o++ = (uint8_t)value_len;
-                memcpy(o, value.data + 2 + name_len, value_len);
-            }
-            n += 5 + name_len + value_len;
-        } else if ((size_t)type < sizeof ids && ids[type]) {
-            if (w) {
-                w[n] = ids[type];
-                w[n + 1] = (uint8_t)(value.len >> 8);
-                w[n + 2] = (uint8_t)value.len;
-                memcpy(w + n + 3, value.data, value.len);
-            }
-            n += 3 + value.len;
-        }
-    }
-    return n;
-}
-
-/* The whole packet; identifier 0 where there is one. */
-static struct slice frame_make(struct hub *h, const struct msg *m, enum wire_kind kind, uint64_t now_ms)
-{
-    bool v5 = kind == WIRE_MQTT5_QOS0 || kind == WIRE_MQTT5_QOS1;
-    bool qos1 = kind == WIRE_MQTT3_QOS1 || kind == WIRE_MQTT5_QOS1;
-    size_t props = v5 ? props_write(m, now_ms, NULL) : 0;
-    size_t remaining = 2u + m->topic_len + (qos1 ? 2u : 0u) +
-                       (v5 ? mqtt_varint_bytes((uint32_t)props) + props : 0) + m->payload_len;
-    if (remaining > MQTT_REMAINING_BYTES_MAX)
-        return (struct slice){0};
-    size_t header = 1 + mqtt_varint_bytes((uint32_t)remaining);
-    uint8_t *frame = hub_scratch(h, kind, header + remaining);
+    enum wire_kind kind = version == MQTT_V5 ? (numbered ? WIRE_MQTT5_QOS1 : WIRE_MQTT5_QOS0)
+                                             : (numbered ? WIRE_MQTT3_QOS1 : WIRE_MQTT3_QOS0);
+    const struct frame_shape shape = {.version = version, .qos = numbered};
+    struct frame_plan plan;
+    if (d->wires[kind].data || !frame_plan(d->msg, &shape, loop_wall_ms(e->loop), &plan))
+        return d->wires[kind];
+    uint8_t *frame = hub_scratch(e->hub, kind, plan.bytes);
     if (!frame)
         return (struct slice){0};
-    uint8_t *w = frame;
-    *w++ = (uint8_t)(0x30 | (qos1 ? 0x02 : 0x00));
-    w += mqtt_varint_write((uint32_t)remaining, w);
-    *w++ = (uint8_t)(m->topic_len >> 8);
-    *w++ = (uint8_t)m->topic_len;
-    memcpy(w, msg_topic(m).data, m->topic_len);
-    w += m->topic_len;
-    if (qos1) {
-        *w++ = 0;
-        *w++ = 0;
-    }
-    if (v5) {
-        w += mqtt_varint_write((uint32_t)props, w);
-        w += props_write(m, now_ms, w);
-    }
-    if (m->payload_len > 0)
-        memcpy(w, msg_payload(m).data, m->payload_len);
-    return slice_of(frame, header + remaining);
-}
-
-static size_t header_bytes(struct slice frame)
-{
-    size_t n = 1;
-    while (frame.data[n] & 0x80)
-        n++;
-    return n + 1;
+    frame_write(d->msg, &plan, frame);
+    return d->wires[kind] = slice_of(frame, plan.bytes);
 }
 
 /* RETAIN of the packet (3.3.1.3): 1 for a retained message that a new subscription brings, else 0, or as
@@ -117,39 +36,71 @@ static bool retain_flag(const struct subscription *sub, const struct delivery *d
     return d->retained || (subscription_options_of(sub)->retain_as_published && (d->msg->flags & MSG_RETAIN));
 }
 
-static enum status deliver_qos0(struct mqtt_conn *c, struct delivery *d, struct slice frame, bool retain)
+/* A QoS 0 message without room: dropped when it is live, else a replay waits for its reader. */
+static enum status no_room(const struct delivery *d, const struct frame_shape *shape)
 {
-    if (!mqtt_conn_has_room(c, frame.len)) {
-        if (!d->live)
-            return ST_AGAIN; /* a replay waits for its reader */
-        return ST_FULL;
-    }
-    if (!retain)
-        return outq_put_span(&c->out, frame) == ST_OK ? ST_OK : ST_AGAIN;
-    uint8_t *place = outq_reserve(&c->out, frame.len); /* the shared bytes are those of RETAIN 0 */
-    if (!place)
+    return shape->qos == 0 && d->live ? ST_FULL : ST_AGAIN;
+}
+
+/* Room for `len` bytes in the queue, and a packet identifier where one is needed. ST_OK with *place. */
+static enum status deliver_begin(struct mqtt_conn *c, const struct delivery *d, struct frame_shape *shape,
+                                 size_t len, uint8_t **place)
+{
+    if (!mqtt_conn_has_room(c, len))
+        return no_room(d, shape);
+    if (shape->qos > 0 && window_take(&c->window, &shape->packet_id) != ST_OK)
         return ST_AGAIN;
+    *place = outq_reserve(&c->out, len);
+    if (*place)
+        return ST_OK;
+    if (shape->qos > 0 && window_give_back(&c->window, shape->packet_id) != ST_OK)
+        assert(false); /* it was just taken */
+    return ST_AGAIN;
+}
+
+/* By the bytes that all receivers of the kind share. */
+static enum status deliver_shared(struct mqtt_conn *c, struct delivery *d, struct frame_shape *shape)
+{
+    struct slice frame = frame_shared(c->door->edge, d, shape->version, shape->qos > 0);
+    uint8_t *place;
+    if (!frame.data || frame.len > c->client_packet_max) /* MQTT-3.1.2-24/25: never sent, as if delivered */
+        return ST_TOO_LARGE;
+    if (shape->qos == 0 && !shape->retain) {
+        if (!mqtt_conn_has_room(c, frame.len))
+            return no_room(d, shape);
+        return outq_put_span(&c->out, frame) == ST_OK ? ST_OK : ST_AGAIN;
+    }
+    enum status st = deliver_begin(c, d, shape, frame.len, &place);
+    if (st != ST_OK)
+        return st;
     memcpy(place, frame.data, frame.len);
-    place[0] |= 0x01;
+    frame_stamp(place, d->msg, shape);
     return ST_OK;
 }
 
-static enum status deliver_qos1(struct mqtt_conn *c, struct delivery *d, struct slice frame, bool retain)
+/* By a frame of its own. An alias is the receiver's only once the frame that tells it is queued. */
+static enum status deliver_own(struct mqtt_conn *c, struct delivery *d, struct frame_shape *shape)
 {
-    uint16_t id;
-    if (!mqtt_conn_has_room(c, frame.len) || window_take(&c->window, &id) != ST_OK)
-        return ST_AGAIN;
-    uint8_t *place = outq_reserve(&c->out, frame.len);
-    if (!place) {
-        enum status st = window_give_back(&c->window, id);
-        assert(st == ST_OK);
-        return ST_AGAIN;
+    struct frame_plan plan;
+    uint8_t *place;
+    bool aliased = c->aliases_out.max > 0 && d->msg->topic_len >= ALIASED_TOPIC_BYTES_MIN;
+    if (aliased)
+        shape->alias =
+            aliases_choose(&c->aliases_out, msg_topic(d->msg), d->msg->topic_hash, &shape->topic_known);
+    if (aliased && !shape->topic_known &&
+        aliases_set(&c->aliases_out, shape->alias, msg_topic(d->msg)) != ST_OK)
+        shape->alias = 0;
+    if (!frame_plan(d->msg, shape, loop_wall_ms(c->door->edge->loop), &plan))
+        return ST_TOO_LARGE;
+    enum status st =
+        plan.bytes > c->client_packet_max ? ST_TOO_LARGE : deliver_begin(c, d, shape, plan.bytes, &place);
+    if (st != ST_OK) {
+        if (shape->alias && !shape->topic_known)
+            aliases_forget(&c->aliases_out, shape->alias);
+        return st;
     }
-    memcpy(place, frame.data, frame.len);
-    place[0] |= retain;
-    place += id_place(d->msg, header_bytes(frame));
-    place[0] = (uint8_t)(id >> 8);
-    place[1] = (uint8_t)id;
+    plan.shape = *shape; /* with the identifier */
+    frame_write(d->msg, &plan, place);
     return ST_OK;
 }
 
@@ -167,25 +118,18 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
 {
     struct mqtt_conn *c = conn;
     struct edge *e = c->door->edge;
-    bool qos1 = subscription_options_of(sub)->qos > 0 && d->msg->qos > 0;
-    enum wire_kind kind = c->version == MQTT_V5 ? (qos1 ? WIRE_MQTT5_QOS1 : WIRE_MQTT5_QOS0)
-                                                : (qos1 ? WIRE_MQTT3_QOS1 : WIRE_MQTT3_QOS0);
-    if (!d->live && subscription_options_of(sub)->no_local && is_own(c, d->msg))
+    const struct subscription_options *o = subscription_options_of(sub);
+    struct frame_shape shape = {.version = c->version,
+                                .qos = o->qos < d->msg->qos ? o->qos : d->msg->qos,
+                                .retain = retain_flag(sub, d),
+                                .subscription_id = o->subscription_id};
+    if (!d->live && o->no_local && is_own(c, d->msg))
         return ST_NOT_FOUND;
-    if (!d->wires[kind].data) {
-        d->wires[kind] = frame_make(e->hub, d->msg, kind, loop_wall_ms(e->loop));
-        if (!d->wires[kind].data)
-            return ST_TOO_LARGE;
-    }
-    struct slice frame = d->wires[kind];
-    if (frame.len > c->client_packet_max) { /* MQTT-3.1.2-24/25: never sent, as if it were delivered */
-        return ST_TOO_LARGE;
-    }
-    bool retain = retain_flag(sub, d);
-    enum status st = qos1 ? deliver_qos1(c, d, frame, retain) : deliver_qos0(c, d, frame, retain);
+    bool own = shape.subscription_id > 0 || c->aliases_out.max > 0;
+    enum status st = own ? deliver_own(c, d, &shape) : deliver_shared(c, d, &shape);
     if (st == ST_OK) {
         metric_add(e->metrics, M_SENT_MQTT, 1);
-        metric_add(e->metrics, qos1 ? M_UNACKED_MQTT : M_DELIVERED_MQTT, 1);
+        metric_add(e->metrics, shape.qos > 0 ? M_UNACKED_MQTT : M_DELIVERED_MQTT, 1);
         mqtt_conn_dirty(c);
     }
     return st;

@@ -43,14 +43,42 @@ static enum status open_push(struct mqtt_conn *c, uint16_t packet_id, uint64_t *
     return ST_OK;
 }
 
-static void send_puback(struct mqtt_conn *c, uint16_t packet_id, uint8_t reason)
+/* What a reason code does not say, for whoever wants to know (Reason String, 3.4.2.2.2). NULL: nothing. */
+static const char *reason_text(enum status status)
+{
+    switch ((int)status) {
+    case ST_FULL:
+        return "the log is behind";
+    case ST_QUOTA:
+        return "limit.retained is reached";
+    case ST_NO_SPACE:
+        return "the disk is full";
+    case ST_UNSUPPORTED:
+        return "the topic is not stored: nothing is retained or remembered there";
+    case ST_CONFLICT:
+        return "tg-seq is too old, or was used for another topic";
+    default:
+        return NULL;
+    }
+}
+
+static void send_puback(struct mqtt_conn *c, const struct mqtt_open_publish *slot)
 {
     /* 5.0 leaves out reason 0x00 and properties (3.4.2.1), so success is the same four bytes in every
      * version. */
-    uint8_t bytes[] = {0x40, 0x02, (uint8_t)(packet_id >> 8), (uint8_t)packet_id, reason};
-    if (reason != MQTT_RC_SUCCESS)
-        bytes[1] = 0x03;
-    mqtt_conn_send_bytes(c, slice_of(bytes, reason == MQTT_RC_SUCCESS ? 4 : 5));
+    const uint8_t success[] = {0x40, 0x02, (uint8_t)(slot->packet_id >> 8), (uint8_t)slot->packet_id};
+    struct mqtt_packet p = {.type = MQTT_PUBACK,
+                            .ack = {.packet_id = slot->packet_id, .reason = slot->reason}};
+    const char *text = c->problem_information ? reason_text((enum status)slot->status) : NULL;
+    if (slot->reason == MQTT_RC_SUCCESS) {
+        mqtt_conn_send_bytes(c, slice_of(success, sizeof success));
+        return;
+    }
+    if (text) {
+        p.ack.props.present = MQTT_HAS_REASON_STRING;
+        p.ack.props.reason_string = slice_cstr(text);
+    }
+    mqtt_conn_send(c, &p);
 }
 
 /* Before 5.0 a PUBACK can only say yes: no acknowledgement, and the connection ends (PROTOCOL.md 3). */
@@ -64,7 +92,7 @@ static void open_acknowledge(struct mqtt_conn *c)
             mqtt_conn_close(c, M_DISCONNECT_LIMIT, false);
             return;
         }
-        send_puback(c, slot->packet_id, slot->reason);
+        send_puback(c, slot);
         c->open_head++;
     }
     if (c->publish_paused && c->open_tail - c->open_head <= c->door->edge->settings->limit_publish_open / 2) {
@@ -95,11 +123,12 @@ static uint8_t reason_of(enum status status)
     }
 }
 
-static void publish_answer(struct mqtt_conn *c, uint64_t sequence, uint8_t reason)
+static void publish_answer(struct mqtt_conn *c, uint64_t sequence, uint8_t reason, enum status status)
 {
     struct mqtt_open_publish *slot = open_slot(c, sequence);
     slot->done = 1;
     slot->reason = reason;
+    slot->status = (uint8_t)status;
     if (sequence == c->open_head)
         open_acknowledge(c);
 }
@@ -109,7 +138,7 @@ static void on_published(struct publish *p)
     struct mqtt_conn *c = p->owner;
     c->publish_letters--;
     if (mqtt_conn_active(c))
-        publish_answer(c, p->tag, reason_of(p->status));
+        publish_answer(c, p->tag, reason_of(p->status), p->status);
     publish_free(p);
     mqtt_conn_free_if_done(c);
 }
@@ -123,8 +152,8 @@ static uint8_t publish_violation(const struct mqtt_conn *c, const struct mqtt_pu
     if (p->qos == 2)
         return MQTT_RC_QOS_NOT_SUPPORTED;
     *why = M_REFUSED_INVALID;
-    if (p->props.present & MQTT_HAS_TOPIC_ALIAS)
-        return MQTT_RC_TOPIC_ALIAS_INVALID; /* Topic Alias Maximum is 0 */
+    if ((p->props.present & MQTT_HAS_TOPIC_ALIAS) && p->props.topic_alias > c->aliases_in.max)
+        return MQTT_RC_TOPIC_ALIAS_INVALID; /* MQTT-3.3.2-9 */
     *why = M_REFUSED_LIMIT;
     if (p->qos > 0 && c->version == MQTT_V5 &&
         c->open_tail - c->open_head >= c->door->edge->settings->limit_publish_open)
@@ -132,8 +161,7 @@ static uint8_t publish_violation(const struct mqtt_conn *c, const struct mqtt_pu
     return 0;
 }
 
-/* What is wrong with the message: the reason goes into PUBACK. 0 = nothing. */
-static uint8_t publish_objection(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
+uint8_t mqtt_publish_objection(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
 {
     const struct settings *s = c->door->edge->settings;
     struct topic_limits limits = {(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
@@ -259,9 +287,8 @@ static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_pu
     return ST_OK;
 }
 
-/* ST_OK, or *reason. */
-static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg **out,
-                                   uint8_t *reason)
+enum status mqtt_publish_message(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg **out,
+                                 uint8_t *reason)
 {
     struct edge *e = c->door->edge;
     struct buf *props = &c->door->scratch;
@@ -295,7 +322,7 @@ static enum status publish_message(struct mqtt_conn *c, const struct mqtt_publis
                   (tg.producer.data ? MSG_ONCE : 0));
     if (p->props.present & MQTT_HAS_MESSAGE_EXPIRY)
         m->expires_ms = loop_wall_ms(e->loop) + (uint64_t)p->props.message_expiry_s * 1000;
-    m->origin = session_id(c->session);
+    m->origin = c->session ? session_id(c->session) : 0; /* a will has none yet */
     m->accepted_ns = loop_now_ms(e->loop) * 1000000;
     *out = m;
     return ST_OK;
@@ -317,7 +344,7 @@ static void publish_refuse(struct mqtt_conn *c, const struct mqtt_publish *p, ui
     if (open_push(c, p->packet_id, &sequence) != ST_OK)
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
     else
-        publish_answer(c, sequence, reason);
+        publish_answer(c, sequence, reason, ST_OK);
 }
 
 static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg *m)
@@ -347,29 +374,27 @@ static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, s
     }
 }
 
-void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
+/* The packet itself is against the rules: the end of the connection. */
+static void publish_violates(struct mqtt_conn *c, uint8_t reason, enum metric why)
+{
+    metric_add(c->door->edge->metrics, why, 1);
+    mqtt_conn_refuse(c, reason,
+                     reason == MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED ? M_DISCONNECT_LIMIT : M_DISCONNECT_PROTOCOL);
+}
+
+static void publish_take(struct mqtt_conn *c, const struct mqtt_publish *p)
 {
     struct msg *m;
     enum metric why;
-    metric_add(c->door->edge->metrics, M_RECEIVED_MQTT, 1);
-    uint8_t reason = publish_violation(c, p, &why);
-    if (reason) {
-        metric_add(c->door->edge->metrics, why, 1);
-        mqtt_conn_refuse(c, reason,
-                         reason == MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED ? M_DISCONNECT_LIMIT
-                                                                    : M_DISCONNECT_PROTOCOL);
-        return;
-    }
-    reason = publish_objection(c, p, &why);
+    uint8_t reason = mqtt_publish_objection(c, p, &why);
     if (!reason) {
-        enum status st = publish_message(c, p, &m, &reason);
+        enum status st = mqtt_publish_message(c, p, &m, &reason);
         why = st == ST_UNSUPPORTED ? M_REFUSED_UNSUPPORTED
               : st == ST_INVALID   ? M_REFUSED_INVALID
                                    : M_REFUSED_LIMIT;
     }
     if (reason == MQTT_RC_PROTOCOL_ERROR) {
-        metric_add(c->door->edge->metrics, why, 1);
-        mqtt_conn_refuse(c, reason, M_DISCONNECT_PROTOCOL);
+        publish_violates(c, reason, why);
         return;
     }
     if (reason) {
@@ -382,4 +407,36 @@ void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
         return;
     }
     publish_durable(c, p, m);
+}
+
+/* The topic's name in place of its alias. 0x82: an alias that stands for nothing. */
+static uint8_t publish_name(struct mqtt_conn *c, struct mqtt_publish *p)
+{
+    uint16_t alias = p->props.topic_alias;
+    if (p->topic.len == 0)
+        return aliases_get(&c->aliases_in, alias, &p->topic) ? 0 : MQTT_RC_PROTOCOL_ERROR;
+    if (p->topic.len > c->door->edge->settings->limit_topic_bytes)
+        return 0; /* the message will be refused; its name is not kept */
+    return aliases_set(&c->aliases_in, alias, p->topic) == ST_OK ? 0 : MQTT_RC_UNSPECIFIED_ERROR;
+}
+
+void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
+{
+    enum metric why;
+    metric_add(c->door->edge->metrics, M_RECEIVED_MQTT, 1);
+    uint8_t reason = publish_violation(c, p, &why);
+    if (reason) {
+        publish_violates(c, reason, why);
+        return;
+    }
+    if (!(p->props.present & MQTT_HAS_TOPIC_ALIAS)) {
+        publish_take(c, p);
+        return;
+    }
+    struct mqtt_publish named = *p;
+    reason = publish_name(c, &named);
+    if (reason)
+        publish_violates(c, reason, M_REFUSED_INVALID);
+    else
+        publish_take(c, &named);
 }

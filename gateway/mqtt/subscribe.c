@@ -154,10 +154,7 @@ void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
     struct subscription_options options = {0};
     struct place place = {0};
     size_t at = 0;
-    if (p->props.present & MQTT_HAS_SUBSCRIPTION_ID) {
-        mqtt_conn_refuse(c, MQTT_RC_SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, M_DISCONNECT_PROTOCOL);
-        return;
-    }
+    options.subscription_id = p->props.subscription_id; /* 0: none */
     enum status start = subscribe_start(c, p, &options, &place);
     if (start == ST_INVALID) { /* as any property that may be there once */
         mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
