@@ -58,6 +58,8 @@ enum metric {
     M_DISCONNECT_LIMIT,
     M_DISCONNECT_SERVER,
     M_DISCONNECT_NETWORK,
+    M_USER_CONNECTIONS, /* gauge */
+    M_USER_CONNECTIONS_REFUSED,
     M_SUBSCRIPTIONS, /* gauge */
     M_RETAINED, /* gauge */
     M_RETAINED_BYTES, /* gauge */

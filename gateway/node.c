@@ -28,6 +28,7 @@ struct node_loop {
     struct courier *courier;
     struct shard_group *shards;
     struct policies *policies;
+    struct directory_local *directory;
     struct edge edge;
     struct mqtt_door *mqtt;
     struct web_door *web;
@@ -173,6 +174,10 @@ static enum status create_loop(struct node *n, unsigned index)
     if (st == ST_OK)
         st = registry_create(l->courier, &l->edge.registry);
     if (st == ST_OK)
+        st = directory_local_create(l->courier, s->node_id, n->facts.incarnation, &l->directory);
+    if (st == ST_OK)
+        hub_set_directory(l->edge.hub, directory_local_port(l->directory));
+    if (st == ST_OK)
         st = set_policies(l);
     return st;
 }
@@ -196,6 +201,7 @@ static enum status introduce_loops(struct node *n)
             registry_meet(n->loops[i].edge.registry, k, n->loops[k].edge.registry, n->loop_count);
             shard_group_meet(n->loops[i].shards, k, n->loops[k].edge.hub, hub_on_deliver);
             hub_meet(n->loops[i].edge.hub, k, n->loops[k].edge.hub, n->loop_count);
+            directory_local_meet(n->loops[i].directory, k, n->loops[k].directory, n->loop_count);
         }
         shard_group_start(n->loops[i].shards);
         courier_start(n->loops[i].courier);
@@ -290,6 +296,7 @@ static void free_node(struct node *n)
     for (unsigned i = 0; i < n->loop_count; i++) {
         registry_destroy(n->loops[i].edge.registry);
         hub_destroy(n->loops[i].edge.hub);
+        directory_local_destroy(n->loops[i].directory);
         shard_group_destroy(n->loops[i].shards);
         policies_destroy(n->loops[i].policies);
         courier_destroy(n->loops[i].courier);

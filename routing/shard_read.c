@@ -2,6 +2,8 @@
  * past; a step of a walk over the retained messages. */
 #include "routing/shard_private.h"
 
+#include "routing/topic.h"
+
 #include <stdlib.h>
 
 static void read_arrived_home(struct mail *mail)
@@ -25,6 +27,23 @@ static void shard_cut_at_end(struct store_read *sr, uint64_t end)
         sr->next = end;
 }
 
+static bool wants_inbox(void *ctx, struct slice topic)
+{
+    const struct store_read *sr = ctx;
+    struct slice inbox;
+    return topic_inbox_filter(topic, &inbox) && slice_equal(inbox, sr->topic);
+}
+
+/* Memory has no lists: the names are looked at. */
+static enum status shard_ask_recent(struct shard *s, struct store_read *sr, uint32_t *found)
+{
+    const struct topic_log *log = &s->group->log;
+    bool whole = sr->inbox && !sr->wants;
+    return log->ops->recent(log->ctx, s->lane, sr->from, sr->inbox ? (struct slice){0} : sr->topic,
+                            whole ? wants_inbox : sr->wants, whole ? sr : sr->wants_ctx, sr->count_max,
+                            sr->msgs, found, &sr->next);
+}
+
 /* Tries to answer a cursor from memory. False: it is too far behind. */
 static bool shard_read_recent(struct shard *s, struct read *r)
 {
@@ -42,8 +61,7 @@ static bool shard_read_recent(struct shard *s, struct read *r)
         sr->msgs = malloc(sr->count_max * sizeof *sr->msgs);
         if (!sr->msgs)
             return false;
-        enum status st = log->ops->recent(log->ctx, s->lane, sr->from, sr->topic, sr->wants, sr->wants_ctx,
-                                          sr->count_max, sr->msgs, &found, &sr->next);
+        enum status st = shard_ask_recent(s, sr, &found);
         if (st != ST_OK) {
             free(sr->msgs);
             sr->msgs = NULL;

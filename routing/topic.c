@@ -11,7 +11,7 @@
 
 enum { TOPIC_BYTES_MAX = 65535 }; /* MQTT 5.0, 1.5.4: the length has 16 bits */
 
-static const char user_prefix[] = "$user/";
+static const char user_prefix[] = "$user/", inbox_prefix[] = "$inbox/";
 
 static bool level_is(struct slice level, char c)
 {
@@ -101,6 +101,30 @@ unsigned topic_partition(struct slice name, unsigned partition_count)
 {
     assert(partition_count > 0);
     struct slice key = name;
-    topic_user(name, &key);
+    if (!topic_user(name, &key) && topic_inbox_record(name))
+        key = slice_from(name, sizeof(inbox_prefix) - 1);
     return (unsigned)(hash64_stable(key) % partition_count);
+}
+
+bool topic_inbox_filter(struct slice filter, struct slice *inbox)
+{
+    struct slice user;
+    if (!topic_user(filter, &user) || !topic_filter_literal(user))
+        return false;
+    *inbox = slice_of(filter.data, (size_t)(user.data + user.len - filter.data));
+    return true;
+}
+
+bool topic_filter_partition(struct slice filter, unsigned partition_count, unsigned *partition)
+{
+    struct slice inbox;
+    if (!topic_filter_literal(filter) && !topic_inbox_filter(filter, &inbox))
+        return false;
+    *partition = topic_partition(filter, partition_count);
+    return true;
+}
+
+bool topic_inbox_record(struct slice name)
+{
+    return slice_starts_with(name, slice_cstr(inbox_prefix));
 }

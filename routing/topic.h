@@ -44,7 +44,14 @@ static inline bool topic_internal(struct slice name)
 /* "$user/<id>" or "$user/<id>/...": the user id as written in the topic (percent-encoded). */
 bool topic_user(struct slice name, struct slice *user);
 
-/* What decides the partition: the user id of $user/<id>[/...], else the whole name. */
+/* A name or filter within one inbox: its `$user/<id>`. */
+bool topic_inbox_filter(struct slice filter, struct slice *inbox);
+/* "$inbox/<id>": the record of an inbox's cursor (routing/inbox.h), the node's own. */
+bool topic_inbox_record(struct slice name);
+
+/* What decides the partition: the user id of $user/<id>[/...] and of $inbox/<id>, else the whole name. */
 unsigned topic_partition(struct slice name, unsigned partition_count);
+/* True: all that matches the filter lies in one partition: it is literal, or of one user's inbox. */
+bool topic_filter_partition(struct slice filter, unsigned partition_count, unsigned *partition);
 
 #endif

@@ -169,21 +169,34 @@ static bool cursor_wants(void *ctx, struct slice topic)
 void cursor_prepare_read(struct lane_cursor *lc, uint64_t to)
 {
     struct channel *ch = lc->sub->channel;
-    bool literal = topic_filter_literal(slice_of(ch->filter, ch->filter_len));
-    lc->read = (struct read){
-        .store = {.lane = lc->lane,
-                  .from = lc->next,
-                  .to = to,
-                  .topic = literal ? slice_of(ch->filter, ch->filter_len) : (struct slice){0},
-                  .wants = literal ? NULL : cursor_wants,
-                  .wants_ctx = ch,
-                  .count_max = lc->batch,
-                  .bytes_max = ch->hub->limits.read_bytes},
-    };
+    struct slice filter = slice_of(ch->filter, ch->filter_len);
+    struct store_read *r = &lc->read.store;
+    lc->read = (struct read){.store = {.lane = lc->lane,
+                                       .from = lc->next,
+                                       .to = to,
+                                       .count_max = lc->batch,
+                                       .bytes_max = ch->hub->limits.read_bytes}};
+    if (topic_filter_literal(filter)) {
+        r->topic = filter;
+    } else if (topic_inbox_filter(filter, &r->topic)) {
+        r->inbox = true;
+        r->wants = slice_equal_cstr(slice_from(filter, r->topic.len), "/#") ? NULL : cursor_wants;
+    } else {
+        r->wants = cursor_wants;
+    }
+    r->wants_ctx = ch;
 }
 
 static void cursor_prepare_walk(struct lane_cursor *lc)
 {
+    struct store_read *r = &lc->read.store;
+    if (r->inbox) /* what is retained has no such list */
+        *r = (struct store_read){.lane = r->lane,
+                                 .wants = cursor_wants,
+                                 .wants_ctx = r->wants_ctx,
+                                 .count_max = r->count_max,
+                                 .bytes_max = r->bytes_max,
+                                 .count_only = r->count_only};
     lc->read.retained = true;
     lc->read.store.from = lc->walk;
     lc->read.store.to = lc->next; /* from there on what is retained comes as a record, too */

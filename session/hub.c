@@ -302,6 +302,7 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
     pace_init(&h->pace, limits->catchup_share);
     /* Unique over all loops of the process; 0 stays free for "unknown". */
     h->next_session_id = ((uint64_t)(courier_index(courier) + 1) << 48) + 1;
+    list_init(&h->sessions);
     list_init(&h->hook.link);
     h->hook.on_turn_end = hub_end_of_turn;
     *out = h;
@@ -311,6 +312,16 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
 void hub_set_policies(struct hub *h, struct policies *p)
 {
     h->policies = p;
+}
+
+void hub_set_directory(struct hub *h, struct directory d)
+{
+    h->directory = d;
+}
+
+struct directory hub_directory(const struct hub *h)
+{
+    return h->directory;
 }
 
 void hub_meet(struct hub *h, unsigned loop_index, struct hub *other, unsigned loop_count)

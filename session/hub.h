@@ -4,6 +4,7 @@
 #ifndef TG_SESSION_HUB_H
 #define TG_SESSION_HUB_H
 
+#include "routing/directory.h"
 #include "routing/shard.h"
 #include "routing/topic.h"
 #include "session/drops.h"
@@ -25,6 +26,9 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
                        const struct hub_limits *limits, struct hub **out) MUST_CHECK;
 /* Before the loop runs; the loop's own set. NULL: no topic has a policy. Outlives the hub. */
 void hub_set_policies(struct hub *h, struct policies *p);
+/* Before the loop runs; the loop's own handle. Without one connections are in no directory. */
+void hub_set_directory(struct hub *h, struct directory d);
+struct directory hub_directory(const struct hub *h);
 void hub_destroy(struct hub *h); /* sessions must have ended */
 struct loop *hub_loop(const struct hub *h);
 struct metrics *hub_metrics(const struct hub *h);
@@ -85,8 +89,22 @@ enum status session_create(struct hub *h, const struct transport_ops *ops, void 
                            struct session **out) MUST_CHECK;
 /* Ends it: no more calls of ops. Its memory lives on until its letters are back. NULL is allowed. */
 void session_end(struct session *s);
-/* Unique in this process; goes into msg.origin (No Local). */
+/* Unique in this process; goes into msg.origin (No Local), and into the connection's name (directory.h). The
+ * loop's index + 1 stands in the upper 16 bits. */
 uint64_t session_id(const struct session *s);
+static inline unsigned session_id_loop(uint64_t id) /* UINT_MAX: of no loop */
+{
+    return (unsigned)(id >> 48) - 1;
+}
+/* It is known now (or known to be another) whose connection it is: it joins the directory. "" = nobody's.
+ * When the user has `user_max` connections already (0 = any number), ops->too_many follows. ST_NO_MEMORY. */
+enum status session_identify(struct session *s, struct slice user, uint32_t user_max) MUST_CHECK;
+struct slice session_user(const struct session *s); /* "": nobody's; borrowed */
+const char *session_door(const struct session *s);
+uint64_t session_since_ms(const struct session *s); /* Unix time of its beginning */
+/* Calls back for each session of the loop, the oldest first. */
+void hub_each_session(struct hub *h, void (*on_session)(void *ctx, struct session *s), void *ctx);
+struct session *hub_find_session(struct hub *h, uint64_t id); /* of this loop; NULL: none */
 /* The connection has room again (its queue has drained, an acknowledgement has opened the window):
  * cursors go on reading. Cheap when there are none. */
 void session_room(struct session *s);

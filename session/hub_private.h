@@ -38,6 +38,8 @@ struct hub {
     struct filter_table *filters; /* of channels */
     uint64_t next_session_id;
     struct drops *drops;
+    struct directory directory; /* ops NULL: there is none */
+    struct list sessions;
     struct hub *peers[LOOPS_MAX]; /* the hubs of all loops, itself too */
     unsigned peer_count;
     uint64_t letters; /* under way and coming back: ATTACH, READ, PUBLISH that waits */
@@ -106,6 +108,8 @@ struct subscription {
     struct list waiting; /* session->waiting: some lane waits for room */
 };
 
+struct membership;
+
 struct session {
     struct hub *hub;
     const struct transport_ops *ops;
@@ -114,6 +118,9 @@ struct session {
     uint32_t subscription_count;
     struct list subscriptions;
     struct list waiting;
+    struct list link; /* hub->sessions */
+    uint64_t since_ms; /* Unix time of its beginning */
+    struct membership *membership; /* in the directory; NULL: nobody has said who he is */
 };
 
 /* --- hub.c --- */
@@ -174,6 +181,10 @@ uint64_t pace_begin(const struct lane_cursor *lc);
 void pace_end(struct hub *h, uint64_t begun_ns);
 /* True: come again without waiting. */
 bool pace_turn_end(struct hub *h);
+
+/* --- membership.c --- */
+/* The session ends, or is another user's from now on: it leaves the directory. */
+void membership_end(struct session *s);
 
 /* --- session.c --- */
 /* Takes it out of session and channel; frees it once no letter is under way. */

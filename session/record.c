@@ -86,7 +86,7 @@ enum status record_next(struct slice bytes, size_t *place, unsigned lanes, struc
     if (len == 0 || (at[0] & ~KNOWN_FLAGS) != 0 || left < FILTER_HEAD_BYTES + len)
         return ST_INVALID;
     struct slice filter = slice_of(at + FILTER_HEAD_BYTES, len);
-    unsigned count = at[0] & RECORD_ACK ? topic_filter_literal(filter) ? 1 : lanes : 0;
+    unsigned lane, count = at[0] & RECORD_ACK ? topic_filter_partition(filter, lanes, &lane) ? 1 : lanes : 0;
     if (left < FILTER_HEAD_BYTES + len + 8u * count)
         return ST_INVALID;
     out->flags = at[0];

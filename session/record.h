@@ -6,7 +6,8 @@
  *   a run of filters, each:
  *     u8  flags: 1 = ack, 2 = the retained messages it began with are not all acknowledged yet
  *     u16 length, filter
- *     with ack: u64 next offset of each lane the filter has messages in (1 for a literal, else all)
+ *     with ack: u64 next offset of each lane the filter has messages in (1 for a literal one and one of an
+ * inbox, else all)
  *
  * Little endian. */
 #ifndef TG_SESSION_RECORD_H

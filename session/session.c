@@ -8,14 +8,15 @@
 
 static enum status channel_create(struct hub *h, struct slice filter, struct channel **out)
 {
-    bool literal = topic_filter_literal(filter);
-    unsigned lanes = literal ? 1 : h->map->lane_count;
+    unsigned lane = 0;
+    bool single = topic_filter_partition(filter, h->map->lane_count, &lane);
+    unsigned lanes = single ? 1 : h->map->lane_count;
     struct channel *ch = calloc(1, sizeof *ch + lanes * sizeof ch->interests[0] + filter.len);
     if (!ch)
         return ST_NO_MEMORY;
     ch->hub = h;
     ch->lane_count = (uint16_t)lanes;
-    ch->first_lane = (uint16_t)(literal ? topic_partition(filter, h->map->lane_count) : 0);
+    ch->first_lane = (uint16_t)lane;
     ch->filter_len = (uint32_t)filter.len;
     ch->filter = (uint8_t *)&ch->interests[lanes];
     memcpy(ch->filter, filter.data, filter.len);
@@ -236,6 +237,9 @@ enum status session_create(struct hub *h, const struct transport_ops *ops, void 
     s->id = h->next_session_id++;
     list_init(&s->subscriptions);
     list_init(&s->waiting);
+    list_init(&s->link);
+    list_push(&h->sessions, &s->link);
+    s->since_ms = loop_wall_ms(h->loop);
     *out = s;
     return ST_OK;
 }
@@ -246,12 +250,41 @@ void session_end(struct session *s)
         return;
     while (!list_empty(&s->subscriptions))
         subscription_end(LIST_OF(s->subscriptions.next, struct subscription, link));
+    membership_end(s);
+    list_unlink(&s->link);
     free(s);
 }
 
 uint64_t session_id(const struct session *s)
 {
     return s->id;
+}
+
+const char *session_door(const struct session *s)
+{
+    return s->ops->door;
+}
+
+uint64_t session_since_ms(const struct session *s)
+{
+    return s->since_ms;
+}
+
+void hub_each_session(struct hub *h, void (*on_session)(void *ctx, struct session *s), void *ctx)
+{
+    LIST_EACH (node, &h->sessions) {
+        on_session(ctx, LIST_OF(node, struct session, link));
+    }
+}
+
+struct session *hub_find_session(struct hub *h, uint64_t id)
+{
+    LIST_EACH (node, &h->sessions) {
+        struct session *s = LIST_OF(node, struct session, link);
+        if (s->id == id)
+            return s;
+    }
+    return NULL;
 }
 
 uint32_t session_subscriptions(const struct session *s)

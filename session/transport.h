@@ -55,6 +55,10 @@ struct transport_ops {
     void (*live)(void *conn, struct subscription *sub, const struct place *at);
     /* Not before subscribed, and before whatever is delivered from behind it. */
     void (*gap)(void *conn, struct subscription *sub, const struct gap *gap);
+    /* The user of session_identify has as many connections as he may have: this one is to be closed. Not
+     * inside session_identify. */
+    void (*too_many)(void *conn);
+    const char *door; /* "ws", "mqtt" */
     /* What people call it, for the ledger of drops; empty: nothing. Borrowed for the call. */
     struct slice (*name)(void *conn);
 };

@@ -11,7 +11,6 @@
  * is read. A topic_id that another topic shares is counted with it, as count_only does. */
 #include "core/store/locate.h"
 
-#include "core/hash.h"
 #include "core/store/scan.h"
 #include "core/store/segment.h"
 
@@ -130,7 +129,7 @@ static uint32_t volumes_below(const struct shelf *shelf, uint64_t offset)
 
 static bool locate_last(struct query_tools *t, struct shelf *shelf, struct store_read *r)
 {
-    uint64_t topic_id = hash64_stable(r->topic);
+    uint64_t list_id = query_list_id(r);
     uint32_t n = volumes_below(shelf, r->seek);
     for (unsigned steps = 0; steps < STEP_VOLUMES_MAX; steps++, n--) {
         if (n == 0 || shelf->volumes[n - 1]->next_offset <= r->first) {
@@ -142,7 +141,7 @@ static bool locate_last(struct query_tools *t, struct shelf *shelf, struct store
             settle(r, v->base_offset);
             return true;
         }
-        struct index_places p = volume_find(v, topic_id);
+        struct index_places p = volume_find(v, list_id);
         uint64_t kept = r->first > v->base_offset ? r->first - v->base_offset : 0;
         uint32_t from = index_places_below(p, kept), end = index_places_below(p, r->seek - v->base_offset);
         if (end >= from && end - from >= r->seek_left) {

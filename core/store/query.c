@@ -35,7 +35,7 @@ struct step {
     struct shelf *shelf;
     struct store_read *read;
     struct volume *volume;
-    uint64_t topic_id;
+    uint64_t list_id; /* of the index: the topic's, or the inbox's */
     bool out_of_budget;
 };
 
@@ -167,6 +167,16 @@ static enum go collect(struct step *s, const struct record *record)
 
 /* --- by topic --- */
 
+/* Lists are named by hashes, and an inbox may be asked for in part: is the record meant? */
+static bool is_meant(const struct store_read *r, struct slice topic)
+{
+    if (!r->inbox)
+        return slice_equal(topic, r->topic);
+    return slice_starts_with(topic, r->topic) &&
+           (topic.len == r->topic.len || topic.data[r->topic.len] == '/') &&
+           (!r->wants || r->wants(r->wants_ctx, topic));
+}
+
 /* The record that an index entry names. ST_CORRUPT: it is not there. */
 static enum status fetch(struct step *s, struct index_place place, struct record *out)
 {
@@ -192,10 +202,11 @@ static enum status fetch(struct step *s, struct index_place place, struct record
 static enum go topic_span(struct step *s, uint64_t stop)
 {
     struct store_read *r = s->read;
-    struct index_places p = volume_find(s->volume, s->topic_id);
+    struct index_places p = volume_find(s->volume, s->list_id);
     uint32_t i = index_places_below(p, r->next - s->volume->base_offset);
     uint32_t end = index_places_below(p, stop - s->volume->base_offset);
-    if (r->count_only) { /* by the index alone: a name whose topic_id collides would be counted too */
+    /* By the index alone: a name whose topic_id collides would be counted too. */
+    if (r->count_only && !(r->inbox && r->wants)) {
         r->found += end - i;
         i = end;
     }
@@ -206,7 +217,7 @@ static enum go topic_span(struct step *s, uint64_t stop)
         struct record record;
         if (fetch(s, p.places[i], &record) != ST_OK)
             return damaged(s, offset, offset + 1);
-        if (slice_equal(record.topic, r->topic) && collect(s, &record) == GO_STOP)
+        if (is_meant(r, record.topic) && collect(s, &record) == GO_STOP)
             return GO_STOP;
     }
     r->next = stop;
@@ -218,7 +229,7 @@ static enum go topic_span_back(struct step *s, uint64_t bottom)
 {
     struct store_read *r = s->read;
     assert(r->topic.data); /* only a topic is read back */
-    struct index_places p = volume_find(s->volume, s->topic_id);
+    struct index_places p = volume_find(s->volume, s->list_id);
     uint32_t i = index_places_below(p, r->next - s->volume->base_offset);
     uint32_t end = index_places_below(p, bottom - s->volume->base_offset);
     s->tools->source.ahead = FAR_AHEAD_BYTES;
@@ -227,7 +238,7 @@ static enum go topic_span_back(struct step *s, uint64_t bottom)
         struct record record;
         if (fetch(s, p.places[i], &record) != ST_OK)
             return damaged(s, offset, offset + 1);
-        if (slice_equal(record.topic, r->topic) && collect(s, &record) == GO_STOP)
+        if (is_meant(r, record.topic) && collect(s, &record) == GO_STOP)
             return GO_STOP;
     }
     r->next = bottom;
@@ -398,6 +409,12 @@ static enum go next_span_back(struct step *s)
     return topic_span_back(s, bottom);
 }
 
+uint64_t query_list_id(const struct store_read *r)
+{
+    uint64_t id;
+    return r->inbox && record_inbox_list(r->topic, &id) ? id : hash64_stable(r->topic);
+}
+
 bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r, uint64_t first)
 {
     struct step s = {.tools = t, .shelf = shelf, .read = r};
@@ -406,7 +423,7 @@ bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r
     if (r->locate != STORE_AT_OFFSET && !locate_step(t, shelf, r))
         return false;
     if (r->topic.data)
-        s.topic_id = hash64_stable(r->topic);
+        s.list_id = query_list_id(r);
     t->step++;
     for (unsigned spans = 0; !store_read_complete(r); spans++) {
         if (spans == STEP_SPANS_MAX) {

@@ -32,6 +32,8 @@ void query_tools_deinit(struct query_tools *t);
 void query_begin(struct store_read *r, uint64_t first);
 /* Makes it a read in reverse of all below `to`. */
 void query_turn_back(struct store_read *r, uint64_t to);
+/* The list of the index that the read goes by. */
+uint64_t query_list_id(const struct store_read *r);
 /* True: the answer is complete. False: a bounded amount of work is done and more is left. `first` may have
  * risen since the step before. */
 bool query_step(struct query_tools *t, struct shelf *shelf, struct store_read *r, uint64_t first);

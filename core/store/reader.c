@@ -63,7 +63,11 @@ static enum status index_records(struct volume *v, const struct frame *f)
         memcpy(&h, f->bytes + at, sizeof h);
         struct index_place place = {(uint32_t)(f->base_offset + h.offset_delta - v->base_offset),
                                     (uint32_t)((f->position + at) / 8)};
-        enum status st = h.flags & RECORD_HIDDEN ? ST_OK : topic_index_add(v->index, h.topic_id, place);
+        const uint8_t *topic = f->bytes + at + sizeof h + record_optional_bytes(h.flags);
+        enum status st =
+            h.flags & RECORD_HIDDEN
+                ? ST_OK
+                : topic_index_add_record(v->index, h.topic_id, slice_of(topic, h.topic_bytes), place);
         if (st != ST_OK)
             return st;
         if (h.time_ms > v->last_time_ms)

@@ -176,6 +176,19 @@ enum status record_decode(struct slice bytes, uint32_t seed, uint64_t frame_base
     return ST_OK;
 }
 
+/* The complement of the topic_id of `$user/<id>`, which is a topic with a list of its own. */
+bool record_inbox_list(struct slice topic, uint64_t *list_id)
+{
+    static const char prefix[] = "$user/";
+    size_t end = sizeof prefix - 1;
+    if (!slice_starts_with(topic, slice_of(prefix, end)))
+        return false;
+    while (end < topic.len && topic.data[end] != '/')
+        end++;
+    *list_id = ~hash64_stable(slice_of(topic.data, end));
+    return end > sizeof prefix - 1;
+}
+
 enum status record_to_msg(const struct record *r, uint32_t partition, struct msg **out)
 {
     struct msg *m;

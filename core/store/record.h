@@ -5,6 +5,8 @@
 #include "core/msg.h"
 #include "core/store/format.h"
 
+#include <stdbool.h>
+
 /* A checked record; slices point into the bytes that were checked. */
 struct record {
     uint64_t offset;
@@ -42,6 +44,10 @@ uint32_t record_claimed_bytes(const uint8_t *bytes, uint64_t room);
 /* `bytes` are the claimed bytes. ST_CORRUPT: not valid at this place. */
 enum status record_decode(struct slice bytes, uint32_t seed, uint64_t frame_base_offset,
                           struct record *out) MUST_CHECK;
+
+/* The index has a list of places for each topic, and one for each inbox: `$user/<id>` and all below it. True:
+ * the topic belongs to that list, and *list_id is its name there. */
+bool record_inbox_list(struct slice topic, uint64_t *list_id);
 
 /* A message of its own. ST_NO_MEMORY. */
 enum status record_to_msg(const struct record *r, uint32_t partition, struct msg **out) MUST_CHECK;

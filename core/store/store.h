@@ -141,8 +141,8 @@ enum store_locate {
      * never fall. When the clock was set back before a start, a later record may have an earlier time: all
      * that was stamped at or after the time is read, and so is what follows the first such record. */
     STORE_AT_TIME,
-    /* At the `locate_value`-th newest (at least 1) of the literal `topic`; with fewer, at the first that is
-     * kept. At a segment whose index is lost, rather than behind it. */
+    /* At the `locate_value`-th newest (at least 1) of the literal `topic`, or of the whole inbox; with fewer,
+     * at the first that is kept. At a segment whose index is lost, rather than behind it. */
     STORE_AT_LAST,
 };
 
@@ -158,6 +158,8 @@ struct store_read {
      * greater; never ST_GONE). What is located is then the end that the read begins at: all below it. */
     bool reverse;
     struct slice topic; /* literal topic when data != NULL: by the index */
+    bool inbox; /* `topic` is `$user/<id>`: by the index all of the inbox, that topic and those below it;
+                   `wants`: those of it */
     bool (*wants)(void *ctx, struct slice topic); /* else: by this (reader thread!); NULL = all */
     void *wants_ctx;
     bool state_only; /* only what the fold of a lane's state reads: messages with RETAIN, PROP_PRODUCER or

@@ -35,9 +35,9 @@ static enum status add_record(struct survey *s, const struct scan *scan, uint64_
         s->last_time_ms = scan->record.time_ms;
     if (scan->record.internal || scan->record.carried)
         return ST_OK;
-    return topic_index_add(s->index, scan->record.topic_id,
-                           (struct index_place){(uint32_t)(scan->record.offset - base_offset),
-                                                (uint32_t)(scan->record_position / 8)});
+    return topic_index_add_record(s->index, scan->record.topic_id, scan->record.topic,
+                                  (struct index_place){(uint32_t)(scan->record.offset - base_offset),
+                                                       (uint32_t)(scan->record_position / 8)});
 }
 
 enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t base_offset, bool reused,

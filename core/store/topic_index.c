@@ -4,6 +4,8 @@
  * a publisher could compute topics that all fall into one place. */
 #include "core/store/topic_index.h"
 
+#include "core/store/record.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -142,6 +144,14 @@ static enum status reserve(void **array, uint32_t count, uint32_t *cap, size_t s
     *array = bigger;
     *cap = more;
     return ST_OK;
+}
+
+enum status topic_index_add_record(struct topic_index *x, uint64_t topic_id, struct slice topic,
+                                   struct index_place place)
+{
+    uint64_t list_id;
+    enum status st = topic_index_add(x, topic_id, place);
+    return st == ST_OK && record_inbox_list(topic, &list_id) ? topic_index_add(x, list_id, place) : st;
 }
 
 enum status topic_index_add_frame(struct topic_index *x, struct index_place place)

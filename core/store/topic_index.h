@@ -4,6 +4,7 @@
 #ifndef TG_CORE_STORE_TOPIC_INDEX_H
 #define TG_CORE_STORE_TOPIC_INDEX_H
 
+#include "core/slice.h"
 #include "core/status.h"
 #include "core/store/format.h"
 
@@ -36,6 +37,9 @@ enum status topic_index_create(struct topic_index **out) MUST_CHECK; /* ST_NO_ME
 void topic_index_destroy(struct topic_index *x); /* NULL is allowed */
 
 enum status topic_index_add(struct topic_index *x, uint64_t topic_id, struct index_place place) MUST_CHECK;
+/* A record of this topic, whose topic_id is given: in the lists that it belongs to (record.h). */
+enum status topic_index_add_record(struct topic_index *x, uint64_t topic_id, struct slice topic,
+                                   struct index_place place) MUST_CHECK;
 /* A frame begins there. Notes it when it is far enough behind the one noted before. */
 enum status topic_index_add_frame(struct topic_index *x, struct index_place place) MUST_CHECK;
 enum status topic_index_add_bad(struct topic_index *x, struct index_range range) MUST_CHECK;

@@ -220,7 +220,7 @@ static bool index_record(struct walk *w)
     if (!w->index || r->internal || r->carried)
         return true;
     struct index_place place = {(uint32_t)(r->offset - s->base_offset), (uint32_t)(s->record_position / 8)};
-    return topic_index_add(w->index, r->topic_id, place) == ST_OK;
+    return topic_index_add_record(w->index, r->topic_id, r->topic, place) == ST_OK;
 }
 
 /* Bytes that were a frame once, without a record that is missing: a mark, which is only a witness. */

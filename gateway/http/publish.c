@@ -75,8 +75,12 @@ static const char *bad_part(struct request *r)
 
 void publish_begin(struct request *r)
 {
-    if (!request_read_topic(r, NULL))
-        return;
+    if (request_read_topic(r, NULL))
+        publish_look_at_head(r);
+}
+
+void publish_look_at_head(struct request *r)
+{
     const char *unsupported = unsupported_part(r);
     const char *bad = unsupported ? NULL : bad_part(r);
     if (unsupported)

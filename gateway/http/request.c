@@ -29,6 +29,7 @@ void request_free(struct request *r)
     list_unlink(&r->link);
     request_release(r, r->kept_bytes);
     buf_deinit(&r->body);
+    buf_deinit(&r->made);
     buf_deinit(&r->answer.body);
     free(r);
 }
@@ -189,6 +190,7 @@ static bool find_route(struct request *r, const char *method)
                                             .detail = "this resource has no such method, see Allow"});
     }
     r->deletes = strcmp(method, "DELETE") == 0;
+    r->posts = strcmp(method, "POST") == 0;
     return !request_is_answered(r);
 }
 
@@ -231,13 +233,18 @@ static bool may_discard(const struct request *r, bool framed, uint64_t length)
            !head_has(&r->head, HEAD_EXPECT);
 }
 
+bool request_publishes(const struct request *r)
+{
+    return r->route->run == publish_run || (r->route->run == users_run && r->posts);
+}
+
 static void look_at_target(struct request *r, const char *method, uint64_t length)
 {
     if (!find_route(r, method))
         return;
     if (check_body(r, length) && r->route->begin)
         r->route->begin(r);
-    if (r->route->run != publish_run) {
+    if (!request_publishes(r)) {
         if (!request_is_answered(r) && length > 0 && r->route->run != snapshot_run)
             request_bad(r, "this request has no body");
     } else if (request_is_answered(r)) {
@@ -310,6 +317,13 @@ static void read_parameters(struct request *r, bool *in_query,
         request_bad(r, "a '%' in the query must be followed by two hexadecimal digits");
 }
 
+void request_read_parameters(struct request *r,
+                             void (*on_parameter)(struct request *r, struct slice name, struct slice value))
+{
+    bool in_query;
+    read_parameters(r, &in_query, on_parameter);
+}
+
 static bool read_topic(struct request *r, bool (*valid)(struct slice text, const struct topic_limits *limits),
                        const char *invalid,
                        void (*on_parameter)(struct request *r, struct slice name, struct slice value))
@@ -356,7 +370,7 @@ void request_body(struct request *r, struct slice bytes)
     request_release(r, r->kept_bytes);
     buf_deinit(&r->body);
     request_unavailable(r, "too many bodies are being received");
-    if (r->route->run == publish_run)
+    if (request_publishes(r))
         publish_count_refused(r);
 }
 

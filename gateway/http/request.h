@@ -58,8 +58,10 @@ struct request {
     enum request_state state;
     struct head head; /* borrowed texts that live as long as the request */
     struct target target;
-    struct slice topic; /* in `space` */
-    bool deletes; /* the method is DELETE */
+    struct slice topic; /* in `space`, or in `made` */
+    struct slice user; /* /v1/users: as it was named */
+    struct buf made; /* a topic that is made of what was given */
+    bool deletes, posts; /* the method is DELETE, POST */
     struct buf body;
     uint64_t kept_bytes; /* of api->kept_bytes */
     struct answer answer;
@@ -118,6 +120,12 @@ bool request_read_topic(struct request *r,
 bool request_read_filter(struct request *r,
                          void (*on_parameter)(struct request *r, struct slice name, struct slice value));
 
+/* The parameters of the query; `topic` among them goes to r->topic, which must be empty then. */
+void request_read_parameters(struct request *r,
+                             void (*on_parameter)(struct request *r, struct slice name, struct slice value));
+/* True: it publishes one message, publish.c does the rest. */
+bool request_publishes(const struct request *r);
+
 /* Counts bytes that the request makes us keep. False: too much is kept already. */
 bool request_keep(struct request *r, uint64_t bytes);
 void request_release(struct request *r, uint64_t bytes);
@@ -139,6 +147,7 @@ const struct route *route_find(struct slice path); /* NULL: there is none */
 extern const struct route routes[];
 
 void publish_begin(struct request *r);
+void publish_look_at_head(struct request *r); /* the rest of publish_begin: the topic is known */
 void publish_run(struct request *r);
 void publish_give_up(struct request *r);
 void publish_count_refused(struct request *r); /* by its answer */
@@ -154,6 +163,10 @@ void page_defaults(struct request *r);
 void page_settle(struct request *r);
 
 void history_begin(struct request *r);
+
+void users_begin(struct request *r);
+void users_run(struct request *r);
+void users_give_up(struct request *r);
 
 void snapshot_begin(struct request *r);
 void snapshot_run(struct request *r);

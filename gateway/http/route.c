@@ -12,7 +12,7 @@ const struct route routes[] = {
     {"/livez", false, "GET, HEAD", NULL, health_live, NULL},
     {"/readyz", false, "GET, HEAD", NULL, health_ready, NULL},
     {"/metrics", false, "GET, HEAD", NULL, health_metrics, NULL},
-    {.path = "/v1/users", .below = true},
+    {"/v1/users", true, "GET, HEAD, POST", users_begin, users_run, users_give_up},
     {.path = "/v1/connections", .below = true},
     {.path = "/v1/sessions", .below = true},
     {.path = "/v1/nodes", .below = true},

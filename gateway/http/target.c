@@ -118,12 +118,14 @@ const char *target_flaw_text(enum target_flaw flaw)
     case TARGET_BAD_PERCENT:
         return "a '%' in the path must be followed by two hexadecimal digits";
     case TARGET_EMPTY_SEGMENT:
-        return "the path has an empty segment; a topic with an empty level goes into ?topic=";
+        return "the path has an empty segment; a topic with an empty level goes into ?topic=, any user into "
+               "?user=";
     case TARGET_DOT_SEGMENT:
-        return "the path has a segment '.' or '..'; a topic with such a level goes into ?topic=";
+        return "the path has a segment '.' or '..'; a topic with such a level goes into ?topic=, any "
+               "user into ?user=";
     case TARGET_ENCODED_SLASH:
         return "the path has %2F in it; a topic's levels are segments of the path, any other topic goes into "
-               "?topic=";
+               "?topic=, any user into ?user=";
     case TARGET_ENCODED_NUL:
         return "the path has %00 in it; no topic has one, see ?topic=";
     }

@@ -168,7 +168,14 @@ static struct slice mqtt_name(void *conn)
     return buf_slice(&c->client_id);
 }
 
+static void mqtt_too_many(void *conn)
+{
+    mqtt_conn_refuse(conn, MQTT_RC_QUOTA_EXCEEDED, M_DISCONNECT_LIMIT);
+}
+
 const struct transport_ops mqtt_transport = {
+    .door = "mqtt",
+    .too_many = mqtt_too_many,
     .deliver = mqtt_deliver,
     .subscribed = mqtt_on_subscribed,
     .live = mqtt_live,

@@ -192,7 +192,8 @@ static bool resume_kept(struct resumption *r, const struct record_filter *f, con
     struct place place = {.lane_count = hub_lane_count(c->door->hub)}, moved;
     struct subscription_options o = {.after = &place,
                                      .retained_again = (f->flags & RECORD_RETAINED_OPEN) != 0};
-    unsigned first = f->lane_count == 1 ? topic_partition(f->filter, place.lane_count) : 0;
+    unsigned first = 0;
+    (void)topic_filter_partition(f->filter, place.lane_count, &first);
     for (unsigned i = 0; i < f->lane_count; i++)
         place.next[first + i] = f->next[i];
     moved = place;

@@ -166,8 +166,21 @@ static struct slice on_name(void *conn)
     return (struct slice){0};
 }
 
-static const struct transport_ops ops = {
-    .deliver = on_deliver, .subscribed = on_subscribed, .live = on_live, .gap = on_gap, .name = on_name};
+static void on_too_many(void *conn)
+{
+    struct conn *c = conn;
+    serve_error(c, (struct ws_id){0}, "quota_exceeded",
+                "limit.user_connections: the user has too many connections");
+    conn_close(c, 4202, "too many connections of the user", END_LIMIT);
+}
+
+static const struct transport_ops ops = {.door = "ws",
+                                         .deliver = on_deliver,
+                                         .subscribed = on_subscribed,
+                                         .live = on_live,
+                                         .gap = on_gap,
+                                         .too_many = on_too_many,
+                                         .name = on_name};
 
 enum status serve_begin(struct conn *c)
 {
@@ -216,9 +229,8 @@ static void serve_supersede(struct conn *c, struct subscribing *s, const char *d
 /* One place for each lane that messages of this filter come from. */
 static struct tally *make_tally(const struct conn *c, struct slice filter)
 {
-    unsigned lanes = hub_lane_count(c->door->hub);
-    return topic_filter_literal(filter) ? tally_create(topic_partition(filter, lanes), 1)
-                                        : tally_create(0, lanes);
+    unsigned lanes = hub_lane_count(c->door->hub), lane;
+    return topic_filter_partition(filter, lanes, &lane) ? tally_create(lane, 1) : tally_create(0, lanes);
 }
 
 static struct subscribing *make_subscribing(struct conn *c, struct ws_id id, struct slice stranger)

@@ -208,7 +208,6 @@ def test_history_that_cannot_be_had(node, query, status):
 # --- the rest --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("method, target", [
-    ("GET", "/v1/users/u1"), ("POST", "/v1/users/u1/messages"),
     ("GET", "/v1/connections"), ("DELETE", "/v1/connections/1"), ("GET", "/v1/sessions/c"), ("GET", "/v1/nodes"),
     ("POST", "/v1/node/drain"), ("POST", "/v1/tickets"), ("GET", "/console/"), ("POST", "/v1/publish"),
 ])

@@ -196,6 +196,17 @@ static bool wanted(struct slice topic, bool (*wants)(void *, struct slice), void
     return !wants || wants(wants_ctx, msg_topic(m));
 }
 
+/* As the store reads: by a topic, by an inbox's list, or all. */
+static bool read_wants(const struct store_read *r, const struct msg *m)
+{
+    struct slice topic = msg_topic(m);
+    if (!r->inbox)
+        return wanted(r->topic, r->wants, r->wants_ctx, m);
+    return slice_starts_with(topic, r->topic) &&
+           (topic.len == r->topic.len || topic.data[r->topic.len] == '/') &&
+           wanted((struct slice){0}, r->wants, r->wants_ctx, m);
+}
+
 static enum status fake_recent(void *ctx, unsigned lane, uint64_t from, struct slice topic,
                                bool (*wants)(void *ctx, struct slice topic), void *wants_ctx,
                                uint32_t count_max, struct msg **msgs, uint32_t *found, uint64_t *next)
@@ -249,8 +260,7 @@ void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next)
 static void read_count(struct fake_lane *l, struct store_read *r)
 {
     for (; r->next < r->end; r->next++)
-        if (l->records[r->next] && !is_hidden(l->records[r->next]) &&
-            wanted(r->topic, r->wants, r->wants_ctx, l->records[r->next]))
+        if (l->records[r->next] && !is_hidden(l->records[r->next]) && read_wants(r, l->records[r->next]))
             r->found++;
 }
 
@@ -269,8 +279,7 @@ static void read_collect(struct fake_log *f, struct fake_lane *l, struct store_r
             }
             return;
         }
-        if (!m || (is_hidden(m) && !r->state_only) || !wanted(r->topic, r->wants, r->wants_ctx, m) ||
-            (r->state_only && !is_state(m)))
+        if (!m || (is_hidden(m) && !r->state_only) || !read_wants(r, m) || (r->state_only && !is_state(m)))
             continue;
         uint64_t len = msg_topic(m).len + msg_payload(m).len;
         if (r->found > 0 && bytes + len > r->bytes_max)
@@ -290,7 +299,7 @@ static void read_back(struct fake_log *f, struct fake_lane *l, struct store_read
         r->end = r->next;
     for (; r->next > r->end && r->found < most; r->next--) {
         struct msg *m = l->records[r->next - 1];
-        if (m && wanted(r->topic, r->wants, r->wants_ctx, m))
+        if (m && read_wants(r, m))
             r->msgs[r->found++] = msg_ref(m);
     }
 }
@@ -303,7 +312,7 @@ static void read_locate(struct fake_lane *l, struct store_read *r)
             at++;
     } else {
         for (at = r->end; at > l->first && left > 0; at--)
-            left -= l->records[at - 1] && wanted(r->topic, NULL, NULL, l->records[at - 1]);
+            left -= l->records[at - 1] && read_wants(r, l->records[at - 1]);
     }
     r->locate = STORE_AT_OFFSET;
     if (r->reverse)

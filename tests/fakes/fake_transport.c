@@ -77,12 +77,20 @@ static struct slice fake_name(void *conn)
     return slice_cstr("fake");
 }
 
+static void fake_too_many(void *conn)
+{
+    struct fake_conn *c = conn;
+    c->too_many = true;
+}
+
 const struct transport_ops fake_transport = {
     .deliver = fake_deliver,
     .subscribed = fake_subscribed,
     .live = fake_live,
     .gap = fake_gap,
     .name = fake_name,
+    .too_many = fake_too_many,
+    .door = "ws",
 };
 
 void fake_conn_init(struct fake_conn *c, uint64_t room)

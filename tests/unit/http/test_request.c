@@ -75,8 +75,26 @@ Test(http_request, refuses_by_the_head, .init = setup)
         {"GET, HEAD", "/healthz", "", 405, "bad_request"},
         {"get", "/healthz", "", 405, "bad_request"},
         {"", "/healthz", "", 405, "bad_request"},
-        {"GET", "/v1/users/u1", "", 501, "unsupported"},
-        {"POST", "/v1/users/u1/messages", "", 501, "unsupported"},
+        {"GET", "/v1/users", "", 400, "bad_request"},
+        {"GET", "/v1/users?user=", "", 400, "bad_request"},
+        {"GET", "/v1/users/u1/messages", "", 404, "not_found"},
+        {"GET", "/v1/users/u1/x", "", 404, "not_found"},
+        {"GET", "/v1/users/u1?user=u1", "", 400, "bad_request"},
+        {"GET", "/v1/users/u1?topic=a", "", 400, "bad_request"},
+        {"GET", "/v1/users/u1?x=a", "", 400, "bad_request"},
+        {"GET", "/v1/users/%FF", "", 400, "bad_request"},
+        {"GET", "/v1/users/a%2Fb", "", 400, "bad_request"},
+        {"DELETE", "/v1/users/u1", "", 405, "bad_request"},
+        {"POST", "/v1/users", "", 400, "bad_request"},
+        {"POST", "/v1/users/u1", "", 404, "not_found"},
+        {"POST", "/v1/users/u1/message", "", 404, "not_found"},
+        {"POST", "/v1/users/u1/messages/+", "", 400, "bad_request"},
+        {"POST", "/v1/users/u1/messages/a/", "", 400, "bad_request"},
+        {"POST", "/v1/users/u1/messages/a?topic=b", "", 400, "bad_request"},
+        {"POST", "/v1/users/u1/messages/1/2/3/4/5/6/7", "", 400, "bad_request"},
+        {"POST", "/v1/users/u1/messages", "Tidegate-Wait: never\n", 400, "bad_request"},
+        {"POST", "/v1/users/123456789012345678901234567890123456789012345678901234567890/messages", "", 400,
+         "bad_request"},
         {"POST", "/v1/retained/a", "", 405, "bad_request"},
         {"DELETE", "/v1/history/a", "", 405, "bad_request"},
         {"GET", "/v1/history/a?from=time:", "", 400, "bad_request"},
@@ -408,5 +426,31 @@ Test(http_request, reads_numbers)
         bool ok = read_number(slice_cstr(rows[i].text), &got);
         cr_expect_eq(ok, rows[i].want != 0, "%s", rows[i].text);
         cr_expect_eq(got, rows[i].want, "%s", rows[i].text);
+    }
+}
+
+Test(http_request, makes_the_topic_of_an_inbox, .init = setup)
+{
+    static const struct {
+        const char *target, *topic;
+    } rows[] = {
+        {"/v1/users/u1/messages", "$user/u1"},
+        {"/v1/users/u1/messages/orders/new", "$user/u1/orders/new"},
+        {"/v1/users/messages/messages/messages", "$user/messages/messages"},
+        {"/v1/users/u1/messages?topic=a//b", "$user/u1/a//b"},
+        {"/v1/users/a%25+%23b/messages", "$user/a%25%2B%23b"},
+        {"/v1/users/a%252Fb/messages", "$user/a%252Fb"},
+        {"/v1/users/$SYS/messages", "$user/$SYS"},
+        {"/v1/users?user=a%2Fb", "$user/a%2Fb"},
+        {"/v1/users?user=a%2Fb&topic=x/y", "$user/a%2Fb/x/y"},
+        {"/v1/users?topic=x&user=..", "$user/../x"},
+        {"/v1/users?user=a%00b", "$user/a%00b"},
+        {"/v1/users?user=%C2%85", "$user/%C2%85"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct request *r = make("POST", rows[i].target, "");
+        cr_expect_eq(r->answer.status, 0, "%s: %u", rows[i].target, r->answer.status);
+        cr_expect(slice_equal_cstr(r->topic, rows[i].topic), "%s: %.*s", rows[i].target, SLICE_ARG(r->topic));
+        request_free(r);
     }
 }

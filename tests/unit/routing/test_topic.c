@@ -258,3 +258,27 @@ Test(topic_level, is_taken_from_the_left)
     cr_expect_not(topic_level_next(&rest, &level));
     cr_expect_not(topic_level_next(&rest, &level), "and stays at the end");
 }
+
+Test(topic, of_an_inbox_lies_in_one_partition)
+{
+    enum { PARTITIONS = 7 };
+    static const char *const one[] = {"$user/a/#", "$user/a/+", "$user/a/x/+/y", "$inbox/a", "$user/a/x"};
+    static const char *const all[] = {"#", "+/a", "$user/#", "$user/+", "$user/+/x", "$user//#", "a/#"};
+    unsigned want = topic_partition(slice_cstr("$user/a"), PARTITIONS), got;
+    for (size_t i = 0; i < sizeof one / sizeof one[0]; i++) {
+        got = PARTITIONS;
+        cr_expect(topic_filter_partition(slice_cstr(one[i]), PARTITIONS, &got), "%s", one[i]);
+        cr_expect_eq(got, want, "%s", one[i]);
+    }
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        cr_expect_not(topic_filter_partition(slice_cstr(all[i]), PARTITIONS, &got), "%s", all[i]);
+}
+
+Test(topic, filter_names_its_inbox)
+{
+    struct slice inbox;
+    cr_expect(topic_inbox_filter(slice_cstr("$user/a/#"), &inbox) && slice_equal_cstr(inbox, "$user/a"));
+    cr_expect(topic_inbox_filter(slice_cstr("$user/a"), &inbox) && slice_equal_cstr(inbox, "$user/a"));
+    cr_expect_not(topic_inbox_filter(slice_cstr("$user/+/x"), &inbox));
+    cr_expect_not(topic_inbox_filter(slice_cstr("user/a"), &inbox));
+}
