@@ -5,8 +5,6 @@
 
 #include <assert.h>
 
-enum { PROP_HEAD_BYTES = 3 }; /* u8 type, u16 length */
-
 static uint8_t *append(uint8_t *to, struct slice part)
 {
     if (part.len > 0) /* the pointer of an empty slice may be NULL */
@@ -78,6 +76,16 @@ bool props_valid(struct slice props)
             return false;
     }
     return place == props.len;
+}
+
+size_t props_put(uint8_t *out, enum msg_prop type, struct slice value)
+{
+    out[0] = (uint8_t)type;
+    out[1] = (uint8_t)value.len;
+    out[2] = (uint8_t)(value.len >> 8);
+    if (value.len > 0)
+        memcpy(out + PROP_HEAD_BYTES, value.data, value.len);
+    return PROP_HEAD_BYTES + value.len;
 }
 
 bool props_find(struct slice props, enum msg_prop type, struct slice *value)

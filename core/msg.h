@@ -29,6 +29,7 @@ enum {
     MSG_TOPIC_BYTES_MAX = 65535,
     MSG_KEY_BYTES_MAX = 65535,
     MSG_PROPS_BYTES_MAX = 65535,
+    PROP_HEAD_BYTES = 3, /* of a property: u8 type, u16 length */
 };
 
 /* Properties are a run of {u8 type, u16 length little endian, bytes}, in the order they were given;
@@ -98,6 +99,8 @@ static inline struct slice msg_payload(const struct msg *m)
  * callers and the log reader have excluded by props_valid). */
 bool props_next(struct slice props, size_t *place, enum msg_prop *type, struct slice *value);
 bool props_valid(struct slice props);
+/* Writes a property, PROP_HEAD_BYTES and the value's; returns their number. The value has at most 65,535. */
+size_t props_put(uint8_t *out, enum msg_prop type, struct slice value);
 /* The first property of that type; false when there is none. */
 bool props_find(struct slice props, enum msg_prop type, struct slice *value);
 

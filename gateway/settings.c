@@ -117,6 +117,10 @@ static const struct config_option options[] = {
     {"limit.publish_open", CONFIG_UINT, AT(limit_publish_open), "1024", NULL, 1, 65535,
      "Publishes of one connection that wait for the disk; above, its socket is not read (MQTT 5.0: Receive "
      "Maximum)"},
+    {"limit.batch_messages", CONFIG_UINT, AT(limit_batch_messages), "10000", NULL, 1, 100000,
+     "Messages of one POST /v1/publish"},
+    {"limit.batch_bytes", CONFIG_BYTES, AT(limit_batch_bytes), "8M", NULL, 64, UINT64_C(256) << 20,
+     "Body of a POST /v1/publish of several messages"},
     {"limit.history_count", CONFIG_UINT, AT(limit_history_count), "1000", NULL, 1, STORE_READ_COUNT_MAX,
      "Messages of one page of history"},
 

@@ -6,7 +6,7 @@
 #include <assert.h>
 
 /* {u8 type, u16 length} {u64 value, u16 principal length, principal, name} */
-enum { PROP_HEAD_BYTES = 3, FIXED_BYTES = 8 + 2 };
+enum { FIXED_BYTES = 8 + 2 };
 
 static uint8_t *put(uint8_t *to, const void *bytes, size_t len)
 {

@@ -334,8 +334,9 @@ static bool resume_answered(struct api_door *d)
 static bool door_turn_end(struct loop_hook *hook)
 {
     struct api_door *d = LIST_OF(hook, struct api_door, hook);
+    bool worked = api_work(&d->api);
     if (!resume_answered(d) && !d->more)
-        return false;
+        return worked;
     door_run(d);
     return true;
 }
@@ -354,8 +355,10 @@ static void api_init(struct api *api, struct edge *edge)
         .loopback_only = host_address_is_loopback(slice_cstr(s->api_bind)),
     };
     api->topic = (struct topic_limits){(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
-    api->kept_bytes_max = KEPT_BYTES_MIN + 4 * s->limit_message_bytes;
+    api->kept_bytes_max = KEPT_BYTES_MIN + 4 * s->limit_message_bytes + 4 * s->limit_batch_bytes;
     list_init(&api->answered);
+    list_init(&api->working);
+    list_init(&api->orphans);
 }
 
 static struct MHD_Daemon *start_daemon(struct api_door *d)
@@ -441,6 +444,7 @@ void api_door_destroy(struct api_door *d)
     timer_cancel(loop_timers(d->api.edge->loop), &d->timeout);
     loop_watch_remove(d->api.edge->loop, &d->watch);
     MHD_stop_daemon(d->daemon);
+    api_drop_orphans(&d->api);
     assert(list_empty(&d->conns));
     free(d);
 }

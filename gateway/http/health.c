@@ -59,13 +59,14 @@ static enum status put_limits(struct buf *out, const struct edge *e)
     return buf_printf(out,
                       ",\"limits\":{\"message_bytes\":%lu,\"topic_bytes\":%lu,\"topic_levels\":%lu,"
                       "\"subscriptions\":%lu,\"inflight\":%lu,\"ws_unacked\":%lu,\"publish_open\":%lu,"
-                      "\"history_count\":%lu,"
+                      "\"batch_messages\":%lu,\"batch_bytes\":%lu,\"history_count\":%lu,"
                       "\"retained\":%lu,\"retained_bytes\":%lu,\"sessions\":%lu,\"session_bytes\":%lu,"
                       "\"connections\":%lu,\"out_bytes\":%lu}",
                       (unsigned long)s->limit_message_bytes, (unsigned long)s->limit_topic_bytes,
                       (unsigned long)s->limit_topic_levels, (unsigned long)s->limit_subscriptions,
                       (unsigned long)s->limit_inflight, (unsigned long)s->limit_ws_unacked,
-                      (unsigned long)s->limit_publish_open, (unsigned long)s->limit_history_count,
+                      (unsigned long)s->limit_publish_open, (unsigned long)s->limit_batch_messages,
+                      (unsigned long)s->limit_batch_bytes, (unsigned long)s->limit_history_count,
                       (unsigned long)s->limit_retained, (unsigned long)s->limit_retained_bytes,
                       (unsigned long)s->limit_sessions, (unsigned long)s->limit_session_bytes,
                       (unsigned long)e->facts->connections_max, (unsigned long)s->out_bytes_max);
@@ -113,6 +114,7 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
         st = buf_put_cstr(
             out,
             ",\"features\":[\"publish\",\"publish.key\",\"publish.ttl\",\"publish.retain\",\"publish.trace\","
+            "\"publish.batch\","
             "\"publish.idempotency_key\",\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
             "\"history.from.earliest\",\"history.from.after\",\"history.from.time\",\"history.from.last\","
             "\"history.reverse\",\"retained\"]");

@@ -2,6 +2,8 @@
 
 #include "core/json.h"
 
+const char problem_media_type[] = "application/problem+json";
+
 const char *problem_title(unsigned status)
 {
     static const struct {

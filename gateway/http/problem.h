@@ -12,6 +12,7 @@ struct problem {
     const char *members; /* further members, as JSON without braces: "\"unknown\":true"; NULL: none */
 };
 
+extern const char problem_media_type[];
 enum status problem_put(struct buf *out, const struct problem *p) MUST_CHECK;
 /* The standard's name of a status, "" when we never send it. */
 const char *problem_title(unsigned status);

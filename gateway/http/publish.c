@@ -6,11 +6,12 @@
 #include "core/utf8.h"
 #include "gateway/content.h"
 #include "gateway/http/once_key.h"
+#include "gateway/http/trace.h"
 
 #include <assert.h>
 #include <strings.h>
 
-enum { TYPE_BYTES_MAX = 1024, TRACE_BYTES = 55, PROP_HEADER_BYTES = 3, ANSWER_OVERHEAD_BYTES = 128 };
+enum { TYPE_BYTES_MAX = 1024, ANSWER_OVERHEAD_BYTES = 128 };
 
 /* --- head --------------------------------------------------------------------------------------- */
 
@@ -29,9 +30,6 @@ static bool is(struct slice text, const char *want)
 static const char *unsupported_part(const struct request *r)
 {
     const struct head *h = &r->head;
-    if (r->topic.len == 0)
-        return "publishing several messages at once is not in this build: name one topic in the path or in "
-               "?topic=";
     if (head_has(h, HEAD_DELIVER_AT))
         return "Tidegate-Deliver-At is not in this build";
     if (head_has(h, HEAD_CE_SPECVERSION) ||
@@ -73,6 +71,43 @@ static const char *bad_part(struct request *r)
     return NULL;
 }
 
+/* Is it of this media type, whatever its parameters? */
+static bool media_type_is(struct slice type, const char *want)
+{
+    size_t len = strlen(want);
+    return begins_with(type, want) &&
+           (type.len == len || type.data[len] == ';' || type.data[len] == ' ' || type.data[len] == '\t');
+}
+
+/* Without a topic it is a batch. */
+static void begin_batch(struct request *r)
+{
+    const struct head *h = &r->head;
+    struct slice type = h->fields[HEAD_CONTENT_TYPE];
+    static const enum head_field own[] = {HEAD_KEY, HEAD_TTL_MS, HEAD_RETAIN, HEAD_IDEMPOTENCY_KEY};
+    r->publish.batch = true;
+    r->body_max = r->api->edge->settings->limit_batch_bytes;
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (head_has(h, own[i])) {
+            request_bad(r, "Tidegate-Key, Tidegate-Ttl-Ms, Tidegate-Retain and Idempotency-Key are of one "
+                           "message: in a batch each names its own as key, ttl_ms, retain, idempotency_key");
+            return;
+        }
+    if (r->publish.accepted)
+        request_unsupported(r, "a batch is answered when its messages are durable");
+    else if (media_type_is(type, "application/x-ndjson") || media_type_is(type, "application/ndjson") ||
+             media_type_is(type, "application/jsonl"))
+        r->publish.form = BATCH_LINES;
+    else if (type.len == 0 || media_type_is(type, "application/json") ||
+             media_type_is(type, "application/x-www-form-urlencoded")) /* curl -d says so of everything */
+        r->publish.form = BATCH_DOCUMENT;
+    else
+        request_refuse(r, &(struct problem){.status = 415,
+                                            .code = "unsupported",
+                                            .detail = "without a topic the body is a batch: application/json "
+                                                      "or application/x-ndjson"});
+}
+
 void publish_begin(struct request *r)
 {
     if (request_read_topic(r, NULL))
@@ -93,65 +128,40 @@ void publish_look_at_head(struct request *r)
                                             .code = "unsupported",
                                             .detail = "a body with a Content-Encoding is not taken: a "
                                                       "subscriber would not know of it"});
+    else if (r->topic.len == 0)
+        begin_batch(r);
+}
+
+enum metric publish_refusal(unsigned status)
+{
+    switch (status) {
+    case 409:
+    case 422:
+        return M_REFUSED_CONFLICT;
+    case 403:
+        return M_REFUSED_FORBIDDEN;
+    case 413:
+        return M_REFUSED_LIMIT;
+    case 415:
+    case 501:
+        return M_REFUSED_UNSUPPORTED;
+    case 503:
+        return M_REFUSED_UNAVAILABLE;
+    default:
+        return M_REFUSED_INVALID;
+    }
 }
 
 void publish_count_refused(struct request *r)
 {
     struct metrics *m = r->api->edge->metrics;
-    enum metric why = M_REFUSED_INVALID;
-    switch (r->answer.status) {
-    case 405:
+    if (r->answer.status == 405)
         return; /* not a publish */
-    case 409:
-    case 422:
-        why = M_REFUSED_CONFLICT;
-        break;
-    case 403:
-        why = M_REFUSED_FORBIDDEN;
-        break;
-    case 413:
-        why = M_REFUSED_LIMIT;
-        break;
-    case 415:
-    case 501:
-        why = M_REFUSED_UNSUPPORTED;
-        break;
-    case 503:
-        why = M_REFUSED_UNAVAILABLE;
-        break;
-    default:
-        break;
-    }
     metric_add(m, M_RECEIVED_HTTP, 1);
-    metric_add(m, why, 1);
+    metric_add(m, publish_refusal(r->answer.status), 1);
 }
 
 /* --- message ------------------------------------------------------------------------------------ */
-
-static size_t put_prop(uint8_t *out, enum msg_prop type, struct slice value)
-{
-    out[0] = (uint8_t)type;
-    out[1] = (uint8_t)value.len;
-    out[2] = (uint8_t)(value.len >> 8);
-    memcpy(out + PROP_HEADER_BYTES, value.data, value.len);
-    return PROP_HEADER_BYTES + value.len;
-}
-
-static bool is_hex(struct slice text)
-{
-    for (size_t i = 0; i < text.len; i++)
-        if (!((text.data[i] >= '0' && text.data[i] <= '9') || (text.data[i] >= 'a' && text.data[i] <= 'f')))
-            return false;
-    return true;
-}
-
-/* W3C Trace Context, 3.2.2, version 00. One that is malformed is as good as none (3.2.2.5). */
-static bool trace_valid(struct slice t)
-{
-    return t.len == TRACE_BYTES && memcmp(t.data, "00-", 3) == 0 && is_hex(slice_of(t.data + 3, 32)) &&
-           t.data[35] == '-' && is_hex(slice_of(t.data + 36, 16)) && t.data[52] == '-' &&
-           is_hex(slice_of(t.data + 53, 2));
-}
 
 /* Whoever publishes is anonymous in this build: no principal. */
 static size_t put_once_key(const struct request *r, struct slice type, uint8_t *out)
@@ -172,7 +182,7 @@ static enum status make_msg(struct request *r, struct msg **out)
     const struct head *h = &r->head;
     struct loop *loop = r->api->edge->loop;
     struct slice type = h->fields[HEAD_CONTENT_TYPE], trace = h->fields[HEAD_TRACEPARENT];
-    uint8_t props[2 * PROP_HEADER_BYTES + TYPE_BYTES_MAX + TRACE_BYTES + ONCE_PROP_BYTES_MAX];
+    uint8_t props[2 * PROP_HEAD_BYTES + TYPE_BYTES_MAX + TRACE_BYTES + ONCE_PROP_BYTES_MAX];
     size_t props_len = 0;
     enum content_class content;
     struct msg *m;
@@ -182,9 +192,9 @@ static enum status make_msg(struct request *r, struct msg **out)
     if (st != ST_OK)
         return st;
     if (type.len > 0)
-        props_len += put_prop(props, PROP_CONTENT_TYPE, type);
+        props_len += props_put(props, PROP_CONTENT_TYPE, type);
     if (trace_valid(trace))
-        props_len += put_prop(props + props_len, PROP_TRACE, trace);
+        props_len += props_put(props + props_len, PROP_TRACE, trace);
     if (head_has(h, HEAD_IDEMPOTENCY_KEY))
         props_len += put_once_key(r, type, props + props_len);
     st = msg_create(r->topic, h->fields[HEAD_KEY], slice_of(props, props_len), buf_slice(&r->body), &m);
@@ -230,32 +240,36 @@ static void reply_ok(struct request *r, const struct msg *m, bool duplicate)
     request_reply(r, m ? 200 : 202, json_type, &body);
 }
 
+struct problem publish_problem(enum status status)
+{
+    static const struct problem unavailable = {.status = 503,
+                                               .code = "unavailable",
+                                               .detail = "the log does not take it now; nothing was stored",
+                                               .retry_ms = RETRY_MS};
+    static const struct problem rows[ST_COUNT] = {
+        [ST_NO_SPACE] = {503, "storage_full", "the disk is full", RETRY_MS, NULL},
+        [ST_UNSUPPORTED] = {501, "unsupported",
+                            "this topic is not stored, so nothing can be retained there, or stored once", 0,
+                            NULL},
+        [ST_QUOTA] = {503, "quota_exceeded", "limit.retained or limit.retained_bytes is reached", 0, NULL},
+        [ST_AGAIN] = {409, "conflict", "the first request with this Idempotency-Key is not durable yet",
+                      RETRY_MS, NULL},
+        [ST_EXISTS] = {422, "conflict",
+                       "this Idempotency-Key was used for another body, Content-Type, Tidegate-Key or "
+                       "Tidegate-Retain",
+                       0, NULL},
+        [ST_CONFLICT] = {409, "conflict",
+                         "seq is older than what is remembered of this producer, or was used for another "
+                         "topic",
+                         0, NULL},
+    };
+    return rows[status].code ? rows[status] : unavailable;
+}
+
 void publish_refuse(struct request *r, enum status status)
 {
-    if (status == ST_NO_SPACE)
-        request_refuse(r, &(struct problem){.status = 503,
-                                            .code = "storage_full",
-                                            .detail = "the disk is full",
-                                            .retry_ms = RETRY_MS});
-    else if (status == ST_UNSUPPORTED)
-        request_unsupported(r, "this topic is not stored, so nothing can be retained there, or stored once");
-    else if (status == ST_QUOTA)
-        request_refuse(r, &(struct problem){.status = 503,
-                                            .code = "quota_exceeded",
-                                            .detail = "limit.retained or limit.retained_bytes is reached"});
-    else if (status == ST_AGAIN)
-        request_refuse(r, &(struct problem){.status = 409,
-                                            .code = "conflict",
-                                            .detail = "the first request with this Idempotency-Key is not "
-                                                      "durable yet",
-                                            .retry_ms = RETRY_MS});
-    else if (status == ST_EXISTS)
-        request_refuse(r, &(struct problem){.status = 422,
-                                            .code = "conflict",
-                                            .detail = "this Idempotency-Key was used for another body, "
-                                                      "Content-Type, Tidegate-Key or Tidegate-Retain"});
-    else
-        request_unavailable(r, "the log does not take it now; nothing was stored");
+    struct problem p = publish_problem(status);
+    request_refuse(r, &p);
 }
 
 static void on_published(struct publish *p)
@@ -273,6 +287,10 @@ static void on_published(struct publish *p)
 
 void publish_give_up(struct request *r)
 {
+    if (r->publish.batch) {
+        batch_give_up(r);
+        return;
+    }
     struct publish *p = r->pending;
     p->owner = NULL; /* it comes back some time, and is then only freed */
     r->pending = NULL;
@@ -295,6 +313,10 @@ void publish_run(struct request *r)
     struct edge *e = r->api->edge;
     struct msg *m;
     struct publish *p;
+    if (r->publish.batch) {
+        batch_run(r);
+        return;
+    }
     enum status st = make_msg(r, &m);
     buf_deinit(&r->body);
     request_release(r, r->kept_bytes);

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <strings.h>
 
-static const char problem_type[] = "application/problem+json";
-
 struct request *request_create(struct api *api, struct slice raw_target)
 {
     struct request *r = calloc(1, sizeof *r + 2 * raw_target.len);
@@ -15,6 +13,7 @@ struct request *request_create(struct api *api, struct slice raw_target)
         return NULL;
     r->api = api;
     list_init(&r->link);
+    r->body_max = api->edge->settings->limit_message_bytes;
     r->raw_len = raw_target.len;
     if (raw_target.len > 0)
         memcpy(r->texts, raw_target.data, raw_target.len);
@@ -96,7 +95,7 @@ void request_refuse(struct request *r, const struct problem *p)
     if (problem_put(&body, p) != ST_OK)
         buf_clear(&body); /* no memory: the status alone has to do */
     r->answer.retry_ms = p->retry_ms;
-    request_reply(r, p->status, problem_type, &body);
+    request_reply(r, p->status, problem_media_type, &body);
 }
 
 void request_bad(struct request *r, const char *detail)
@@ -216,10 +215,11 @@ static bool check_body(struct request *r, uint64_t length)
         request_refuse(r, &(struct problem){.status = 417,
                                             .code = "bad_request",
                                             .detail = "Expect can only be 100-continue"});
-    else if (length > r->api->edge->settings->limit_message_bytes)
+    else if (length > r->body_max)
         request_refuse(r, &(struct problem){.status = 413,
                                             .code = "too_large",
-                                            .detail = "the body is larger than limit.message_bytes"});
+                                            .detail = "the body is larger than limit.message_bytes, or with "
+                                                      "a batch limit.batch_bytes"});
     else
         return true;
     return false;
@@ -229,8 +229,7 @@ static bool check_body(struct request *r, uint64_t length)
  * Continue" has not sent it. */
 static bool may_discard(const struct request *r, bool framed, uint64_t length)
 {
-    return framed && length > 0 && length <= r->api->edge->settings->limit_message_bytes &&
-           !head_has(&r->head, HEAD_EXPECT);
+    return framed && length > 0 && length <= r->body_max && !head_has(&r->head, HEAD_EXPECT);
 }
 
 bool request_publishes(const struct request *r)
@@ -242,14 +241,12 @@ static void look_at_target(struct request *r, const char *method, uint64_t lengt
 {
     if (!find_route(r, method))
         return;
-    if (check_body(r, length) && r->route->begin)
+    if (r->route->begin)
         r->route->begin(r);
-    if (!request_publishes(r)) {
-        if (!request_is_answered(r) && length > 0 && r->route->run != snapshot_run)
-            request_bad(r, "this request has no body");
-    } else if (request_is_answered(r)) {
+    if (!request_is_answered(r) && check_body(r, length) && length > 0 && !(r->route->takes_body && r->posts))
+        request_bad(r, "this request has no body");
+    if (request_is_answered(r) && request_publishes(r))
         publish_count_refused(r);
-    }
 }
 
 void request_head(struct request *r, const struct request_line *line)

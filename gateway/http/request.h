@@ -14,6 +14,7 @@
 
 #include "gateway/edge.h"
 #include "gateway/http/access.h"
+#include "gateway/http/batch_split.h"
 #include "gateway/http/problem.h"
 #include "gateway/http/target.h"
 
@@ -32,6 +33,8 @@ struct api {
     uint64_t kept_bytes, kept_bytes_max;
     unsigned pages_open;
     struct list answered; /* requests that have waited and may be answered now: struct request.link */
+    struct list working; /* batches with work for another turn: api_work */
+    struct list orphans; /* batches that were given up and whose publishes are not back */
 };
 
 struct answer {
@@ -62,6 +65,7 @@ struct request {
     struct slice user; /* /v1/users: as it was named */
     struct buf made; /* a topic that is made of what was given */
     bool deletes, posts; /* the method is DELETE, POST */
+    uint64_t body_max; /* limit.message_bytes, unless the route says otherwise */
     struct buf body;
     uint64_t kept_bytes; /* of api->kept_bytes */
     struct answer answer;
@@ -70,6 +74,8 @@ struct request {
         struct {
             uint64_t ttl_ms; /* 0: for ever */
             bool accepted; /* do not wait for the disk */
+            bool batch; /* several messages */
+            enum batch_form form; /* of a batch */
         } publish;
         struct {
             struct place from;
@@ -100,6 +106,12 @@ void request_body(struct request *r, struct slice bytes);
 void request_end(struct request *r);
 /* Waiting took too long: an answer that says what is known. The state must be WAITING. */
 void request_give_up(struct request *r);
+
+/* Goes on with what was too much for one turn. True: there was something; come again before the loop waits.
+ */
+bool api_work(struct api *api);
+/* The loop has ended: publishes do not come back any more. */
+void api_drop_orphans(struct api *api);
 
 /* --- for routes --- */
 
@@ -142,6 +154,7 @@ struct route {
     void (*begin)(struct request *r); /* looks at head and target; NULL: nothing to look at */
     void (*run)(struct request *r); /* answers, or waits */
     void (*give_up)(struct request *r);
+    bool takes_body;
 };
 const struct route *route_find(struct slice path); /* NULL: there is none */
 extern const struct route routes[];
@@ -152,6 +165,11 @@ void publish_run(struct request *r);
 void publish_give_up(struct request *r);
 void publish_count_refused(struct request *r); /* by its answer */
 void publish_refuse(struct request *r, enum status status); /* the log or the shard has refused it */
+struct problem publish_problem(enum status status); /* the same, with static texts */
+enum metric publish_refusal(unsigned status); /* what a publish that is answered so counts as */
+
+void batch_run(struct request *r);
+void batch_give_up(struct request *r);
 
 /* What /v1/history and GET /v1/retained have in common: r->page and r->topic say what is read. */
 void page_run(struct request *r);

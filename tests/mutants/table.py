@@ -172,4 +172,23 @@ MUTANTS = [
         "test": "test_ws_sessions.py::test_ok_of_a_sub_comes_when_the_record_has_it",
         "red": "the session is there",
     },
+    {
+        "name": "a batch answered before it is durable",
+        "file": "gateway/http/batch.c",
+        "old": """    } else if (b->open == 0 && b->next == b->count) {
+        batch_reply(b);
+        batch_free(b);
+""",
+        "new": """    } else if (b->next == b->count) {
+        for (uint32_t i = 0; i < b->count; i++)
+            if (b->items[i].state == ITEM_OPEN)
+                b->items[i].state = ITEM_STORED;
+        batch_reply(b);
+        batch_drop_texts(b);
+        list_push(&b->api->orphans, &b->link);
+        batch_release(b);
+""",
+        "test": "test_batch.py::test_no_answer_before_the_sync",
+        "red": "answered before the sync had returned",
+    },
 ]

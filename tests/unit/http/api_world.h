@@ -26,6 +26,9 @@ static inline void api_open(struct api_world *w, unsigned lane_count)
         .limit_topic_bytes = 64,
         .limit_topic_levels = 8,
         .limit_history_count = 50,
+        .limit_publish_open = 64,
+        .limit_batch_messages = 1000,
+        .limit_batch_bytes = 4 << 20,
     };
     w->facts = (struct node_facts){.settings = &w->settings, .epoch = 7, .lane_count = lane_count};
     w->edge = (struct edge){
@@ -42,6 +45,8 @@ static inline void api_open(struct api_world *w, unsigned lane_count)
         .kept_bytes_max = 8 << 20,
     };
     list_init(&w->api.answered);
+    list_init(&w->api.working);
+    list_init(&w->api.orphans);
 }
 
 static inline void api_close(struct api_world *w)
@@ -50,6 +55,7 @@ static inline void api_close(struct api_world *w)
     cr_expect_eq(w->api.kept_bytes, 0);
     cr_expect_eq(w->api.pages_open, 0);
     cr_expect(list_empty(&w->api.answered));
+    cr_expect(list_empty(&w->api.orphans));
 }
 
 /* A request up to its end. `fields`: "Name: value\n..."; Host is added, Content-Length too. */
@@ -87,7 +93,9 @@ static inline void api_take_answered(struct api_world *w)
 
 static inline struct request *api_settle(struct api_world *w, struct request *r)
 {
-    exchange_settle(&w->x);
+    do
+        exchange_settle(&w->x);
+    while (api_work(&w->api));
     cr_assert_eq(r->state, REQUEST_ANSWERED);
     api_take_answered(w);
     return r;

@@ -135,7 +135,11 @@ Test(http_request, refuses_by_the_head, .init = setup)
         {"POST", "/v1/publish/a", "Origin: http://evil.example", 403, "forbidden"},
         {"POST", "/v1/publish/a", "Forwarded: for=x", 401, "unauthorized"},
         {"POST", "/v1/publish/a", "Authorization: Bearer x", 401, "unauthorized"},
-        {"POST", "/v1/publish", "", 501, "unsupported"},
+        {"POST", "/v1/publish", "Tidegate-Wait: accepted", 501, "unsupported"},
+        {"POST", "/v1/publish", "Tidegate-Key: k", 400, "bad_request"},
+        {"POST", "/v1/publish", "Idempotency-Key: k", 400, "bad_request"},
+        {"POST", "/v1/publish", "Content-Type: image/png", 415, "unsupported"},
+        {"POST", "/v1/publish", "Content-Type: application/jsonx", 415, "unsupported"},
         {"POST", "/v1/publish/", "", 400, "bad_request"},
         {"POST", "/v1/publish?topic=", "", 400, "bad_request"},
         {"POST", "/v1/publish/a?topic=b", "", 400, "bad_request"},
@@ -384,7 +388,8 @@ Test(http_request, counts_refused_publishes_by_reason, .init = setup)
         {"POST", "/v1/publish/+", "", M_REFUSED_INVALID},
         {"POST", "/v1/publish/$x", "", M_REFUSED_FORBIDDEN},
         {"POST", "/v1/publish/a", "Content-Length: 1001", M_REFUSED_LIMIT},
-        {"POST", "/v1/publish", "", M_REFUSED_UNSUPPORTED},
+        {"POST", "/v1/publish/a", "Tidegate-Deliver-At: 1", M_REFUSED_UNSUPPORTED},
+        {"POST", "/v1/publish", "Tidegate-Wait: accepted", M_REFUSED_UNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         uint64_t received = value_of(M_RECEIVED_HTTP), refused = value_of(rows[i].why),
