@@ -111,7 +111,7 @@ static const struct config_option options[] = {
     {"limit.subscriptions", CONFIG_UINT, AT(limit_subscriptions), "1000", NULL, 1, 1000000,
      "Subscriptions of a connection"},
     {"limit.inflight", CONFIG_UINT, AT(limit_inflight), "1024", NULL, 1, 65535,
-     "Unacknowledged QoS 1 messages to one MQTT client (its Receive Maximum may be lower)"},
+     "Unacknowledged QoS 1 and 2 messages to one MQTT client (its Receive Maximum may be lower)"},
     {"limit.ws_unacked", CONFIG_UINT, AT(limit_ws_unacked), "4096", NULL, 1, 1000000,
      "Unacknowledged messages of the `ack` subscriptions of one WebSocket; above, they become cursors"},
     {"limit.publish_open", CONFIG_UINT, AT(limit_publish_open), "1024", NULL, 1, 65535,

@@ -118,7 +118,7 @@ enum start {
     START_LAST, /* the start_value newest; a literal filter only */
 };
 struct subscription_options {
-    uint8_t qos; /* 0 or 1 */
+    uint8_t qos; /* 0 to 2 */
     bool no_local, retain_as_published;
     bool retained; /* START_LIVE: the retained messages first */
     bool retained_again; /* START_AFTER: first what is retained and lies before the start */

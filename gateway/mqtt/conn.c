@@ -102,9 +102,10 @@ static void conn_close_socket(struct mqtt_conn *c)
     c->queued_counted = 0;
     outq_deinit(&c->out);
     buf_deinit(&c->in);
-    metric_sub(e->metrics, M_UNACKED_MQTT, c->window.count);
-    metric_add(e->metrics, M_RETURNED, c->window.count);
-    window_deinit(&c->window);
+    metric_sub(e->metrics, M_UNACKED_MQTT, c->flights.count);
+    metric_add(e->metrics, M_RETURNED, c->flights.count);
+    flights_deinit(&c->flights);
+    received_deinit(&c->received);
     aliases_deinit(&c->aliases_in);
     aliases_deinit(&c->aliases_out);
     mqtt_connect_forget(c);
@@ -326,6 +327,15 @@ static void conn_handle(struct mqtt_conn *c, const struct mqtt_packet *p)
     case MQTT_PUBACK:
         mqtt_handle_puback(c, &p->ack);
         return;
+    case MQTT_PUBREC:
+        mqtt_handle_pubrec(c, &p->ack);
+        return;
+    case MQTT_PUBREL:
+        mqtt_handle_pubrel(c, &p->ack);
+        return;
+    case MQTT_PUBCOMP:
+        mqtt_handle_pubcomp(c, &p->ack);
+        return;
     case MQTT_SUBSCRIBE:
         mqtt_handle_subscribe(c, &p->subscribe);
         return;
@@ -340,7 +350,7 @@ static void conn_handle(struct mqtt_conn *c, const struct mqtt_packet *p)
     case MQTT_DISCONNECT:
         conn_goodbye(c, &p->reasoned);
         return;
-    default: /* a second CONNECT (MQTT-3.1.0-2), AUTH without a method, QoS 2 acknowledgements of nothing */
+    default: /* a second CONNECT (MQTT-3.1.0-2), AUTH without a method */
         mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
     }
 }

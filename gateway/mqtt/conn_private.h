@@ -3,9 +3,10 @@
  *   door.c     accepting, the flush at the end of a turn, stopping
  *   conn.c     bytes in, timers, closing
  *   connect.c  CONNECT and what follows from it
- *   publish.c  PUBLISH from the client and its acknowledgement
+ *   publish.c  PUBLISH from the client, its PUBACK or PUBREC
+ *   acks.c     acknowledgements from the client; PUBREL and PUBCOMP of both directions
  *   subscribe.c SUBSCRIBE, UNSUBSCRIBE
- *   deliver.c  messages to the client (transport.h), PUBACK from it
+ *   deliver.c  messages to the client (transport.h)
  *   will.c     the message that is published when the connection ends without a word
  *
  * Owning loop only. */
@@ -16,9 +17,10 @@
 #include "gateway/edge.h"
 #include "gateway/mqtt/alias.h"
 #include "gateway/mqtt/packet.h"
+#include "gateway/mqtt/received.h"
 #include "gateway/outq.h"
+#include "session/flight.h"
 #include "session/registry.h"
-#include "session/window.h"
 
 enum { MQTT_READ_BYTES = 65536 };
 
@@ -44,9 +46,12 @@ enum mqtt_state {
     MQTT_STATE_DEAD, /* socket closed; memory waits for letters */
 };
 
-/* A publish that waits for the disk, in the order of arrival: PUBACKs leave in that order (MQTT-4.6.0-2). */
+/* A publish that waits for the disk, in the order of arrival: PUBACKs and PUBRECs leave in that order
+ * (MQTT-4.6.0-2, -3). */
 struct mqtt_open_publish {
     uint16_t packet_id;
+    uint8_t qos;
+    bool counted; /* by c->received, too */
     uint8_t done;
     uint8_t reason;
     uint8_t status; /* enum status, of the log */
@@ -69,13 +74,16 @@ struct mqtt_conn {
     uint32_t queued_counted; /* what M_OUT_QUEUE_BYTES holds of ours */
     uint8_t claim_letters;
     uint32_t client_packet_max;
-    struct window window; /* QoS 1 to the client */
+    struct flights flights; /* QoS 1 and 2 to the client */
+    struct received_ids received; /* QoS 2 from it */
+    uint16_t receive_max; /* of these and QoS 1 together, as announced */
     struct aliases aliases_in, aliases_out; /* from the client, to it */
     struct mqtt_will *will; /* NULL: none, or not any more */
 
     struct mqtt_open_publish *open; /* ring */
     uint32_t open_cap; /* power of two */
     uint64_t open_head, open_tail; /* head: the oldest */
+    uint32_t open_counted; /* of them in `received` too */
     uint32_t publish_letters; /* PUBLISHes that will still come back */
 
     struct buf in; /* an incomplete packet */
@@ -133,6 +141,9 @@ static inline bool mqtt_conn_active(const struct mqtt_conn *c)
 void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p);
 void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p);
 void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p);
+void mqtt_handle_pubrec(struct mqtt_conn *c, const struct mqtt_ack *p);
+void mqtt_handle_pubrel(struct mqtt_conn *c, const struct mqtt_ack *p);
+void mqtt_handle_pubcomp(struct mqtt_conn *c, const struct mqtt_ack *p);
 void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_connect_forget(struct mqtt_conn *c); /* frees what is kept between CONNECT and CONNACK */

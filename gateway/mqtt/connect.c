@@ -95,13 +95,10 @@ static void connect_taken_over(struct claim *claim)
 static void connect_send_connack(struct mqtt_conn *c)
 {
     const struct mqtt_connect_kept *kept = c->kept;
-    const struct settings *s = c->door->edge->settings;
     struct mqtt_packet p = {.type = MQTT_CONNACK};
     struct mqtt_props *props = &p.connack.props;
-    props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_QOS | MQTT_HAS_MAXIMUM_PACKET_SIZE |
-                     MQTT_HAS_SHARED_AVAILABLE;
-    props->receive_maximum = (uint16_t)s->limit_publish_open;
-    props->maximum_qos = 1;
+    props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_PACKET_SIZE | MQTT_HAS_SHARED_AVAILABLE;
+    props->receive_maximum = c->receive_max;
     props->maximum_packet_bytes = c->door->packet_bytes_max;
     if (c->aliases_in.max > 0) {
         props->present |= MQTT_HAS_TOPIC_ALIAS_MAXIMUM;
@@ -170,7 +167,8 @@ static void connect_set_limits(struct mqtt_conn *c, const struct mqtt_connect *p
                                                                               : c->aliases_in.max;
     }
     c->keep_alive_ms = (uint32_t)(keep_alive_s * 1500); /* 1.5 times: MQTT-3.1.2-24 */
-    window_init(&c->window, (uint16_t)window);
+    c->receive_max = (uint16_t)s->limit_publish_open;
+    flights_init(&c->flights, (uint16_t)window);
 }
 
 void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)

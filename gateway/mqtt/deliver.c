@@ -8,8 +8,6 @@
 
 #include "gateway/mqtt/frame.h"
 
-#include <assert.h>
-
 /* Shorter names gain nothing by an alias: the property takes three bytes. */
 enum { ALIASED_TOPIC_BYTES_MIN = 5 };
 
@@ -46,16 +44,20 @@ static enum status no_room(const struct delivery *d, const struct frame_shape *s
 static enum status deliver_begin(struct mqtt_conn *c, const struct delivery *d, struct frame_shape *shape,
                                  size_t len, uint8_t **place)
 {
+    struct flight *flight;
     if (!mqtt_conn_has_room(c, len))
         return no_room(d, shape);
-    if (shape->qos > 0 && window_take(&c->window, &shape->packet_id) != ST_OK)
+    if (shape->qos > 0 && flights_take(&c->flights, &shape->packet_id, &flight) != ST_OK)
         return ST_AGAIN;
     *place = outq_reserve(&c->out, len);
-    if (*place)
-        return ST_OK;
-    if (shape->qos > 0 && window_give_back(&c->window, shape->packet_id) != ST_OK)
-        assert(false); /* it was just taken */
-    return ST_AGAIN;
+    if (!*place) {
+        if (shape->qos > 0)
+            flights_end(&c->flights, shape->packet_id);
+        return ST_AGAIN;
+    }
+    if (shape->qos > 0)
+        flight->qos = shape->qos;
+    return ST_OK;
 }
 
 /* By the bytes that all receivers of the kind share. */
@@ -133,18 +135,6 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
         mqtt_conn_dirty(c);
     }
     return st;
-}
-
-void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p)
-{
-    bool was_full = !window_open(&c->window);
-    /* An identifier that is not in flight: 5.0 has no answer to a PUBACK; ignored, as a late one is. */
-    if (window_give_back(&c->window, p->packet_id) != ST_OK)
-        return;
-    metric_sub(c->door->edge->metrics, M_UNACKED_MQTT, 1);
-    metric_add(c->door->edge->metrics, M_DELIVERED_MQTT, 1);
-    if (was_full || c->window.count <= c->window.max / 2)
-        session_room(c->session);
 }
 
 static void mqtt_live(void *conn, struct subscription *sub, const struct place *at)

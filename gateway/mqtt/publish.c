@@ -1,6 +1,7 @@
-/* PUBLISH from a client: checked, made into a message, handed to the hub. QoS 1 is acknowledged when the
- * record is durable, in the order in which the packets came (MQTT-4.6.0-2): a ring keeps that order, whatever
- * lane answers first. */
+/* PUBLISH from a client: checked, made into a message, handed to the hub. QoS 1 and 2 are acknowledged when
+ * the record is durable, in the order in which the packets came (MQTT-4.6.0-2, -3): a ring keeps that order,
+ * whatever lane answers first. The identifier of a QoS 2 message is remembered until it is released (acks.c),
+ * so that a repetition is acknowledged and not stored. */
 #include "gateway/mqtt/conn_private.h"
 
 #include "core/hash.h"
@@ -34,13 +35,19 @@ static enum status open_grow(struct mqtt_conn *c)
 }
 
 /* A place in the order of acknowledgements. */
-static enum status open_push(struct mqtt_conn *c, uint16_t packet_id, uint64_t *sequence)
+static enum status open_push(struct mqtt_conn *c, const struct mqtt_publish *p, uint64_t *sequence)
 {
     if (c->open_tail - c->open_head == c->open_cap && open_grow(c) != ST_OK)
         return ST_NO_MEMORY;
     *sequence = c->open_tail++;
-    *open_slot(c, *sequence) = (struct mqtt_open_publish){.packet_id = packet_id};
+    *open_slot(c, *sequence) = (struct mqtt_open_publish){.packet_id = p->packet_id, .qos = p->qos};
     return ST_OK;
+}
+
+/* What counts against the Receive Maximum we announce: QoS 1 until PUBACK, QoS 2 until PUBCOMP (4.9). */
+static uint64_t open_count(const struct mqtt_conn *c)
+{
+    return c->open_tail - c->open_head - c->open_counted + c->received.count;
 }
 
 /* What a reason code does not say, for whoever wants to know (Reason String, 3.4.2.2.2). NULL: nothing. */
@@ -62,13 +69,14 @@ static const char *reason_text(enum status status)
     }
 }
 
-static void send_puback(struct mqtt_conn *c, const struct mqtt_open_publish *slot)
+static void open_send(struct mqtt_conn *c, const struct mqtt_open_publish *slot)
 {
+    enum mqtt_type type = slot->qos == 2 ? MQTT_PUBREC : MQTT_PUBACK;
     /* 5.0 leaves out reason 0x00 and properties (3.4.2.1), so success is the same four bytes in every
      * version. */
-    const uint8_t success[] = {0x40, 0x02, (uint8_t)(slot->packet_id >> 8), (uint8_t)slot->packet_id};
-    struct mqtt_packet p = {.type = MQTT_PUBACK,
-                            .ack = {.packet_id = slot->packet_id, .reason = slot->reason}};
+    const uint8_t success[] = {(uint8_t)(type << 4), 0x02, (uint8_t)(slot->packet_id >> 8),
+                               (uint8_t)slot->packet_id};
+    struct mqtt_packet p = {.type = type, .ack = {.packet_id = slot->packet_id, .reason = slot->reason}};
     const char *text = c->problem_information ? reason_text((enum status)slot->status) : NULL;
     if (slot->reason == MQTT_RC_SUCCESS) {
         mqtt_conn_send_bytes(c, slice_of(success, sizeof success));
@@ -81,7 +89,8 @@ static void send_puback(struct mqtt_conn *c, const struct mqtt_open_publish *slo
     mqtt_conn_send(c, &p);
 }
 
-/* Before 5.0 a PUBACK can only say yes: no acknowledgement, and the connection ends (PROTOCOL.md 3). */
+/* Before 5.0 PUBACK and PUBREC can only say yes: no acknowledgement, and the connection ends (PROTOCOL.md 3).
+ */
 static void open_acknowledge(struct mqtt_conn *c)
 {
     while (c->open_head < c->open_tail && mqtt_conn_active(c)) {
@@ -92,7 +101,8 @@ static void open_acknowledge(struct mqtt_conn *c)
             mqtt_conn_close(c, M_DISCONNECT_LIMIT, false);
             return;
         }
-        send_puback(c, slot);
+        open_send(c, slot);
+        c->open_counted -= slot->counted;
         c->open_head++;
     }
     if (c->publish_paused && c->open_tail - c->open_head <= c->door->edge->settings->limit_publish_open / 2) {
@@ -133,12 +143,25 @@ static void publish_answer(struct mqtt_conn *c, uint64_t sequence, uint8_t reaso
         open_acknowledge(c);
 }
 
+/* A QoS 2 message is stored, or will not be: its identifier is then free again (4.3.3). */
+static void received_settle(struct mqtt_conn *c, uint16_t packet_id, enum status status)
+{
+    struct received *got = received_find(&c->received, packet_id);
+    if (status == ST_OK)
+        got->state = RECEIVED_STORED;
+    else
+        received_remove(&c->received, packet_id);
+}
+
 static void on_published(struct publish *p)
 {
     struct mqtt_conn *c = p->owner;
     c->publish_letters--;
-    if (mqtt_conn_active(c))
+    if (mqtt_conn_active(c)) {
+        if (open_slot(c, p->tag)->qos == 2)
+            received_settle(c, open_slot(c, p->tag)->packet_id, p->status);
         publish_answer(c, p->tag, reason_of(p->status), p->status);
+    }
     publish_free(p);
     mqtt_conn_free_if_done(c);
 }
@@ -148,15 +171,12 @@ static void on_published(struct publish *p)
 /* What is wrong with the packet as such: the connection ends. 0 = nothing. */
 static uint8_t publish_violation(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
 {
-    *why = M_REFUSED_UNSUPPORTED;
-    if (p->qos == 2)
-        return MQTT_RC_QOS_NOT_SUPPORTED;
     *why = M_REFUSED_INVALID;
     if ((p->props.present & MQTT_HAS_TOPIC_ALIAS) && p->props.topic_alias > c->aliases_in.max)
         return MQTT_RC_TOPIC_ALIAS_INVALID; /* MQTT-3.3.2-9 */
     *why = M_REFUSED_LIMIT;
-    if (p->qos > 0 && c->version == MQTT_V5 &&
-        c->open_tail - c->open_head >= c->door->edge->settings->limit_publish_open)
+    if (p->qos > 0 && c->version == MQTT_V5 && open_count(c) >= c->receive_max &&
+        !(p->qos == 2 && received_find(&c->received, p->packet_id)))
         return MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED; /* refused ones wait for their PUBACK too: 4.9 */
     return 0;
 }
@@ -341,10 +361,23 @@ static void publish_refuse(struct mqtt_conn *c, const struct mqtt_publish *p, ui
     }
     if (p->qos == 0)
         return;
-    if (open_push(c, p->packet_id, &sequence) != ST_OK)
+    if (open_push(c, p, &sequence) != ST_OK)
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
     else
         publish_answer(c, sequence, reason, ST_OK);
+}
+
+/* The same QoS 2 message once more (MQTT-4.3.3-10): acknowledged again, not stored again. */
+static void publish_repeated(struct mqtt_conn *c, const struct mqtt_publish *p, const struct received *got)
+{
+    uint64_t sequence;
+    metric_add(c->door->edge->metrics, M_DUPLICATES, 1);
+    if (got->state == RECEIVED_STORING)
+        return; /* the PUBREC of the first answers both */
+    if (open_push(c, p, &sequence) != ST_OK)
+        mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
+    else
+        publish_answer(c, sequence, MQTT_RC_SUCCESS, ST_OK);
 }
 
 static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg *m)
@@ -357,11 +390,16 @@ static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, s
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
-    if (open_push(c, p->packet_id, &letter->tag) != ST_OK) {
+    if (open_push(c, p, &letter->tag) != ST_OK ||
+        (p->qos == 2 && !received_add(&c->received, p->packet_id))) {
         publish_free(letter);
         metric_add(c->door->edge->metrics, M_REFUSED_UNAVAILABLE, 1);
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
+    }
+    if (p->qos == 2) {
+        open_slot(c, letter->tag)->counted = true;
+        c->open_counted++;
     }
     letter->wait = true;
     letter->owner = c;
@@ -386,6 +424,11 @@ static void publish_take(struct mqtt_conn *c, const struct mqtt_publish *p)
 {
     struct msg *m;
     enum metric why;
+    const struct received *got = p->qos == 2 ? received_find(&c->received, p->packet_id) : NULL;
+    if (got) {
+        publish_repeated(c, p, got);
+        return;
+    }
     uint8_t reason = mqtt_publish_objection(c, p, &why);
     if (!reason) {
         enum status st = mqtt_publish_message(c, p, &m, &reason);

@@ -122,7 +122,7 @@ static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_reques
     uint8_t reason = filter_objection(c, r->filter);
     if (reason)
         return reason;
-    o->qos = r->qos > 1 ? 1 : r->qos;
+    o->qos = r->qos;
     o->no_local = r->no_local;
     o->retain_as_published = r->retain_as_published;
     struct subscription *old = session_find(c->session, r->filter);

@@ -7,7 +7,8 @@ import time
 
 from clients import WAIT_S
 
-CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, PINGRESP, DISCONNECT = 2, 3, 4, 9, 11, 13, 14
+CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, UNSUBACK, PINGRESP, DISCONNECT = (
+    2, 3, 4, 5, 6, 7, 9, 11, 13, 14)
 
 
 def varint(number):
@@ -73,6 +74,18 @@ def puback(number):
     return packet(0x40, struct.pack(">H", number))
 
 
+def pubrec(number, rest=b""):
+    return packet(0x50, struct.pack(">H", number) + rest)
+
+
+def pubrel(number, rest=b""):
+    return packet(0x62, struct.pack(">H", number) + rest)
+
+
+def pubcomp(number, rest=b""):
+    return packet(0x70, struct.pack(">H", number) + rest)
+
+
 PING = b"\xc0\x00"
 PONG = b"\xd0\x00"
 BYE = b"\xe0\x00"
@@ -87,6 +100,7 @@ class Message:
 
     def __init__(self, first, body, version):
         self.qos = first >> 1 & 3
+        self.dup = bool(first & 8)
         self.retained = bool(first & 1)
         length, = struct.unpack_from(">H", body)
         self.topic = body[2:2 + length].decode()
@@ -166,7 +180,7 @@ class Wire:
         first, body = self.packet()
         assert first >> 4 == PUBLISH, f"packet {first:02x} {body[:64].hex()} instead of a PUBLISH"
         message = Message(first, body, self.version)
-        if message.qos and acknowledge:
+        if message.qos == 1 and acknowledge:
             self.send(puback(message.number))
         return message
 

@@ -280,8 +280,8 @@ Test(mqtt_conn, a_5_0_client_without_keep_alive_gets_the_servers)
 {
     int fd = client_open();
     client_send(fd, "10 0e 00 04 4d 51 54 54 05 02 00 00 00 00 01 42");
-    /* receive maximum 1024, topic aliases 32, maximum QoS 1, packet size, not shared; keep alive */
-    client_expect(fd, "20 15 00 00 12 13 xx xx 21 04 00 22 00 20 24 01 27 xx xx xx xx 2a 00");
+    /* receive maximum 1024, topic aliases 32, packet size, not shared; keep alive */
+    client_expect(fd, "20 13 00 00 10 13 xx xx 21 04 00 22 00 20 27 xx xx xx xx 2a 00");
     close(fd);
     turn();
 }
@@ -360,6 +360,27 @@ Test(mqtt_conn, a_refusing_log_is_97_in_5_0_and_the_end_before)
     client_send(old, PUBLISH_1("07"));
     client_expect_end(old);
     close(new);
+}
+
+/* 4.3.3: PUBREC says that it is durable, a repetition waits for the same, and PUBREL may not come first. */
+Test(mqtt_conn, quality_2_is_received_when_it_is_durable)
+{
+    int fd = connected_5(CONNECT_5), hasty = connected_5("10 0e 00 04 4d 51 54 54 05 02 00 3c 00 00 01 43");
+    client_send(fd, "34 07 00 01 61 00 07 00 78 3c 07 00 01 61 00 07 00 78");
+    client_expect_nothing(fd);
+    cr_expect_eq(exchange_metric(&x, M_DUPLICATES), 1);
+    sync_all();
+    client_expect(fd, "50 02 00 07");
+    client_send(fd, "3c 07 00 01 61 00 07 00 78");
+    client_expect(fd, "50 02 00 07");
+    client_send(fd, "62 02 00 07");
+    client_expect(fd, "70 02 00 07");
+    client_send(hasty, "34 07 00 01 61 00 07 00 78 62 02 00 07");
+    client_expect(hasty, "e0 01 82");
+    client_expect_end(hasty);
+    cr_expect_eq(exchange_metric(&x, M_STORED), 1);
+    close(fd);
+    sync_all();
 }
 
 Test(mqtt_conn_with, receive_maximum_counts_refused_publishes_too)
