@@ -99,3 +99,48 @@ enum status base64_decode(struct slice text, struct buf *out)
     buf_advance(out, bytes_len);
     return ST_OK;
 }
+
+/* --- for URLs ----------------------------------------------------------------------------------- */
+
+enum status base64url_encode(struct slice bytes, struct buf *out)
+{
+    size_t before = out->len;
+    enum status st = base64_encode(bytes, out);
+    if (st != ST_OK)
+        return st;
+    while (out->len > before && out->data[out->len - 1] == '=')
+        out->len--;
+    for (size_t i = before; i < out->len; i++)
+        out->data[i] = out->data[i] == '+' ? '-' : out->data[i] == '/' ? '_' : out->data[i];
+    return ST_OK;
+}
+
+static uint8_t plain_letter(uint8_t letter)
+{
+    if (letter == '-')
+        return '+';
+    if (letter == '_')
+        return '/';
+    return letter == '+' || letter == '/' ? 0 : letter; /* 0 is none of the alphabet */
+}
+
+/* Whole groups through a small window; the last one gets the padding that the form leaves out. */
+enum status base64url_decode(struct slice text, struct buf *out)
+{
+    size_t before = out->len;
+    for (size_t at = 0; at < text.len; at += 4) {
+        uint8_t group[4] = {'=', '=', '=', '='};
+        size_t letters_count = text.len - at < 4 ? text.len - at : 4;
+        for (size_t i = 0; i < letters_count; i++) {
+            group[i] = plain_letter(text.data[at + i]);
+            if (group[i] == '=')
+                group[i] = 0;
+        }
+        enum status st = base64_decode(slice_of(group, sizeof group), out);
+        if (st != ST_OK) {
+            out->len = before;
+            return st;
+        }
+    }
+    return ST_OK;
+}

@@ -85,6 +85,21 @@ static const struct metric_row {
     [M_CONNECTS_REFUSED_MQTT] = {CONNECTS, "proto=\"mqtt\",result=\"refused\"", CONNECTS_HELP},
     [M_CONNECTS_REFUSED_WS] = {CONNECTS, "proto=\"ws\",result=\"refused\"", CONNECTS_HELP},
     [M_CONNECTS_REFUSED_LIMIT] = {CONNECTS, "proto=\"any\",result=\"limit\"", CONNECTS_HELP},
+#define AUTH      "tidegate_auth_failures_total", COUNTER
+#define AUTH_HELP "Credentials that were refused, and the want of one where it is needed."
+    [M_AUTH_MALFORMED] = {AUTH, "reason=\"malformed\"", AUTH_HELP},
+    [M_AUTH_ALGORITHM] = {AUTH, "reason=\"algorithm\"", AUTH_HELP},
+    [M_AUTH_UNKNOWN_KEY] = {AUTH, "reason=\"unknown_key\"", AUTH_HELP},
+    [M_AUTH_SIGNATURE] = {AUTH, "reason=\"signature\"", AUTH_HELP},
+    [M_AUTH_EXPIRED] = {AUTH, "reason=\"expired\"", AUTH_HELP},
+    [M_AUTH_NOT_YET] = {AUTH, "reason=\"not_yet_valid\"", AUTH_HELP},
+    [M_AUTH_ISSUER] = {AUTH, "reason=\"issuer\"", AUTH_HELP},
+    [M_AUTH_AUDIENCE] = {AUTH, "reason=\"audience\"", AUTH_HELP},
+    [M_AUTH_CLAIMS] = {AUTH, "reason=\"claims\"", AUTH_HELP},
+    [M_AUTH_OTHER_USER] = {AUTH, "reason=\"other_user\"", AUTH_HELP},
+    [M_AUTH_PASSWORD] = {AUTH, "reason=\"password\"", AUTH_HELP},
+    [M_AUTH_ANONYMOUS] = {AUTH, "reason=\"anonymous\"", AUTH_HELP},
+    [M_AUTH_BUSY] = {AUTH, "reason=\"busy\"", AUTH_HELP},
 #define DISCONNECTS      "tidegate_disconnects_total", COUNTER
 #define DISCONNECTS_HELP "Connections that ended, by who or what ended them."
     [M_DISCONNECT_CLIENT] = {DISCONNECTS, "reason=\"client\"", DISCONNECTS_HELP},

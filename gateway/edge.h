@@ -2,6 +2,7 @@
 #ifndef TG_GATEWAY_EDGE_H
 #define TG_GATEWAY_EDGE_H
 
+#include "gateway/auth/auth.h"
 #include "gateway/settings.h"
 #include "session/hub.h"
 #include "session/registry.h"
@@ -27,6 +28,7 @@ struct edge {
     struct loop *loop;
     struct hub *hub;
     struct registry *registry; /* of client identifiers */
+    struct auth *auth; /* who is it? May be NULL: anonymous clients only */
     struct metrics *metrics;
     struct node_facts *facts;
     const struct settings *settings;

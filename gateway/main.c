@@ -4,6 +4,7 @@
 #include "core/metrics.h"
 #include "gateway/cli/arguments.h"
 #include "gateway/cli/log.h"
+#include "gateway/cli/token.h"
 #include "gateway/node.h"
 
 #include <signal.h>
@@ -129,6 +130,7 @@ static const struct command {
     {"serve", command_serve, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
     {"log", log_command,
      "verify|stat|cat|export|import|snapshot|restore ...   the log of a node: tidegate log help"},
+    {"token", token_command, "create USER [--ttl 1h] [--id ID] [--claims JSON] | check TOKEN   [--data DIR]"},
     {"config", command_config, "check|show|default|doc [--config FILE] [--set key=value]..."},
     {"version", command_version, "print the version"},
     {"help", command_help, "this text"},

@@ -45,6 +45,7 @@ struct node {
     const struct settings *settings;
     struct store *store;
     struct shard_map map;
+    struct auth_office *auth;
     struct node_facts facts;
     unsigned loop_count;
     uint16_t echo_port;
@@ -178,6 +179,8 @@ static enum status create_loop(struct node *n, unsigned index)
     if (st == ST_OK)
         hub_set_directory(l->edge.hub, directory_local_port(l->directory));
     if (st == ST_OK)
+        st = auth_create(n->auth, l->edge.loop, l->edge.metrics, &l->edge.auth);
+    if (st == ST_OK)
         st = set_policies(l);
     return st;
 }
@@ -300,7 +303,9 @@ static void free_node(struct node *n)
         shard_group_destroy(n->loops[i].shards);
         policies_destroy(n->loops[i].policies);
         courier_destroy(n->loops[i].courier);
+        auth_destroy(n->loops[i].edge.auth);
     }
+    auth_office_destroy(n->auth);
     for (unsigned i = 0; i < n->loop_count; i++)
         loop_destroy(n->loops[i].edge.loop);
     snapshots_destroy(n->snapshots);
@@ -322,6 +327,7 @@ enum status node_create(const struct settings *settings, struct node **out, stru
         free(n);
         return st;
     }
+    st = auth_office_create(settings, &n->auth, error);
     n->facts.started_wall_ms = clock_wall_ms(clock_system());
     n->facts.epoch = store_epoch(n->store);
     n->facts.incarnation = store_incarnation(n->store);

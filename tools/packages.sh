@@ -34,6 +34,8 @@ test  libcriterion-dev       unit tests
 test  python3-pytest         end-to-end tests
 test  python3-pytest-xdist   two of them at a time
 test  python3-paho-mqtt      a second independent MQTT client
+test  python3-jwt            makes tokens that are not of our own making
+test  python3-cryptography   their RSA and ECDSA keys
 test  python3-selenium       drives the browser
 test  chromium               a real browser for the demo page
 test  chromium-driver        its driver

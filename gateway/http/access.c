@@ -1,5 +1,6 @@
 #include "gateway/http/access.h"
 
+#include "gateway/auth/jwt.h"
 #include "gateway/host.h"
 
 #include <stdio.h>
@@ -58,22 +59,30 @@ static bool key_equal(struct slice given, const char *key)
     return difference == 0;
 }
 
-static bool bearer_is_key(struct slice authorization, const char *key)
+enum access_credential access_credential(const struct access_rules *rules, const struct head *head,
+                                         struct slice *text)
 {
-    struct slice scheme = slice_cstr("Bearer ");
+    struct slice scheme = slice_cstr("Bearer "), authorization = head->fields[HEAD_AUTHORIZATION];
+    if (!head_has(head, HEAD_AUTHORIZATION))
+        return CREDENTIAL_NONE;
     if (authorization.len < scheme.len || !host_name_equal(slice_of(authorization.data, scheme.len), scheme))
-        return false;
+        return CREDENTIAL_BAD;
     struct slice token = slice_from(authorization, scheme.len);
     while (token.len > 0 && token.data[0] == ' ')
         token = slice_from(token, 1);
-    return key_equal(token, key);
+    if (key_equal(token, rules->key))
+        return CREDENTIAL_KEY;
+    *text = token;
+    return jwt_looks_like(token) ? CREDENTIAL_TOKEN : CREDENTIAL_BAD;
 }
 
 enum access access_judge(const struct access_rules *rules, const struct head *head)
 {
     struct slice host = head->fields[HEAD_HOST], origin = head->fields[HEAD_ORIGIN];
-    bool with_key = head_has(head, HEAD_AUTHORIZATION);
-    if (with_key && !bearer_is_key(head->fields[HEAD_AUTHORIZATION], rules->key))
+    struct slice token;
+    enum access_credential credential = access_credential(rules, head, &token);
+    bool with_key = credential != CREDENTIAL_NONE;
+    if (credential == CREDENTIAL_BAD)
         return ACCESS_BAD_KEY;
     if (!with_key && (head_has(head, HEAD_FORWARDED) || head_has(head, HEAD_X_FORWARDED_FOR)))
         return ACCESS_FORWARDED;
@@ -93,12 +102,13 @@ const char *access_text(enum access access)
     case ACCESS_GRANTED:
         break;
     case ACCESS_BAD_KEY:
-        return "Authorization must be 'Bearer' and the api.key of this node";
+        return "Authorization must be 'Bearer' and the api.key of this node or a token (tidegate token "
+               "create)";
     case ACCESS_FORWARDED:
         return "a request that was forwarded by a proxy (Forwarded, X-Forwarded-For) needs the api.key as "
-               "bearer";
+               "bearer, or a user's token";
     case ACCESS_NEEDS_KEY:
-        return "api.bind is not loopback: requests need the api.key as bearer";
+        return "requests need the api.key or a user's token as bearer here";
     case ACCESS_BAD_HOST:
         return "Host is neither loopback nor listed in api.hosts; or send the api.key as bearer";
     case ACCESS_BAD_ORIGIN:

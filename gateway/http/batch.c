@@ -355,6 +355,8 @@ static bool item_check(struct batch *b, struct item *item, const struct publish_
         item_refuse(b, item, 400, "bad_request", "topic is not a topic name within the limits");
     else if (topic_internal(m->topic))
         item_refuse(b, item, 403, "forbidden", "topics that begin with $ are the node's own");
+    else if (!principal_may(b->request->principal, ACL_PUBLISH, m->topic, (struct slice){0}))
+        item_refuse(b, item, 403, "forbidden", access_denied_text(ACL_PUBLISH));
     else if (m->payload.len > api->edge->settings->limit_message_bytes)
         item_refuse(b, item, 413, "too_large", "the payload is over limit.message_bytes");
     else if (m->key.len > api->topic.bytes_max)
@@ -369,7 +371,7 @@ static enum status make_publish(struct batch *b, const struct publish_item *item
     struct loop *loop = b->api->edge->loop;
     struct slice trace = b->request->head.fields[HEAD_TRACEPARENT];
     uint8_t props[ITEM_PROPS_BYTES_MAX + PROP_HEAD_BYTES + TRACE_BYTES];
-    size_t len = publish_item_props(item, (struct slice){0}, props);
+    size_t len = publish_item_props(item, b->request->principal->user, props);
     struct msg *m;
     if (trace_valid(trace))
         len += props_put(props + len, PROP_TRACE, trace);

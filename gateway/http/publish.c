@@ -163,12 +163,12 @@ void publish_count_refused(struct request *r)
 
 /* --- message ------------------------------------------------------------------------------------ */
 
-/* Whoever publishes is anonymous in this build: no principal. */
 static size_t put_once_key(const struct request *r, struct slice type, uint8_t *out)
 {
     const struct head *h = &r->head;
     uint8_t space[ONCE_NAME_BYTES_MAX];
     struct once_id id = {.kind = ONCE_KEY,
+                         .principal = r->principal->user,
                          .value = once_digest(buf_slice(&r->body), type, h->fields[HEAD_KEY],
                                               is(h->fields[HEAD_RETAIN], "1"))};
     bool valid = once_key_read(h->fields[HEAD_IDEMPOTENCY_KEY], space, &id.name);

@@ -12,6 +12,7 @@ struct request *request_create(struct api *api, struct slice raw_target)
     if (!r)
         return NULL;
     r->api = api;
+    r->principal = auth_anonymous(api->edge->auth);
     list_init(&r->link);
     r->body_max = api->edge->settings->limit_message_bytes;
     r->raw_len = raw_target.len;
@@ -30,6 +31,7 @@ void request_free(struct request *r)
     buf_deinit(&r->body);
     buf_deinit(&r->made);
     buf_deinit(&r->answer.body);
+    principal_unref(r->principal);
     free(r);
 }
 
@@ -141,11 +143,54 @@ static bool check_framing(struct request *r, const struct request_line *line)
     return false;
 }
 
+static void become(struct request *r, struct principal *p)
+{
+    principal_unref(r->principal);
+    r->principal = p;
+}
+
+static void refuse_credential(struct request *r, enum auth_verdict v)
+{
+    request_refuse(r, &(struct problem){.status = auth_temporary(v) ? 503 : 401,
+                                        .code = auth_temporary(v) ? "unavailable" : "unauthorized",
+                                        .detail = auth_text(v),
+                                        .retry_ms = auth_temporary(v) ? RETRY_MS : 0});
+}
+
+/* The place permits it; who is it? */
+static bool identify(struct request *r)
+{
+    struct auth *a = r->api->edge->auth;
+    struct slice token;
+    struct principal *p;
+    enum auth_verdict v = AUTH_OK;
+    switch (access_credential(&r->api->access, &r->head, &token)) {
+    case CREDENTIAL_NONE:
+        break;
+    case CREDENTIAL_KEY:
+        become(r, auth_admin(a));
+        break;
+    case CREDENTIAL_TOKEN:
+        v = auth_token(a, token, &p);
+        if (v == AUTH_OK)
+            become(r, p);
+        break;
+    case CREDENTIAL_BAD: /* access_judge has said so */
+    default:
+        assert(false);
+    }
+    if (v != AUTH_OK)
+        refuse_credential(r, v);
+    return v == AUTH_OK;
+}
+
 static bool check_access(struct request *r)
 {
     enum access access = access_judge(&r->api->access, &r->head);
     if (access == ACCESS_GRANTED)
-        return true;
+        return identify(r);
+    if (access == ACCESS_FORWARDED || access == ACCESS_NEEDS_KEY || access == ACCESS_BAD_KEY)
+        auth_failed(r->api->edge->auth, access == ACCESS_BAD_KEY ? AUTH_PASSWORD : AUTH_ANONYMOUS);
     bool forbidden = access == ACCESS_BAD_HOST || access == ACCESS_BAD_ORIGIN;
     request_refuse(r, &(struct problem){.status = forbidden ? 403 : 401,
                                         .code = forbidden ? "forbidden" : "unauthorized",
@@ -169,6 +214,7 @@ static bool allows(const char *allow, const char *method)
 
 static bool find_route(struct request *r, const char *method)
 {
+    r->deletes = strcmp(method, "DELETE") == 0;
     enum target_flaw flaw = target_parse(slice_of(r->texts, r->raw_len), r->texts + r->raw_len, &r->target);
     if (flaw != TARGET_FINE) {
         request_bad(r, target_flaw_text(flaw));
@@ -182,13 +228,18 @@ static bool find_route(struct request *r, const char *method)
         request_unsupported(r, "this build does not have this resource, see /v1/capabilities");
     } else if (r->target.trailing_slash) {
         request_bad(r, target_flaw_text(TARGET_EMPTY_SEGMENT));
+    } else if (!r->route->for_users && !principal_may_administer(r->principal)) {
+        request_refuse(r, &(struct problem){.status = 403,
+                                            .code = "forbidden",
+                                            .detail =
+                                                "this resource is for administrators: the api.key as bearer, "
+                                                "or a token with \"tidegate\":{\"admin\":true}"});
     } else if (!allows(r->route->allow, method)) {
         r->answer.allow = r->route->allow;
         request_refuse(r, &(struct problem){.status = 405,
                                             .code = "bad_request",
                                             .detail = "this resource has no such method, see Allow"});
     }
-    r->deletes = strcmp(method, "DELETE") == 0;
     r->posts = strcmp(method, "POST") == 0;
     return !request_is_answered(r);
 }
@@ -321,6 +372,21 @@ void request_read_parameters(struct request *r,
     read_parameters(r, &in_query, on_parameter);
 }
 
+static void check_topic(struct request *r)
+{
+    enum access_op op = r->deletes ? ACL_PUBLISH : r->route->op;
+    bool internal = topic_internal(r->topic);
+    const char *detail = NULL;
+    struct slice user;
+    if (internal && (op == ACL_PUBLISH || !topic_user(r->topic, &user)))
+        detail = "topics that begin with $ are the node's own";
+    else if (!principal_may(r->principal, op, r->topic, (struct slice){0}))
+        detail =
+            internal ? "an inbox is its user's own; anonymous callers have none" : access_denied_text(op);
+    if (detail)
+        request_refuse(r, &(struct problem){.status = 403, .code = "forbidden", .detail = detail});
+}
+
 static bool read_topic(struct request *r, bool (*valid)(struct slice text, const struct topic_limits *limits),
                        const char *invalid,
                        void (*on_parameter)(struct request *r, struct slice name, struct slice value))
@@ -334,10 +400,8 @@ static bool read_topic(struct request *r, bool (*valid)(struct slice text, const
         return true; /* none given: the route knows what that means */
     if (!valid(r->topic, &r->api->topic))
         request_bad(r, invalid);
-    else if (topic_internal(r->topic))
-        request_refuse(r, &(struct problem){.status = 403,
-                                            .code = "forbidden",
-                                            .detail = "topics that begin with $ are the node's own"});
+    else
+        check_topic(r);
     return !request_is_answered(r);
 }
 

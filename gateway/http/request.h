@@ -17,6 +17,7 @@
 #include "gateway/http/batch_split.h"
 #include "gateway/http/problem.h"
 #include "gateway/http/target.h"
+#include "session/principal.h"
 
 enum {
     PAGES_OPEN_MAX = 64, /* that are being read */
@@ -58,6 +59,7 @@ struct request {
     struct list link; /* api->answered */
     void *owner; /* the door's */
     const struct route *route;
+    struct principal *principal; /* never NULL */
     enum request_state state;
     struct head head; /* borrowed texts that live as long as the request */
     struct target target;
@@ -155,6 +157,8 @@ struct route {
     void (*run)(struct request *r); /* answers, or waits */
     void (*give_up)(struct request *r);
     bool takes_body;
+    bool for_users; /* whoever is known may call it; else only who may administer */
+    enum access_op op; /* what is done with the topic; a DELETE publishes */
 };
 const struct route *route_find(struct slice path); /* NULL: there is none */
 extern const struct route routes[];

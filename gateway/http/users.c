@@ -57,7 +57,7 @@ static void refuse_user(struct request *r)
     if (r->user.len == 0)
         request_bad(r, "name a user in the path or in ?user=");
     else
-        request_bad(r, "the user is not UTF-8");
+        request_bad(r, "a user is UTF-8 of 1 to 256 bytes");
 }
 
 /* r->topic, which is what comes below the inbox, becomes the topic. False: refused. */
@@ -77,6 +77,19 @@ static bool make_topic(struct request *r)
     return false;
 }
 
+/* To write to an inbox takes a rule that permits to publish there; where a user is, he may see himself.
+ * False: refused. */
+static bool check_rights(struct request *r)
+{
+    enum access_op op = r->posts ? ACL_PUBLISH : ACL_PRESENCE;
+    if (principal_may_administer(r->principal) ||
+        principal_may(r->principal, op, r->topic, (struct slice){0}))
+        return true;
+    request_refuse(r,
+                   &(struct problem){.status = 403, .code = "forbidden", .detail = access_denied_text(op)});
+    return false;
+}
+
 void users_begin(struct request *r)
 {
     if (!read_path(r)) {
@@ -89,11 +102,11 @@ void users_begin(struct request *r)
     request_read_parameters(r, on_parameter);
     if (request_is_answered(r))
         return;
-    if (!user_valid(r->user))
+    if (!user_valid(r->user) || r->user.len > PRINCIPAL_USER_BYTES_MAX)
         refuse_user(r);
     else if (!r->posts && r->topic.len > 0)
         request_bad(r, "there is no such query parameter here");
-    else if (r->posts && make_topic(r))
+    else if (make_topic(r) && check_rights(r) && r->posts)
         publish_look_at_head(r);
 }
 

@@ -41,6 +41,7 @@ void mqtt_conn_open(struct mqtt_door *d, int fd)
         return;
     }
     c->door = d;
+    c->principal = auth_anonymous(d->edge->auth);
     c->reading = true;
     c->client_packet_max = UINT32_MAX;
     c->watch = (struct loop_watch){.fd = fd, .on_event = conn_on_event};
@@ -51,6 +52,7 @@ void mqtt_conn_open(struct mqtt_door *d, int fd)
     timer_init(&c->timer, conn_on_timer);
     if (loop_watch_add(d->edge->loop, &c->watch, EPOLLIN) != ST_OK) {
         close(fd);
+        principal_unref(c->principal);
         free(c);
         return;
     }
@@ -124,6 +126,7 @@ void mqtt_conn_free_if_done(struct mqtt_conn *c)
     list_unlink(&c->link);
     free(c->open);
     buf_deinit(&c->client_id);
+    principal_unref(c->principal);
     free(c);
 }
 

@@ -20,6 +20,7 @@
 #include "gateway/mqtt/received.h"
 #include "gateway/outq.h"
 #include "session/flight.h"
+#include "session/principal.h"
 #include "session/registry.h"
 
 enum { MQTT_READ_BYTES = 65536 };
@@ -60,6 +61,7 @@ struct mqtt_open_publish {
 struct mqtt_conn {
     struct mqtt_door *door;
     struct session *session;
+    struct principal *principal; /* never NULL */
     struct outq out;
     struct loop_watch watch;
     enum mqtt_state state;
@@ -130,6 +132,11 @@ void mqtt_claim_return(struct mqtt_conn *c);
 static inline bool mqtt_conn_hears(const struct mqtt_conn *c)
 {
     return c->reading && !c->publish_paused && c->out.bytes <= c->out.bytes_max;
+}
+
+static inline bool mqtt_conn_may(const struct mqtt_conn *c, enum access_op op, struct slice topic)
+{
+    return principal_may(c->principal, op, topic, buf_slice(&c->client_id));
 }
 
 static inline bool mqtt_conn_active(const struct mqtt_conn *c)

@@ -4,6 +4,8 @@
 #include "gateway/mqtt/conn_private.h"
 
 #include "core/logging.h"
+#include "gateway/auth/jwt.h"
+#include "gateway/host.h"
 
 #include <stdlib.h>
 
@@ -70,10 +72,6 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
         *reason = MQTT_RC_BAD_AUTHENTICATION_METHOD;
         return "this build has no authentication methods";
     }
-    if (p->has_user_name || p->has_password) {
-        *reason = MQTT_RC_BAD_USER_NAME_OR_PASSWORD;
-        return "this build serves anonymous clients only";
-    }
     if (p->client_id.len == 0 && (p->version == MQTT_V31 || (p->version == MQTT_V311 && !p->clean_start))) {
         *reason = MQTT_RC_CLIENT_IDENTIFIER_NOT_VALID;
         return "a client identifier is needed";
@@ -84,6 +82,49 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
     if (p->version != MQTT_V5 && !p->clean_start)
         return "this build keeps no sessions: connect with clean session";
     return NULL;
+}
+
+/* --- who is it? --------------------------------------------------------------------------------- */
+
+/* The password is a token; beside it stands its user, "jwt" or nothing. */
+static enum auth_verdict connect_token(struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    struct principal *who;
+    enum auth_verdict v = auth_token(c->door->edge->auth, p->password, &who);
+    if (v != AUTH_OK)
+        return v;
+    if (p->user_name.len > 0 && !slice_equal_cstr(p->user_name, "jwt") &&
+        !slice_equal(p->user_name, who->user)) {
+        principal_unref(who);
+        auth_failed(c->door->edge->auth, AUTH_OTHER_USER);
+        return AUTH_OTHER_USER;
+    }
+    principal_unref(c->principal);
+    c->principal = who;
+    return AUTH_OK;
+}
+
+static enum auth_verdict connect_identify(struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    struct auth *a = c->door->edge->auth;
+    enum auth_verdict v = AUTH_OK;
+    if (p->has_password && jwt_looks_like(p->password))
+        return connect_token(c, p);
+    if (p->has_user_name || p->has_password)
+        v = AUTH_PASSWORD;
+    else if (!auth_takes_anonymous(a,
+                                   host_address_is_loopback(slice_cstr(c->door->edge->settings->mqtt_bind))))
+        v = AUTH_ANONYMOUS;
+    auth_failed(a, v);
+    return v;
+}
+
+/* Standard codes: 0x86 / 4 for what was said, 0x87 / 5 when it is not, or no longer, or not yet enough. */
+static uint8_t connect_reason(enum auth_verdict v)
+{
+    if (auth_temporary(v))
+        return MQTT_RC_SERVER_BUSY;
+    return auth_lapsed(v) ? MQTT_RC_NOT_AUTHORIZED : MQTT_RC_BAD_USER_NAME_OR_PASSWORD;
 }
 
 static void connect_taken_over(struct claim *claim)
@@ -126,7 +167,11 @@ static void connect_claimed(struct claim *claim)
         mqtt_claim_return(c);
         return;
     }
-    if (session_create(c->door->edge->hub, &mqtt_transport, c, &c->session) != ST_OK) {
+    const struct settings *s = c->door->edge->settings;
+    const struct principal *who = c->principal;
+    if (session_create(c->door->edge->hub, &mqtt_transport, c, &c->session) != ST_OK ||
+        session_identify(c->session, who->user, principal_connections_max(who, s->limit_user_connections)) !=
+            ST_OK) {
         connect_refuse(c, MQTT_RC_SERVER_BUSY, "out of memory");
         return;
     }
@@ -182,6 +227,11 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
     const char *objection = connect_objection(p, &reason);
     if (objection) {
         connect_refuse(c, reason, objection);
+        return;
+    }
+    enum auth_verdict verdict = connect_identify(c, p);
+    if (verdict != AUTH_OK) {
+        connect_refuse(c, connect_reason(verdict), auth_text(verdict));
         return;
     }
     reason = p->will ? mqtt_will_keep(c, p) : 0;

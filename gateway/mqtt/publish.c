@@ -191,6 +191,10 @@ uint8_t mqtt_publish_objection(const struct mqtt_conn *c, const struct mqtt_publ
     *why = M_REFUSED_LIMIT;
     if (!topic_name_valid(p->topic, &limits))
         return MQTT_RC_TOPIC_NAME_INVALID;
+    *why = M_REFUSED_FORBIDDEN;
+    if (!mqtt_conn_may(c, ACL_PUBLISH, p->topic))
+        return MQTT_RC_NOT_AUTHORIZED;
+    *why = M_REFUSED_LIMIT;
     if (p->payload.len > s->limit_message_bytes)
         return MQTT_RC_QUOTA_EXCEEDED;
     *why = M_REFUSED_INVALID;
@@ -248,9 +252,9 @@ static enum status tg_prop_read(struct tg_props *tg, struct slice name, struct s
 }
 
 /* The identity, if there is one. False: half of one, or malformed. */
-static bool tg_once_write(const struct tg_props *tg, uint8_t **w)
+static bool tg_once_write(const struct tg_props *tg, struct slice user, uint8_t **w)
 {
-    struct once_id id = {.kind = ONCE_PRODUCER, .name = tg->producer}; /* anonymous: no principal */
+    struct once_id id = {.kind = ONCE_PRODUCER, .principal = user, .name = tg->producer};
     if (!tg->producer.data && !tg->sequence.data)
         return true;
     if (!tg->sequence.data || !once_name_valid(tg->producer) || !once_sequence_read(tg->sequence, &id.value))
@@ -267,8 +271,9 @@ static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_pu
     struct slice name, value, none = {0};
     size_t place = 0;
     *reason = MQTT_RC_QUOTA_EXCEEDED; /* of ST_TOO_LARGE */
-    /* Every property of the packet has at least its own length there, so this is room enough. */
-    uint8_t *w = buf_reserve(out, p->props.raw.len * 2 + 64);
+    /* Every property of the packet has at least its own length there, so this is room enough for all but the
+     * user. */
+    uint8_t *w = buf_reserve(out, p->props.raw.len * 2 + 64 + c->principal->user.len);
     uint8_t *start = w;
     if (!w)
         return ST_TOO_LARGE;
@@ -292,7 +297,7 @@ static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_pu
     }
     if (tg->key.len > c->door->edge->settings->limit_topic_bytes) /* as at the other doors */
         return ST_TOO_LARGE;
-    if (!tg_once_write(tg, &w)) {
+    if (!tg_once_write(tg, c->principal->user, &w)) {
         *reason = MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
         return ST_INVALID;
     }

@@ -99,7 +99,7 @@ static enum status subscribe_start(struct mqtt_conn *c, const struct mqtt_subscr
     return ST_OK;
 }
 
-static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter)
+static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter, enum start start)
 {
     const struct settings *s = c->door->edge->settings;
     struct topic_limits limits = {(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
@@ -107,10 +107,11 @@ static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter)
         return MQTT_RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
     if (!topic_filter_valid(filter, &limits))
         return MQTT_RC_TOPIC_FILTER_INVALID;
-    if (slice_starts_with(filter, slice_cstr("$user/")))
-        return MQTT_RC_NOT_AUTHORIZED; /* anonymous clients have no inbox */
-    if (topic_internal(filter))
+    if (topic_internal(filter) && !slice_starts_with(filter, slice_cstr("$user/")))
         return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR; /* $SYS is not in this build */
+    if (!mqtt_conn_may(c, ACL_SUBSCRIBE, filter) ||
+        (start != START_LIVE && !mqtt_conn_may(c, ACL_HISTORY, filter)))
+        return MQTT_RC_NOT_AUTHORIZED;
     return 0;
 }
 
@@ -119,7 +120,7 @@ static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_reques
 {
     struct subscription *sub;
     struct pending_suback *pending = o->door;
-    uint8_t reason = filter_objection(c, r->filter);
+    uint8_t reason = filter_objection(c, r->filter, o->start);
     if (reason)
         return reason;
     o->qos = r->qos;

@@ -30,6 +30,7 @@ struct conn *conn_create(struct web_door *d)
         return NULL;
     c->door = d;
     c->refs = 1;
+    c->principal = auth_anonymous(d->edge->auth);
     list_init(&c->turn);
     list_init(&c->subscribing);
     list_init(&c->leaving);
@@ -55,7 +56,13 @@ void conn_unref(struct conn *c)
     if (--c->refs > 0)
         return;
     assert(c->state == CONN_DEAD);
+    conn_free(c);
+}
+
+void conn_free(struct conn *c)
+{
     list_unlink(&c->link);
+    principal_unref(c->principal);
     free(c);
 }
 
@@ -134,9 +141,10 @@ enum status conn_take_over(struct conn *c, int fd)
         return st;
     c->watched = true;
     c->state = CONN_OPEN;
-    c->last_in_ms = c->last_out_ms = conn_now(c);
+    c->opened_ms = c->last_in_ms = c->last_out_ms = conn_now(c);
     ws_reader_init(&c->reader, d->message_bytes_max);
-    timer_arm(loop_timers(d->loop), &c->timer, conn_now(c) + d->settings->ws_ping_ms);
+    timer_arm(loop_timers(d->loop), &c->timer,
+              conn_now(c) + (c->nameless ? d->settings->ws_hello_timeout_ms : d->settings->ws_ping_ms));
     metric_sub(d->metrics, M_CONNECTIONS_HTTP, 1);
     metric_add(d->metrics, M_CONNECTIONS_WS, 1);
     metric_add(d->metrics, M_CONNECTS_OK_WS, 1);
@@ -279,6 +287,10 @@ static uint64_t conn_check_times(struct conn *c)
         conn_close(c, 4003, "ping timeout", END_TIMEOUT);
         return 0;
     }
+    if (c->nameless && now >= c->opened_ms + s->ws_hello_timeout_ms) {
+        conn_close(c, 4200, "identity needed", END_TIMEOUT);
+        return 0;
+    }
     if (!c->blocked && now >= c->last_out_ms + s->ws_ping_ms)
         conn_put_text(c, slice_of("{}", 2));
     if (!c->ping_sent_ms && !c->blocked && !c->paused && now >= c->last_in_ms + s->ws_ping_ms) {
@@ -286,6 +298,8 @@ static uint64_t conn_check_times(struct conn *c)
         c->ping_sent_ms = now;
     }
     next = c->blocked ? c->progress_ms + s->out_stall_ms : c->last_out_ms + s->ws_ping_ms;
+    if (c->nameless)
+        next = earlier(next, c->opened_ms + s->ws_hello_timeout_ms);
     if (c->ping_sent_ms)
         return earlier(next, (c->paused || c->blocked ? now : c->ping_sent_ms) + s->ws_pong_timeout_ms);
     return c->blocked || c->paused ? earlier(next, now + s->ws_ping_ms)

@@ -15,6 +15,7 @@
 #include "gateway/ws/frame.h"
 #include "gateway/ws/reply.h"
 #include "gateway/ws/token.h"
+#include "session/principal.h"
 
 struct lws;
 struct opening;
@@ -90,6 +91,8 @@ struct conn {
     size_t lines_done; /* bytes of `message` that have been handled */
     struct buf unread; /* input that came in the read in which reading was paused */
     struct session *session;
+    struct principal *principal; /* never NULL */
+    bool nameless; /* anonymous where that is not offered: only a hello with a token is heard */
     struct flow flow;
     char token[TOKEN_BYTES + 1]; /* of the session; empty before hello */
     struct keeper *keeper; /* of its record; NULL: nothing durable is wanted yet */
@@ -97,7 +100,7 @@ struct conn {
     struct list leaving; /* struct leaving: unsub requests that wait for the record */
     bool over; /* the client has ended the session: close code 1000 */
     struct list subscribing; /* struct subscribing: sub requests not yet answered */
-    uint64_t last_in_ms, last_out_ms, progress_ms;
+    uint64_t opened_ms, last_in_ms, last_out_ms, progress_ms;
     uint64_t ping_sent_ms; /* not answered yet; 0 = none */
     uint64_t read_ns; /* when the bytes in hand came, for latency figures */
     struct slice body; /* CONN_HTTP: what is still to be sent of the answer; static bytes */
@@ -108,6 +111,7 @@ struct conn {
 struct conn *conn_create(struct web_door *d); /* NULL: no memory. State CONN_HTTP, timer armed */
 void conn_ref(struct conn *c);
 void conn_unref(struct conn *c);
+void conn_free(struct conn *c); /* whatever still points to it: the loop has ended */
 static inline uint64_t conn_now(const struct conn *c)
 {
     return loop_now_ms(c->door->loop);

@@ -224,9 +224,7 @@ void web_door_destroy(struct web_door *d)
     while (!list_empty(&d->conns))
         conn_kill(LIST_OF(d->conns.next, struct conn, link), END_SERVER);
     while (!list_empty(&d->buried)) { /* publishes and reads that will not come back any more */
-        struct conn *c = LIST_OF(d->buried.next, struct conn, link);
-        list_unlink(&c->link);
-        free(c);
+        conn_free(LIST_OF(d->buried.next, struct conn, link));
     }
     if (!list_empty(&d->hook.link))
         loop_hook_remove(d->loop, &d->hook);

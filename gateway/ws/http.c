@@ -7,6 +7,7 @@
 #include "gateway/ws/http.h"
 
 #include "core/base64.h"
+#include "gateway/host.h"
 #include "gateway/ws/files.h"
 #include "gateway/ws/origin.h"
 
@@ -296,20 +297,27 @@ static bool protocol_valid(struct conn *c)
     return refuse(c, 400, "unsupported", "the only subprotocol is tidegate.v1.json", NULL);
 }
 
-/* This build knows anonymous clients only; PROTOCOL.md 2 says which of them. */
-static bool client_permitted(struct conn *c)
+static bool is_forwarded(struct conn *c)
 {
     static const char forwarded[] = "forwarded:";
+    return has_header(c, WSI_TOKEN_X_FORWARDED_FOR) ||
+           lws_hdr_custom_length(c->wsi, forwarded, (int)sizeof forwarded - 1) >= 0;
+}
+
+/* Who may stay anonymous is told by PROTOCOL.md 2. Who may not gets the WebSocket all the same, to say a
+ * token: a browser learns nothing of an upgrade that was refused. Host protects anonymous access alone: a
+ * page whose name was rebound to loopback has no token. */
+static bool client_permitted(struct conn *c)
+{
     char host[VALUE_BYTES_MAX], origin[VALUE_BYTES_MAX];
-    if (has_header(c, WSI_TOKEN_X_FORWARDED_FOR) ||
-        lws_hdr_custom_length(c->wsi, forwarded, (int)sizeof forwarded - 1) >= 0)
-        return refuse(c, 401, "unauthorized", "anonymous access is not offered through a proxy",
-                      "WWW-Authenticate: Bearer\r\n");
     struct slice from = {0};
+    bool loopback = host_address_is_loopback(slice_cstr(c->door->settings->http_bind));
+    c->nameless = is_forwarded(c) || !auth_takes_anonymous(c->door->edge->auth, loopback);
     if (has_header(c, WSI_TOKEN_ORIGIN))
         from = header(c, WSI_TOKEN_ORIGIN, origin) ? slice_cstr(origin) : slice_cstr("too long");
-    if (!header(c, WSI_TOKEN_HOST, host) ||
-        !origin_permitted(slice_cstr(host), from, c->door->settings->http_origins))
+    if (!header(c, WSI_TOKEN_HOST, host))
+        return refuse(c, 403, "forbidden", "Host is missing or too long", NULL);
+    if (!origin_permitted(slice_cstr(host), from, c->door->settings->http_origins, c->nameless))
         return refuse(c, 403, "forbidden", "Host must be loopback, and Origin ours or in http.origins", NULL);
     return true;
 }

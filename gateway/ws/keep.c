@@ -93,7 +93,7 @@ struct keeper *keep_keeper(struct conn *c)
     struct keeper_limits limits = keep_limits(c);
     if (c->keeper)
         return c->keeper;
-    if (token_name(slice_cstr(c->token), name) != ST_OK ||
+    if (token_name(slice_cstr(c->token), c->principal->user, name) != ST_OK ||
         keeper_start(c->door->hub, c->door->edge->registry, &limits, &ops, c, name, &c->keeper) != ST_OK)
         return NULL;
     return c->keeper;
@@ -103,7 +103,7 @@ enum status keep_resume(struct conn *c)
 {
     char name[KEEPER_NAME_BYTES];
     struct keeper_limits limits = keep_limits(c);
-    enum status st = token_name(slice_cstr(c->token), name);
+    enum status st = token_name(slice_cstr(c->token), c->principal->user, name);
     if (st != ST_OK)
         return st;
     return keeper_resume(c->door->hub, c->door->edge->registry, &limits, &ops, c, name, &c->keeper);

@@ -11,8 +11,8 @@ static bool host_is_listed(const char *listed, struct slice host)
     return false;
 }
 
-bool origin_permitted(struct slice host, struct slice origin, const char *listed)
+bool origin_permitted(struct slice host, struct slice origin, const char *listed, bool any_host)
 {
-    return (host_is_loopback(host) || host_is_listed(listed, host)) &&
+    return (any_host || host_is_loopback(host) || host_is_listed(listed, host)) &&
            (!origin.data || host_is_origin(host, origin) || host_origin_is_listed(listed, origin));
 }

@@ -7,8 +7,8 @@
 #include "core/slice.h"
 
 /* `listed`: origins such as "https://app.example.com", joined by '\n'; NULL or "" = none.
- * Host: loopback, or that of a listed origin. Origin: absent (data NULL), the Host's own, or listed; an
- * opaque one ("null") never is (host.h). */
-bool origin_permitted(struct slice host, struct slice origin, const char *listed);
+ * Host: loopback, or that of a listed origin, or with `any_host` (nobody stays anonymous) any. Origin: absent
+ * (data NULL), the Host's own, or listed; an opaque one ("null") never is (host.h). */
+bool origin_permitted(struct slice host, struct slice origin, const char *listed, bool any_host);
 
 #endif

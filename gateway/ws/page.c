@@ -215,7 +215,7 @@ void serve_get(struct conn *c, const struct ws_request *r)
         serve_error(c, serve_id(r), "bad_request", "get needs an id");
     else if (!topic_name_valid(r->topic, &limits))
         serve_error(c, serve_id(r), "bad_request", "topic is not a topic name within the limits");
-    else if (serve_refuse_internal(c, r))
+    else if (serve_refuse_topic(c, r, ACL_HISTORY))
         return;
     else {
         unsigned lane = topic_partition(r->topic, hub_lane_count(c->door->hub));

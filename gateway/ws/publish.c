@@ -45,7 +45,7 @@ static void on_published(struct publish *p)
 }
 
 /* The properties of a request's message: its content type and its producer. */
-static struct slice serve_make_props(const struct ws_request *r, uint8_t *props)
+static struct slice serve_make_props(const struct ws_request *r, struct slice user, uint8_t *props)
 {
     size_t len = 0;
     if (r->type.len > 0) {
@@ -55,8 +55,9 @@ static struct slice serve_make_props(const struct ws_request *r, uint8_t *props)
         memcpy(props + 3, r->type.data, r->type.len);
         len = 3 + r->type.len;
     }
-    if (r->has_sequence) { /* without a principal: this build serves anonymous clients only */
-        const struct once_id id = {.kind = ONCE_PRODUCER, .name = r->producer, .value = r->sequence};
+    if (r->has_sequence) {
+        const struct once_id id = {
+            .kind = ONCE_PRODUCER, .principal = user, .name = r->producer, .value = r->sequence};
         len += once_id_write(&id, props + len);
     }
     return slice_of(props, len);
@@ -71,7 +72,8 @@ static enum status serve_make_msg(struct conn *c, const struct ws_request *r, st
     };
     uint8_t props[3 + TYPE_BYTES_MAX + ONCE_PROP_BYTES_MAX];
     struct msg *m;
-    enum status st = msg_create(r->topic, r->key, serve_make_props(r, props), r->payload, &m);
+    enum status st =
+        msg_create(r->topic, r->key, serve_make_props(r, c->principal->user, props), r->payload, &m);
     if (st != ST_OK)
         return st;
     m->content = (uint8_t)classes[r->payload_kind];
@@ -101,6 +103,8 @@ static bool serve_check_pub(struct conn *c, const struct ws_request *r)
     else if (topic_internal(r->topic))
         serve_refuse_pub(c, serve_id(r), M_REFUSED_FORBIDDEN, "forbidden",
                          "topics that begin with $ are the node's own");
+    else if (!conn_may(c, ACL_PUBLISH, r->topic))
+        serve_refuse_pub(c, serve_id(r), M_REFUSED_FORBIDDEN, "forbidden", access_denied_text(ACL_PUBLISH));
     else if (r->payload.len > c->door->settings->limit_message_bytes)
         serve_refuse_pub(c, serve_id(r), M_REFUSED_LIMIT, "too_large",
                          "the payload is over limit.message_bytes");

@@ -59,7 +59,12 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_put(&o, slice_cstr(h->resumed ? ",\"resumed\":true" : ",\"resumed\":false"));
     json_out_literal(&o, ",\"lost\":[");
     json_out_put(&o, h->lost);
-    json_out_literal(&o, "],\"node\":");
+    json_out_literal(&o, "]");
+    if (h->user.len > 0) {
+        json_out_literal(&o, ",\"user\":");
+        json_out_string(&o, h->user);
+    }
+    json_out_literal(&o, ",\"node\":");
     json_out_string(&o, slice_cstr(h->node));
     json_out_literal(&o, ",\"ping_ms\":");
     json_out_number(&o, h->ping_ms);
@@ -68,7 +73,7 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_literal(
         &o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
             "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\",\"producer\","
-            "\"ack\",\"window\",\"credit\",\"session\",\"after\"]}}");
+            "\"ack\",\"window\",\"credit\",\"session\",\"after\",\"token\"]}}");
     return o.status;
 }
 

@@ -196,10 +196,10 @@ static void read_sequence(struct parse *p, struct json_value v)
         bad(p->r, "seq must be an integer from 0 to 2^53-1");
 }
 
-static void read_refused(struct parse *p, struct json_value v)
+static void read_token(struct parse *p, struct json_value v)
 {
-    (void)v;
-    refuse(p->r, "unsupported", "a member of this request is not in this build");
+    if (!read_text(p, v, &p->r->token))
+        bad(p->r, "token must be a string");
 }
 
 static void read_session(struct parse *p, struct json_value v)
@@ -349,7 +349,7 @@ static void read_window(struct parse *p, struct json_value v)
 
 static const struct member ack_members[] = {{"n", read_n}, {NULL, NULL}};
 static const struct member hello_members[] = {
-    {"token", read_refused}, {"session", read_session}, {"after", read_hello_after},
+    {"token", read_token},   {"session", read_session}, {"after", read_hello_after},
     {"window", read_window}, {"inbox", read_inbox},     {NULL, NULL},
 };
 static const struct member sub_members[] = {
@@ -517,7 +517,7 @@ enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_req
     out->topic = out->payload = out->key = out->type = out->producer = (struct slice){0};
     out->has_sequence = false;
     out->sequence = 0;
-    out->session = out->after_filters = (struct slice){0};
+    out->session = out->token = out->after_filters = (struct slice){0};
     out->start = WS_START_LIVE;
     out->after_count = 0;
     out->payload_kind = WS_PAYLOAD_NONE;

@@ -1,6 +1,6 @@
 /* One line of a client (PROTOCOL.md 1) as a struct. Pure, any thread.
  *
- * What the protocol names but this build does not have (tokens, modes ...) is recognised
+ * What the protocol names but this build does not have (modes ...) is recognised
  * and refused, never ignored; what it does not name is ignored. `null` is as good as absent. */
 #ifndef TG_GATEWAY_WS_REQUEST_H
 #define TG_GATEWAY_WS_REQUEST_H
@@ -61,7 +61,7 @@ struct ws_request {
     bool has_ttl;
     uint64_t ttl_ms;
     bool ack; /* sub */
-    struct slice session; /* hello; data NULL: not given */
+    struct slice session, token; /* hello; data NULL: not given */
     struct slice
         after_filters; /* hello.after as written: an object of at least one filter, each with its positions */
     bool has_n;

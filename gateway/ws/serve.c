@@ -60,17 +60,40 @@ enum status serve_fold(const struct conn *c, const struct ws_request *r, struct 
     return ST_OK;
 }
 
-/* Filters below $ are the node's own: an inbox needs an identity, which this build does not have. */
-bool serve_refuse_internal(struct conn *c, const struct ws_request *r)
+bool serve_refuse_topic(struct conn *c, const struct ws_request *r, enum access_op op)
 {
     struct slice user;
-    if (!topic_internal(r->topic))
-        return false;
-    if (topic_user(r->topic, &user))
-        serve_error(c, serve_id(r), "forbidden", "an anonymous connection has no inbox");
-    else
+    bool internal = topic_internal(r->topic), inbox = topic_user(r->topic, &user);
+    if (internal && !inbox)
         serve_error(c, serve_id(r), "unsupported", "topics that begin with $ are not in this build");
+    else if (conn_may(c, op, r->topic))
+        return false;
+    else if (inbox)
+        serve_error(
+            c, serve_id(r), "forbidden",
+            "an inbox is its user's own: $user/<your user name> and below; anonymous clients have none");
+    else
+        serve_error(c, serve_id(r), "forbidden", access_denied_text(op));
     return true;
+}
+
+/* Nobody stays anonymous on this connection. True: the request is not heard. */
+static bool serve_refuse_nameless(struct conn *c, const struct ws_request *r)
+{
+    if (!c->nameless || r->operation == WS_OP_HEARTBEAT || (r->operation == WS_OP_HELLO && r->token.data))
+        return false;
+    auth_failed(c->door->edge->auth, AUTH_ANONYMOUS);
+    serve_unauthorized(c, serve_id(r), AUTH_ANONYMOUS);
+    return true;
+}
+
+void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v)
+{
+    if (auth_temporary(v))
+        serve_later(c, id, "unavailable", auth_text(v));
+    else
+        serve_error(c, id, "unauthorized", auth_text(v));
+    conn_close(c, (uint16_t)auth_close_code(v), auth_close_text(v), END_PROTOCOL);
 }
 
 /* --- lines -------------------------------------------------------------------------------------- */
@@ -79,6 +102,11 @@ static void serve_request(struct conn *c, const struct ws_request *r)
 {
     if (r->operation == WS_OP_PUB)
         metric_add(c->door->metrics, M_RECEIVED_WS, 1);
+    if (serve_refuse_nameless(c, r)) {
+        if (r->operation == WS_OP_PUB)
+            metric_add(c->door->metrics, M_REFUSED_FORBIDDEN, 1);
+        return;
+    }
     if (r->refused) {
         if (r->operation == WS_OP_PUB)
             metric_add(c->door->metrics,

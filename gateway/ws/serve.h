@@ -39,7 +39,7 @@ static inline struct tally *subscription_tally(const struct subscription *sub)
     return subscription_options_of(sub)->door;
 }
 /* A filter of the session, or of hello.after, which has no tally: begins at `o->after`. ST_INVALID: no filter
- * that may be subscribed to. ST_FULL, ST_NO_MEMORY. */
+ * that may be subscribed to. ST_FORBIDDEN, ST_FULL, ST_NO_MEMORY. */
 enum status serve_resume_filter(struct conn *c, struct slice filter, struct subscription_options *o,
                                 bool ack) MUST_CHECK;
 
@@ -80,7 +80,14 @@ void serve_later(struct conn *c, struct ws_id id, const char *code, const char *
  * another epoch. ST_INVALID. */
 enum status serve_fold(const struct conn *c, const struct ws_request *r, struct place *place,
                        struct slice *stranger) MUST_CHECK;
-/* True: the topic begins with $ and the request has been refused. */
-bool serve_refuse_internal(struct conn *c, const struct ws_request *r);
+/* True: the connection may not do that with the topic or filter, and the request has been refused. */
+bool serve_refuse_topic(struct conn *c, const struct ws_request *r, enum access_op op);
+/* A credential was refused: `err`, then the connection is closed with the code that says why. */
+void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v);
+static inline bool conn_may(const struct conn *c, enum access_op op, struct slice topic)
+{
+    return principal_may(c->principal, op, topic,
+                         (struct slice){0}); /* a WebSocket has no client identifier */
+}
 
 #endif

@@ -159,11 +159,10 @@ static void on_gap(void *conn, struct subscription *sub, const struct gap *gap)
     serve_put(c, ws_put_gap(&c->door->scratch, subscription_filter(sub), c->door->epoch, gap));
 }
 
-/* Connections have no name in this build: nobody has said who he is. */
 static struct slice on_name(void *conn)
 {
-    (void)conn;
-    return (struct slice){0};
+    const struct conn *c = conn;
+    return c->principal->user;
 }
 
 static void on_too_many(void *conn)
@@ -311,11 +310,23 @@ static void serve_subscribe(struct conn *c, const struct ws_request *r, const st
         serve_later(c, serve_id(r), "unavailable", "no memory");
 }
 
-enum status serve_resume_filter(struct conn *c, struct slice filter, struct subscription_options *o, bool ack)
+/* What the session's record holds may be gone on with; a place that the client names is a wish to read the
+ * past. */
+static enum status check_resumed(struct conn *c, struct slice filter, bool ack)
 {
     struct topic_limits limits = serve_limits(c);
-    if (!topic_filter_valid(filter, &limits) || topic_internal(filter))
+    struct slice user;
+    if (!topic_filter_valid(filter, &limits) || (topic_internal(filter) && !topic_user(filter, &user)))
         return ST_INVALID;
+    return conn_may(c, ACL_SUBSCRIBE, filter) && (ack || conn_may(c, ACL_HISTORY, filter)) ? ST_OK
+                                                                                           : ST_FORBIDDEN;
+}
+
+enum status serve_resume_filter(struct conn *c, struct slice filter, struct subscription_options *o, bool ack)
+{
+    enum status permitted = check_resumed(c, filter, ack);
+    if (permitted != ST_OK)
+        return permitted;
     struct tally *t = ack ? make_tally(c, filter) : NULL;
     struct subscribing *s = make_subscribing(c, (struct ws_id){0}, (struct slice){0});
     if (!s || (ack && !t)) {
@@ -343,7 +354,8 @@ void serve_sub(struct conn *c, const struct ws_request *r)
         serve_error(c, serve_id(r), "bad_request", "topic is not a topic filter within the limits");
         return;
     }
-    if (serve_refuse_internal(c, r))
+    if (serve_refuse_topic(c, r, ACL_SUBSCRIBE) ||
+        (r->start != WS_START_LIVE && serve_refuse_topic(c, r, ACL_HISTORY)))
         return;
     if (r->start == WS_START_LAST && !topic_filter_literal(r->topic)) {
         serve_error(c, serve_id(r), "unsupported", "last is of one topic: the filter has a wildcard");

@@ -1,8 +1,11 @@
-/* The name is SHA-256 over a fixed prefix and the token. Nothing secret goes in: against 128 random bits
- * neither a table nor a search helps, and a key that lay beside the log would add nothing; all nodes that
- * read one log come to the same name without sharing a key. */
+/* The name is SHA-256 over a fixed prefix, the token and whose it is. Nothing secret goes in: against 128
+ * random bits neither a table nor a search helps, and a key that lay beside the log would add nothing; all
+ * nodes that read one log come to the same name without sharing a key. */
 #include "gateway/ws/token.h"
 
+#include "session/principal.h"
+
+#include <assert.h>
 #include <openssl/evp.h>
 #include <sys/random.h>
 
@@ -37,14 +40,18 @@ bool token_valid(struct slice token)
     return true;
 }
 
-enum status token_name(struct slice token, char out[KEEPER_NAME_BYTES])
+enum status token_name(struct slice token, struct slice user, char out[KEEPER_NAME_BYTES])
 {
     static const char prefix[] = "tidegate session\n";
-    uint8_t bytes[sizeof prefix - 1 + TOKEN_BYTES], digest[DIGEST_BYTES];
+    uint8_t bytes[sizeof prefix - 1 + TOKEN_BYTES + PRINCIPAL_USER_BYTES_MAX], digest[DIGEST_BYTES];
+    size_t bytes_len = sizeof prefix - 1 + TOKEN_BYTES;
     unsigned len = sizeof digest;
+    assert(user.len <= PRINCIPAL_USER_BYTES_MAX);
     memcpy(bytes, prefix, sizeof prefix - 1);
     memcpy(bytes + sizeof prefix - 1, token.data, TOKEN_BYTES);
-    if (EVP_Digest(bytes, sizeof bytes, digest, &len, EVP_sha256(), NULL) != 1)
+    if (user.len > 0) /* the token has one length, so what follows is the user */
+        memcpy(bytes + bytes_len, user.data, user.len);
+    if (EVP_Digest(bytes, bytes_len + user.len, digest, &len, EVP_sha256(), NULL) != 1)
         return ST_NO_MEMORY;
     put_hex(digest, sizeof digest, out);
     return ST_OK;

@@ -13,7 +13,8 @@ enum { TOKEN_BYTES = 32 };
 enum status token_make(char out[TOKEN_BYTES + 1]) MUST_CHECK;
 /* Could it be one of ours? */
 bool token_valid(struct slice token);
-/* No NUL. ST_NO_MEMORY. */
-enum status token_name(struct slice token, char out[KEEPER_NAME_BYTES]) MUST_CHECK;
+/* The record's name of a session of `user` ("" = anonymous): another user finds nothing under the same token.
+ * No NUL. ST_NO_MEMORY. */
+enum status token_name(struct slice token, struct slice user, char out[KEEPER_NAME_BYTES]) MUST_CHECK;
 
 #endif

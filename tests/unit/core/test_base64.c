@@ -74,3 +74,27 @@ Test(base64, respects_the_limit_of_the_buffer)
     cr_assert_eq(out.len, 5);
     buf_deinit(&out);
 }
+
+Test(base64, has_a_form_for_urls)
+{
+    static const char *const bad[] = {"Z",     "Zg==", "Zg=",   "Zh",   "Zm9",
+                                      "Zm9v+", "+/+/", "Zm9vZ", "Zm\n", "===="};
+    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
+        struct buf text, bytes;
+        buf_init(&text, 100);
+        buf_init(&bytes, 100);
+        cr_assert_eq(base64url_encode(slice_cstr(vectors[i].bytes), &text), ST_OK);
+        cr_expect_not(text.len > 0 && (memchr(text.data, '=', text.len) || memchr(text.data, '+', text.len)));
+        cr_assert_eq(base64url_decode(buf_slice(&text), &bytes), ST_OK);
+        cr_expect(slice_equal_cstr(buf_slice(&bytes), vectors[i].bytes), "row %zu", i);
+        buf_deinit(&text);
+        buf_deinit(&bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct buf bytes;
+        buf_init(&bytes, 100);
+        cr_expect_eq(base64url_decode(slice_cstr(bad[i]), &bytes), ST_INVALID, "%s", bad[i]);
+        cr_expect_eq(bytes.len, 0u);
+        buf_deinit(&bytes);
+    }
+}

@@ -37,7 +37,8 @@ Test(ws_origin, permits_ours_and_listed_ones)
         {"127.0.0.1:8080", "https://app.example", "", false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        bool got = origin_permitted(slice_cstr(rows[i].host), slice_cstr(rows[i].origin), rows[i].listed);
+        bool got =
+            origin_permitted(slice_cstr(rows[i].host), slice_cstr(rows[i].origin), rows[i].listed, false);
         cr_expect_eq(got, rows[i].want, "%s from %s", rows[i].host, rows[i].origin ? rows[i].origin : "-");
     }
 }

@@ -51,6 +51,8 @@ static void describe(const char *line, char *out, size_t size)
                                (unsigned long)r.sequence);
             if (r.session.data)
                 at += snprintf(out + at, size - (size_t)at, " session=%.*s", SLICE_ARG(r.session));
+            if (r.token.data)
+                at += snprintf(out + at, size - (size_t)at, " token=%.*s", SLICE_ARG(r.token));
             if (r.after_filters.data)
                 at += snprintf(out + at, size - (size_t)at, " after=%.*s", SLICE_ARG(r.after_filters));
             if (r.ack)
@@ -120,7 +122,8 @@ static const struct {
     /* hello */
     {"{\"id\":1,\"hello\":{}}", "hello #1"},
     {"{\"id\":1,\"hello\":{\"token\":null,\"inbox\":false,\"after\":{},\"x\":1}}", "hello #1"},
-    {"{\"id\":1,\"hello\":{\"token\":\"t\"}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"token\":\"t\"}}", "hello #1 token=t"},
+    {"{\"id\":1,\"hello\":{\"token\":5}}", "hello #1 bad_request"},
     {"{\"id\":1,\"hello\":{\"session\":\"t\"}}", "hello #1 session=t"},
     {"{\"id\":1,\"hello\":{\"session\":\"\"}}", "hello #1 session="},
     {"{\"id\":1,\"hello\":{\"session\":null}}", "hello #1"},
