@@ -102,8 +102,9 @@ static const struct config_option options[] = {
     {"limit.connections", CONFIG_UINT, AT(limit_connections), "100000", NULL, 1, 10000000,
      "Connections of the public doors together (MQTT, WebSocket, pages); the private API has "
      "api.connections. Fewer when the descriptor limit allows no more"},
-    {"limit.user_connections", CONFIG_UINT, AT(limit_user_connections), "1000", NULL, 0, 10000000,
-     "Connections of one user at a time, on all doors; a token's max_conns may be less. 0 = any number"},
+    {"limit.user_connections", CONFIG_UINT, AT(limit_user_connections), "1000", NULL, 0, UINT32_MAX,
+     "Connections of one user; a further one is closed (WebSocket 4202, MQTT 0x97); a token's max_conns may "
+     "be less; 0 = any number"},
     {"limit.message_bytes", CONFIG_BYTES, AT(limit_message_bytes), "1M", NULL, 16, UINT64_C(128) << 20,
      "Payload of one message"},
     {"limit.topic_bytes", CONFIG_UINT, AT(limit_topic_bytes), "1024", NULL, 1, 65535,

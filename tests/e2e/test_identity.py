@@ -8,6 +8,7 @@ import pytest
 
 from clients import Web, curl, publish
 from mqtt_wire import SUBACK, Wire, subscribe
+from node import wait_until
 from tokens import bearer, create, headers, http_says, jwt, login, make, mqtt_client, mqtt_says, secret, tidegate, ws_says
 
 FAILURES = "tidegate_auth_failures_total"
@@ -199,3 +200,46 @@ def test_a_refusal_tells_the_mqtt_client_why(node):
     wire.send(login(5, "", "jwt", make(node, exp=int(time.time()) - 60)))
     assert b"expired" in wire.packet()[1]
     wire.socket.close()
+
+
+def online(node, user):
+    return curl(node.api(f"/v1/users/{user}")).json()["count"]
+
+
+@pytest.mark.parametrize("settings, claims", [({"limit.user_connections": 2}, {}), ({}, {"tidegate": {"max_conns": 2}}),
+                                              ({"limit.user_connections": 2}, {"tidegate": {"max_conns": 9}})])
+def test_connections_of_a_user_are_bounded(make_node, settings, claims):
+    node = make_node({"node.loops": 2, **settings})
+    token = make(node, **claims)
+    wire = mqtt_client(node, token)
+    with Web(node, hello={"token": token}):
+        wait_until(lambda: online(node, "ann") == 2, "two connections")
+        with Web(node) as third:
+            third.request({"hello": {"token": token}})
+            assert third.close_code() == 4202
+        assert online(node, "bob") == 0 and ws_says(node, make(node, "bob", **claims)) == ("bob", None)
+    wire.socket.close()
+    wait_until(lambda: online(node, "ann") == 0, "them to leave")
+    with Web(node, hello={"token": token}):
+        wait_until(lambda: online(node, "ann") == 1, "another")
+
+
+def test_where_a_user_is_and_who_may_write_to_him(node):
+    token = make(node)
+    curl(node.api("/v1/users/ann"), *bearer(token))
+    curl(node.api("/v1/users/bob"), *bearer(token), check=403)
+    curl(node.api("/v1/users/bob/messages"), *bearer(token), data=b"1", check=403)
+    curl(node.api("/v1/users/ann/messages"), *bearer(token), data=b"1", check=403)
+    with Web(node, hello={"token": token}) as web:
+        web.subscribe("$user/ann/#")
+        curl(node.api("/v1/users/ann/messages/mail"), data=b'"hi"')
+        assert web.next("msg")["topic"] == "$user/ann/mail"
+        curl(node.api("/v1/users/ann/messages"), *bearer(make(node, "bot", tidegate={"pub": ["$user/+"]})), data=b"2")
+        assert web.next("msg")["text"] == "2"
+
+
+def test_a_batch_is_judged_message_by_message(node):
+    token = make(node, tidegate={"pub": ["a/%u"]})
+    body = json.dumps({"messages": [{"topic": topic, "data": 1} for topic in ("a/ann", "a/bob", "a/ann")]}).encode()
+    answer = curl(node.api("/v1/publish"), *bearer(token), "-H", "Content-Type: application/json", data=body, check=207).json()
+    assert (answer["ok"], answer["failed"]) == (2, 1) and answer["results"][1]["code"] == "forbidden"
