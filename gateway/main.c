@@ -5,6 +5,7 @@
 #include "gateway/cli/arguments.h"
 #include "gateway/cli/log.h"
 #include "gateway/cli/token.h"
+#include "gateway/cli/user.h"
 #include "gateway/node.h"
 
 #include <signal.h>
@@ -131,6 +132,8 @@ static const struct command {
     {"log", log_command,
      "verify|stat|cat|export|import|snapshot|restore ...   the log of a node: tidegate log help"},
     {"token", token_command, "create USER [--ttl 1h] [--id ID] [--claims JSON] | check TOKEN   [--data DIR]"},
+    {"user", user_command,
+     "add NAME | remove NAME | list   [--data DIR]   passwords, read from the standard input"},
     {"config", command_config, "check|show|default|doc [--config FILE] [--set key=value]..."},
     {"version", command_version, "print the version"},
     {"help", command_help, "this text"},

@@ -391,6 +391,11 @@ static void remove_file(const struct node *n, const char *name)
 enum status node_start(struct node *n, struct buf *error)
 {
     char text[256];
+    if (auth_office_start(n->auth) != ST_OK) {
+        enum status told = buf_printf(error, "cannot start the threads that check passwords and fetch keys");
+        (void)told;
+        return ST_IO;
+    }
     for (unsigned i = 0; i < n->loop_count; i++) {
         if (pthread_create(&n->loops[i].thread, NULL, loop_thread, &n->loops[i]) != 0) {
             enum status st =
@@ -494,6 +499,7 @@ void node_stop(struct node *n)
     for (unsigned i = 0; i < n->loop_count; i++)
         if (n->loops[i].started)
             pthread_join(n->loops[i].thread, NULL);
+    auth_office_stop(n->auth); /* its last answers arrive while we settle */
     settle(n);
     remove_file(n, "ports");
     remove_file(n, "pid");

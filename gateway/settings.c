@@ -20,7 +20,7 @@ static const struct config_option options[] = {
      "Folder of the log, of `ports` and of `pid`; made if missing"},
 
     {"mqtt.bind", CONFIG_TEXT, AT(mqtt_bind), "127.0.0.1", NULL, 0, 0,
-     "Address of the MQTT port; loopback only, as this build serves anonymous clients only"},
+     "Address of the MQTT port; clients of one that is not loopback must have a credential"},
     {"mqtt.port", CONFIG_UINT, AT(mqtt_port), "1883", NULL, 0, 65535, "MQTT port; 0 = any free port"},
     {"mqtt.connect_timeout_ms", CONFIG_MS, AT(mqtt_connect_timeout_ms), "10s", NULL, 50, 600000,
      "A connection without CONNECT is closed after this"},
@@ -31,8 +31,8 @@ static const struct config_option options[] = {
      "them; 0 = none"},
 
     {"http.bind", CONFIG_TEXT, AT(http_bind), "127.0.0.1", NULL, 0, 0,
-     "Address of the public HTTP port (/ws, /demo/); loopback only, as this build serves anonymous clients "
-     "only"},
+     "Address of the public HTTP port (/ws, /demo/); clients of one that is not loopback must have a "
+     "credential"},
     {"http.port", CONFIG_UINT, AT(http_port), "8080", NULL, 0, 65535, "Public HTTP port; 0 = any free port"},
     {"http.origins", CONFIG_LIST, AT(http_origins), "", NULL, 0, 0,
      "Further origins (scheme://host:port) whose pages may open WebSockets and whose requests the API takes; "
@@ -56,6 +56,32 @@ static const struct config_option options[] = {
      "Connections of the private API; a node that is full of clients still answers there"},
     {"api.timeout_ms", CONFIG_MS, AT(http_timeout_ms), "30s", NULL, 1000, 3600000,
      "An API connection without progress is closed after this"},
+
+    {"auth.anonymous", CONFIG_ENUM, AT(auth_anonymous), "loopback", "loopback|never", 0, 0,
+     "Who may come without a credential: clients of ports that are bound to loopback, or nobody (only "
+     "/healthz, /livez "
+     "and /readyz stay open there)"},
+    {"auth.keys", CONFIG_LIST, AT(auth_keys), "", NULL, 0, 0,
+     "Files of keys that sign tokens, besides data.dir/token.key: public keys or certificates in PEM (RSA, "
+     "P-256), or JWK "
+     "sets"},
+    {"auth.jwks_url", CONFIG_TEXT, AT(auth_jwks_url), "", NULL, 0, 0,
+     "URL (https://, or http://) of a JWK set, fetched at the start, again every auth.jwks_refresh_ms, and "
+     "when a token "
+     "names a key that is not in it; empty = none"},
+    {"auth.jwks_refresh_ms", CONFIG_MS, AT(auth_jwks_refresh_ms), "10m", NULL, 100, 86400000,
+     "How often auth.jwks_url is fetched; if that fails, the keys of last time stay"},
+    {"auth.issuers", CONFIG_LIST, AT(auth_issuers), "", NULL, 0, 0,
+     "Issuers (iss) whose tokens are taken; empty = any"},
+    {"auth.audiences", CONFIG_LIST, AT(auth_audiences), "", NULL, 0, 0,
+     "Names of this service: a token's audience (aud) must be one of them; empty = any"},
+    {"auth.leeway_ms", CONFIG_MS, AT(auth_leeway_ms), "1s", NULL, 0, 600000,
+     "How far the clocks of issuers may differ from ours: exp counts so much later, nbf so much earlier"},
+    {"auth.users", CONFIG_TEXT, AT(auth_users), "", NULL, 0, 0,
+     "Password file (tidegate user add); empty = data.dir/users"},
+    {"auth.queue", CONFIG_UINT, AT(auth_queue), "1000", NULL, 1, 1000000,
+     "Passwords that wait to be checked, and a loop's tokens that wait for keys; above, a client is told to "
+     "try again"},
 
     {"log.backend", CONFIG_ENUM, AT(log_backend), "embedded", "embedded", 0, 0,
      "Who orders and keeps records"},
@@ -255,20 +281,13 @@ static enum status read_sync(struct settings *s, struct buf *error)
 /* Rules between keys. */
 static enum status settings_check(const struct settings *s, struct buf *error)
 {
-    const char *open = !is_loopback(s->mqtt_bind)   ? "mqtt.bind"
-                       : !is_loopback(s->http_bind) ? "http.bind"
-                                                    : NULL;
     enum status st = ST_OK;
-    if (open)
-        st = buf_printf(
-            error,
-            "%s: must be a loopback address (127.0.0.1, ::1): this build serves anonymous clients only, and "
-            "anonymous access is not offered to a network. Put a proxy that authenticates in front, or wait "
-            "for tokens",
-            open);
-    else if (!is_loopback(s->api_bind) && s->api_key[0] == '\0')
+    if (!is_loopback(s->api_bind) && s->api_key[0] == '\0')
         st = buf_printf(error, "api.bind: %s is not loopback, so the private API needs a key: set api.key",
                         s->api_bind);
+    else if (s->auth_jwks_url[0] && strncmp(s->auth_jwks_url, "https://", 8) != 0 &&
+             strncmp(s->auth_jwks_url, "http://", 7) != 0)
+        st = buf_printf(error, "auth.jwks_url: must begin with https:// (or http://): %s", s->auth_jwks_url);
     else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
         st = buf_printf(error, "%s: must not be empty", s->node_id[0] ? "data.dir" : "node.id");
     else if (s->log_retention_bytes > 0 && s->log_retention_bytes / 2 < s->log_segment_bytes)

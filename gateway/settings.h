@@ -28,6 +28,15 @@ struct settings {
     char *api_hosts; /* '\n'-joined: further Host values that the private port accepts */
     uint64_t test_echo_port;
 
+    unsigned auth_anonymous; /* 0 on loopback, 1 never */
+    char *auth_keys; /* '\n'-joined files */
+    char *auth_jwks_url;
+    uint64_t auth_jwks_refresh_ms;
+    char *auth_issuers, *auth_audiences; /* '\n'-joined; "" = any */
+    uint64_t auth_leeway_ms;
+    char *auth_users; /* "" = data.dir/users */
+    uint64_t auth_queue;
+
     unsigned log_backend;
     uint64_t log_partitions;
     uint64_t log_segment_bytes, log_retention_bytes, log_retention_ms, log_snapshots_max;

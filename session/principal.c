@@ -112,7 +112,9 @@ static bool may_internal(const struct principal *p, const struct acl_asker *who,
     if (topic_user(topic, &user)) {
         if (op == ACL_PUBLISH)
             return open || rules_permit(p, who, op, topic);
-        return p->user.len > 0 && slice_equal(user, p->inbox_id) && !is_denied(p, who, op, topic);
+        if (p->user.len > 0 && slice_equal(user, p->inbox_id) && !is_denied(p, who, op, topic))
+            return true;
+        return op == ACL_PRESENCE && (open || rules_permit(p, who, op, topic));
     }
     if (op == ACL_PUBLISH || !slice_starts_with(topic, slice_cstr("$SYS/")))
         return false;

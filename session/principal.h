@@ -52,10 +52,10 @@ const char *access_denied_text(enum access_op op);
 
 /* Without rules of the configuration and of his token: every topic that does not begin with '$'; his own
  * inbox
- * ($user/<id>, literally, and below) to subscribe to; anonymous ones also $SYS/, and to publish to inboxes,
- * which no door but the private API offers. With rules: what they say, his own inbox unless they deny it; an
- * access list of the token stands in for what the configuration allows, never for what it denies.
- * `client_id`: "" = none. */
+ * ($user/<id>, literally, and below) to subscribe to; anonymous ones also $SYS/, to publish to inboxes, and
+ * to see whose connections there are, which the private API alone offers. With rules: what they say, his own
+ * inbox unless they deny it; an access list of the token stands in for what the configuration allows, never
+ * for what it denies. `client_id`: "" = none. */
 bool principal_may(const struct principal *p, enum access_op op, struct slice topic_or_filter,
                    struct slice client_id);
 /* May he do what concerns the whole node (connections, tickets, revocations ...)? admin, and anonymous ones

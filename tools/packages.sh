@@ -26,6 +26,7 @@ demo  libmicrohttpd-dev      HTTP API door
 demo  libyaml-dev            configuration file
 demo  libjansson-dev         JSON outside the hot path
 demo  libssl-dev             OpenSSL
+demo  libcurl4-openssl-dev   fetches the keys of token issuers (JWKS)
 demo  curl                   publishes by HTTP in the demo
 demo  mosquitto-clients      mosquitto_pub and mosquitto_sub: independent MQTT clients
 demo  python3                runs the proof

@@ -1,89 +1,38 @@
-#include "gateway/auth/auth.h"
+/* A loop's desk.
+ *
+ *   token     -> judged at once; its key is not known -> waits for the fetcher's next answer, and is judged
+ * again password  -> to the password thread by letter, and back
+ *
+ * A fetch for an unknown key is asked for at most once in REFETCH_MS: between two of them an unknown key is
+ * refused at once, so that made-up key identifiers neither hold connections nor hammer the issuer. */
+#include "gateway/auth/office_private.h"
 
-#include "core/loop.h"
-#include "gateway/auth/claims.h"
-#include "gateway/auth/key_file.h"
-#include "gateway/auth/keys.h"
-
+#include <assert.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 
-struct auth_office {
-    const struct settings *settings;
-    struct keys *own; /* of <data>/token.key */
-    struct acl *policy; /* NULL: the configuration has no rules */
-    struct principal *anonymous, *admin;
-};
-
-struct auth {
-    struct auth_office *office;
-    struct loop *loop;
-    struct metrics *metrics;
-};
-
-/* --- the node's --------------------------------------------------------------------------------- */
-
-static enum status load_own_key(struct auth_office *o, struct buf *error)
-{
-    uint8_t secret[TOKEN_KEY_BYTES];
-    enum status st = key_file_load(o->settings->data_dir, secret, error);
-    if (st == ST_OK)
-        st = keys_create(&o->own);
-    if (st == ST_OK)
-        st = keys_add_secret(o->own, (struct slice){0}, slice_of(secret, sizeof secret));
-    explicit_bzero(secret, sizeof secret);
-    return st;
-}
-
-static enum status make_principals(struct auth_office *o)
-{
-    const struct principal_spec anonymous = {.policy = o->policy},
-                                admin = {.admin = true, .policy = o->policy};
-    enum status st = principal_create(&anonymous, &o->anonymous);
-    return st == ST_OK ? principal_create(&admin, &o->admin) : st;
-}
-
-enum status auth_office_create(const struct settings *s, struct auth_office **out, struct buf *error)
-{
-    struct auth_office *o = calloc(1, sizeof *o);
-    if (!o)
-        return ST_NO_MEMORY;
-    o->settings = s;
-    enum status st = load_own_key(o, error);
-    if (st == ST_OK)
-        st = make_principals(o);
-    if (st != ST_OK) {
-        auth_office_destroy(o);
-        return st;
-    }
-    *out = o;
-    return ST_OK;
-}
-
-void auth_office_destroy(struct auth_office *o)
-{
-    if (!o)
-        return;
-    principal_unref(o->anonymous);
-    principal_unref(o->admin);
-    acl_unref(o->policy);
-    keys_unref(o->own);
-    free(o);
-}
-
-/* --- a loop's ----------------------------------------------------------------------------------- */
+enum { REFETCH_MS = 5000 };
 
 enum status auth_create(struct auth_office *o, struct loop *loop, struct metrics *m, struct auth **out)
 {
     struct auth *a = calloc(1, sizeof *a);
     if (!a)
         return ST_NO_MEMORY;
+    assert(o->desk_count < AUTH_LOOPS_MAX);
     *a = (struct auth){.office = o, .loop = loop, .metrics = m};
+    list_init(&a->waiting);
+    o->desks[o->desk_count++] = a;
     *out = a;
     return ST_OK;
 }
 
 void auth_destroy(struct auth *a)
 {
+    if (!a)
+        return;
+    while (!list_empty(&a->waiting))
+        auth_check_free(LIST_OF(a->waiting.next, struct auth_check, link));
+    keys_unref(a->fetched);
     free(a);
 }
 
@@ -99,8 +48,7 @@ struct principal *auth_admin(const struct auth *a)
 
 bool auth_takes_anonymous(const struct auth *a, bool loopback)
 {
-    (void)a;
-    return loopback;
+    return loopback && !(a && a->office->settings->auth_anonymous != 0);
 }
 
 void auth_failed(struct auth *a, enum auth_verdict v)
@@ -109,39 +57,155 @@ void auth_failed(struct auth *a, enum auth_verdict v)
         auth_count(a->metrics, v);
 }
 
+/* --- what comes later --------------------------------------------------------------------------- */
+
+static struct auth_check *check_create(struct auth *a, const struct auth_credential *c,
+                                       void (*on_checked)(void *, enum auth_verdict, struct principal *),
+                                       void *ctx)
+{
+    struct slice user = c->is_token ? (struct slice){0} : c->user;
+    struct auth_check *k = calloc(1, sizeof *k + user.len + c->secret.len);
+    if (!k)
+        return NULL;
+    list_init(&k->link);
+    k->auth = a;
+    k->on_checked = on_checked;
+    k->ctx = ctx;
+    k->user_len = user.len;
+    k->secret_len = c->secret.len;
+    if (user.len > 0)
+        memcpy(k->texts, user.data, user.len);
+    if (c->secret.len > 0)
+        memcpy(k->texts + user.len, c->secret.data, c->secret.len);
+    return k;
+}
+
+void auth_check_free(struct auth_check *k)
+{
+    list_unlink(&k->link);
+    OPENSSL_cleanse(k->texts, k->user_len + k->secret_len);
+    free(k);
+}
+
+void auth_abandon(struct auth_check *k)
+{
+    if (!k)
+        return;
+    k->on_checked = NULL;
+    if (list_empty(&k->link)) /* with the password thread: it is freed when it is back */
+        return;
+    k->auth->waiting_count--;
+    auth_check_free(k);
+}
+
+/* The verdict is there. Frees the check. */
+static void check_end(struct auth_check *k, enum auth_verdict v, struct principal *p)
+{
+    auth_failed(k->auth, v);
+    if (k->on_checked)
+        k->on_checked(k->ctx, v, p);
+    else if (v == AUTH_OK)
+        principal_unref(p);
+    auth_check_free(k);
+}
+
+/* --- passwords ---------------------------------------------------------------------------------- */
+
+static void password_back(struct mail *mail)
+{
+    struct auth_check *k = LIST_OF(mail, struct auth_check, mail);
+    struct auth *a = k->auth;
+    struct principal *p = NULL;
+    enum auth_verdict v = k->verdict;
+    if (v == AUTH_OK && k->on_checked &&
+        office_user(a->office, check_user(k), loop_wall_ms(a->loop), &p) != ST_OK)
+        v = AUTH_NO_MEMORY;
+    if (!k->on_checked) {
+        auth_check_free(k);
+        return;
+    }
+    check_end(k, v, p);
+}
+
+static enum auth_verdict check_password(struct auth_check *k)
+{
+    struct auth *a = k->auth;
+    k->mail.on_arrival = password_back;
+    return a->office->passwords && password_thread_post(a->office->passwords, k) == ST_OK ? AUTH_PENDING
+                                                                                          : AUTH_BUSY;
+}
+
 /* --- tokens ------------------------------------------------------------------------------------- */
 
-static enum auth_verdict verify(const struct auth_office *o, const struct jwt *token)
+static enum auth_verdict judge_token(struct auth *a, struct slice token, struct principal **out)
 {
-    switch ((int)keys_verify(o->own, token)) {
-    case ST_OK:
-        return AUTH_OK;
-    case ST_NOT_FOUND:
-        return AUTH_UNKNOWN_KEY;
-    default:
-        return AUTH_SIGNATURE;
+    return office_judge(a->office, a->fetched, token, loop_wall_ms(a->loop), out);
+}
+
+/* May its key still come? */
+static bool worth_waiting(struct auth *a)
+{
+    uint64_t now = loop_now_ms(a->loop);
+    if (!a->office->fetcher || a->waiting_count >= a->office->settings->auth_queue)
+        return false;
+    if (a->fetching)
+        return true;
+    if (now < a->fetched_at_ms + REFETCH_MS)
+        return false;
+    a->fetching = true;
+    key_thread_want(a->office->fetcher);
+    return true;
+}
+
+void auth_take_keys(struct auth *a, struct keys *fetched)
+{
+    struct list now;
+    if (fetched) {
+        keys_unref(a->fetched);
+        a->fetched = fetched;
+    }
+    a->fetching = false;
+    a->fetched_at_ms = loop_now_ms(a->loop);
+    list_init(&now);
+    list_splice(&now, &a->waiting);
+    while (!list_empty(&now)) {
+        struct auth_check *k = LIST_OF(now.next, struct auth_check, link);
+        struct principal *p = NULL;
+        list_unlink(&k->link);
+        a->waiting_count--;
+        enum auth_verdict v = judge_token(a, check_secret(k), &p);
+        check_end(k, v, p);
     }
 }
 
-enum auth_verdict auth_office_judge(const struct auth_office *o, struct slice text, uint64_t now_ms,
-                                    struct principal **out)
+enum auth_verdict auth_check(struct auth *a, const struct auth_credential *c,
+                             void (*on_checked)(void *ctx, enum auth_verdict v, struct principal *p),
+                             void *ctx, struct principal **out, struct auth_check **pending)
 {
-    struct jwt token;
-    const struct claims_rules rules = {.issuers = "", .audiences = "", .policy = o->policy};
-    enum status st = jwt_open(text, &token);
-    if (st != ST_OK)
-        return st == ST_UNSUPPORTED ? AUTH_ALGORITHM : st == ST_NO_MEMORY ? AUTH_NO_MEMORY : AUTH_MALFORMED;
-    enum auth_verdict v = verify(o, &token);
-    if (v == AUTH_OK)
-        v = claims_read(buf_slice(&token.payload), &rules, now_ms, out);
-    jwt_close(&token);
-    return v;
-}
-
-enum auth_verdict auth_token(struct auth *a, struct slice text, struct principal **out)
-{
-    enum auth_verdict v =
-        a ? auth_office_judge(a->office, text, loop_wall_ms(a->loop), out) : AUTH_UNKNOWN_KEY;
-    auth_failed(a, v);
-    return v;
+    enum auth_verdict v = a ? AUTH_PENDING : c->is_token ? AUTH_UNKNOWN_KEY : AUTH_PASSWORD;
+    if (a && c->is_token)
+        v = judge_token(a, c->secret, out);
+    bool waits = v == AUTH_PENDING || (a && v == AUTH_UNKNOWN_KEY && worth_waiting(a));
+    if (!waits) {
+        auth_failed(a, v);
+        return v;
+    }
+    struct auth_check *k = check_create(a, c, on_checked, ctx);
+    v = AUTH_PENDING;
+    if (!k)
+        v = AUTH_NO_MEMORY;
+    else if (!c->is_token)
+        v = check_password(k);
+    if (v != AUTH_PENDING) {
+        if (k)
+            auth_check_free(k);
+        auth_failed(a, v);
+        return v;
+    }
+    if (c->is_token) {
+        list_push(&a->waiting, &k->link);
+        a->waiting_count++;
+    }
+    *pending = k;
+    return AUTH_PENDING;
 }

@@ -1,8 +1,8 @@
 /* Who is it? The credentials of connections and requests become principals here.
  *
- * An office is the node's: keys, rules, what the configuration says. It is made before the loops run. A desk
- * is a loop's: what the doors ask; owning loop only. A desk that is NULL knows anonymous clients only (tests
- * of doors). */
+ * An office is the node's: keys, rules, what the configuration says, and the threads for what takes time. It
+ * is made before the loops run. A desk is a loop's: what the doors ask; owning loop only. A desk that is NULL
+ * knows anonymous clients only (tests of doors). */
 #ifndef TG_GATEWAY_AUTH_AUTH_H
 #define TG_GATEWAY_AUTH_AUTH_H
 
@@ -12,6 +12,7 @@
 
 struct auth_office;
 struct auth; /* a desk */
+struct auth_check;
 struct loop;
 
 /* `error` gets a line: ST_INVALID (a rule, a key), ST_FORBIDDEN, ST_NOT_FOUND, ST_NO_SPACE, ST_IO,
@@ -19,6 +20,11 @@ struct loop;
 enum status auth_office_create(const struct settings *s, struct auth_office **out,
                                struct buf *error) MUST_CHECK;
 void auth_office_destroy(struct auth_office *o); /* after its desks. NULL is allowed */
+/* The threads. After the desks, and before any of them is asked. ST_IO, ST_NO_MEMORY. */
+enum status auth_office_start(struct auth_office *o) MUST_CHECK;
+/* Before the desks' loops are destroyed: answers under way still arrive there. NULL is allowed, and twice. */
+void auth_office_stop(struct auth_office *o);
+const char *auth_office_users(const struct auth_office *o); /* path of the password file */
 
 enum status auth_create(struct auth_office *o, struct loop *loop, struct metrics *m,
                         struct auth **out) MUST_CHECK;
@@ -28,15 +34,27 @@ void auth_destroy(struct auth *a); /* NULL is allowed */
 struct principal *auth_anonymous(const struct auth *a);
 /* May there be anonymous clients at an address that is loopback, or not? */
 bool auth_takes_anonymous(const struct auth *a, bool loopback);
-
-/* A token, at once. Failures are counted. *out, with a reference for the caller, only when AUTH_OK. */
-enum auth_verdict auth_token(struct auth *a, struct slice token, struct principal **out);
 /* `api.key`: the principal that may do everything. */
 struct principal *auth_admin(const struct auth *a);
 
-/* The same without a loop, and not counted. Any thread. */
+/* A token, or a user name and a password. */
+struct auth_credential {
+    bool is_token;
+    struct slice user, secret; /* of a token `secret` alone */
+};
+/* The verdict, and when it is AUTH_OK *out, with a reference for the caller. AUTH_PENDING: it is not known
+ * yet (a password, or a token whose key must be fetched); *pending is then set and on_checked follows, never
+ * inside this call, with a reference in `p` when AUTH_OK. Failures are counted. */
+enum auth_verdict auth_check(struct auth *a, const struct auth_credential *c,
+                             void (*on_checked)(void *ctx, enum auth_verdict v, struct principal *p),
+                             void *ctx, struct principal **out, struct auth_check **pending);
+/* Nobody waits for it any more. NULL is allowed. */
+void auth_abandon(struct auth_check *k);
+
+/* A token without a loop, with a fetch of auth.jwks_url; not counted. Blocks. `error` gets a line when that
+ * fails. */
 enum auth_verdict auth_office_judge(const struct auth_office *o, struct slice token, uint64_t now_ms,
-                                    struct principal **out);
+                                    struct principal **out, struct buf *error);
 
 /* A failure that a door has found itself. */
 void auth_failed(struct auth *a, enum auth_verdict v);

@@ -35,6 +35,8 @@ static const struct {
     [AUTH_ANONYMOUS] = {M_AUTH_ANONYMOUS, 4200, true, false,
                         "anonymous access is not offered here: give a token, or a user name and a password"},
     [AUTH_NO_MEMORY] = {M_AUTH_BUSY, 4005, true, true, "no memory; try again"},
+    [AUTH_BUSY] = {M_AUTH_BUSY, 4005, true, true, "too many credentials are being checked; try again"},
+    [AUTH_PENDING] = {METRIC_COUNT, 0, false, true, ""},
 };
 
 const char *auth_text(enum auth_verdict v)
@@ -67,6 +69,6 @@ bool auth_temporary(enum auth_verdict v)
 
 void auth_count(struct metrics *m, enum auth_verdict v)
 {
-    if (v != AUTH_OK)
+    if (v != AUTH_OK && v != AUTH_PENDING)
         metric_add(m, rows[v].metric, 1);
 }

@@ -19,6 +19,8 @@ enum auth_verdict {
     AUTH_PASSWORD, /* no such user or a wrong password: nobody is told which */
     AUTH_ANONYMOUS, /* none was given where one is needed */
     AUTH_NO_MEMORY,
+    AUTH_BUSY, /* too many passwords are being checked */
+    AUTH_PENDING, /* not known yet */
     AUTH_VERDICT_COUNT
 };
 

@@ -48,6 +48,12 @@ static bool read_ttl(const char *text, uint64_t *ttl_ms)
 
 /* --- create ------------------------------------------------------------------------------------- */
 
+/* A token of ours satisfies our own rules. */
+static struct slice first_of(const char *list)
+{
+    return slice_of(list, strcspn(list, "\n"));
+}
+
 static int print_token(const struct words *w, const struct settings *s, uint64_t ttl_ms)
 {
     struct buf error, token;
@@ -57,6 +63,8 @@ static int print_token(const struct words *w, const struct settings *s, uint64_t
                                        .token_id = slice_cstr(w->id),
                                        .now_ms = clock_wall_ms(clock_system()),
                                        .ttl_ms = ttl_ms,
+                                       .issuer = first_of(s->auth_issuers),
+                                       .audience = first_of(s->auth_audiences),
                                        .more = slice_cstr(w->claims)};
     buf_init(&error, ERROR_BYTES_MAX);
     buf_init(&token, JWT_BYTES_MAX);
@@ -121,11 +129,13 @@ static int check_token(struct slice text, const struct settings *s)
         code =
             arguments_complain(&error, st == ST_NOT_FOUND ? EXIT_CODE_UNAVAILABLE : arguments_exit_code(st));
     } else {
-        enum auth_verdict v = auth_office_judge(office, text, clock_wall_ms(clock_system()), &p);
+        enum auth_verdict v = auth_office_judge(office, text, clock_wall_ms(clock_system()), &p, &error);
         if (v == AUTH_OK) {
             code = print_claims(text);
             principal_unref(p);
         } else {
+            if (error.len > 0)
+                fprintf(stderr, "tidegate: auth.jwks_url: %.*s\n", SLICE_ARG(buf_slice(&error)));
             fprintf(stderr, "tidegate: %s\n", auth_text(v));
             code = EXIT_CODE_FAILED;
         }

@@ -59,20 +59,33 @@ static bool key_equal(struct slice given, const char *key)
     return difference == 0;
 }
 
+/* What follows a scheme, whose name has no case; data NULL: it is another one. */
+static struct slice after_scheme(struct slice authorization, const char *scheme)
+{
+    struct slice start = slice_cstr(scheme);
+    if (authorization.len <= start.len || !host_name_equal(slice_of(authorization.data, start.len), start) ||
+        authorization.data[start.len] != ' ')
+        return (struct slice){0};
+    struct slice rest = slice_from(authorization, start.len);
+    while (rest.len > 0 && rest.data[0] == ' ')
+        rest = slice_from(rest, 1);
+    return rest;
+}
+
 enum access_credential access_credential(const struct access_rules *rules, const struct head *head,
                                          struct slice *text)
 {
-    struct slice scheme = slice_cstr("Bearer "), authorization = head->fields[HEAD_AUTHORIZATION];
+    struct slice authorization = head->fields[HEAD_AUTHORIZATION];
     if (!head_has(head, HEAD_AUTHORIZATION))
         return CREDENTIAL_NONE;
-    if (authorization.len < scheme.len || !host_name_equal(slice_of(authorization.data, scheme.len), scheme))
-        return CREDENTIAL_BAD;
-    struct slice token = slice_from(authorization, scheme.len);
-    while (token.len > 0 && token.data[0] == ' ')
-        token = slice_from(token, 1);
+    struct slice basic = after_scheme(authorization, "Basic");
+    *text = basic;
+    if (basic.len > 0)
+        return CREDENTIAL_BASIC;
+    struct slice token = after_scheme(authorization, "Bearer");
+    *text = token;
     if (key_equal(token, rules->key))
         return CREDENTIAL_KEY;
-    *text = token;
     return jwt_looks_like(token) ? CREDENTIAL_TOKEN : CREDENTIAL_BAD;
 }
 

@@ -18,15 +18,22 @@ struct access_rules {
 
 enum access {
     ACCESS_GRANTED,
-    ACCESS_BAD_KEY, /* 401: Authorization is neither our key nor a token */
+    ACCESS_BAD_KEY, /* 401: Authorization is neither our key nor a token nor Basic */
     ACCESS_FORWARDED, /* 401: anonymous through a proxy */
     ACCESS_NEEDS_KEY, /* 401: anonymous at an address that is not loopback */
     ACCESS_BAD_HOST, /* 403 */
     ACCESS_BAD_ORIGIN, /* 403 */
 };
 
-/* What Authorization holds; *text is the token. A token is not judged here: auth_token does. */
-enum access_credential { CREDENTIAL_NONE, CREDENTIAL_KEY, CREDENTIAL_TOKEN, CREDENTIAL_BAD };
+/* What Authorization holds; *text is the token, or what Basic has in base64 (RFC 7617). Neither is judged
+ * here: auth_check does. */
+enum access_credential {
+    CREDENTIAL_NONE,
+    CREDENTIAL_KEY,
+    CREDENTIAL_TOKEN,
+    CREDENTIAL_BASIC,
+    CREDENTIAL_BAD
+};
 enum access_credential access_credential(const struct access_rules *rules, const struct head *head,
                                          struct slice *text);
 

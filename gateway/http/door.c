@@ -352,8 +352,9 @@ static void api_init(struct api *api, struct edge *edge)
         .hosts = s->api_hosts,
         .origins = s->http_origins,
         .ports = {edge->facts->api_port, edge->facts->http_port},
-        .loopback_only = host_address_is_loopback(slice_cstr(s->api_bind)),
+        .loopback_only = auth_takes_anonymous(edge->auth, host_address_is_loopback(slice_cstr(s->api_bind))),
     };
+    api->probes_open = host_address_is_loopback(slice_cstr(s->api_bind));
     api->topic = (struct topic_limits){(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
     api->kept_bytes_max = KEPT_BYTES_MIN + 4 * s->limit_message_bytes + 4 * s->limit_batch_bytes;
     list_init(&api->answered);

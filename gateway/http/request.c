@@ -2,6 +2,8 @@
  * two ways, then who asks, then what for. */
 #include "gateway/http/request.h"
 
+#include "core/base64.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -26,6 +28,7 @@ void request_free(struct request *r)
     if (!r)
         return;
     assert(!r->pending);
+    auth_abandon(r->check);
     list_unlink(&r->link);
     request_release(r, r->kept_bytes);
     buf_deinit(&r->body);
@@ -79,6 +82,8 @@ void request_reply(struct request *r, unsigned status, const char *type, struct 
 {
     struct metrics *m = r->api->edge->metrics;
     assert(!request_is_answered(r));
+    auth_abandon(r->check);
+    r->check = NULL;
     r->answer.status = status;
     r->answer.type = type;
     r->answer.body = *body;
@@ -149,6 +154,8 @@ static void become(struct request *r, struct principal *p)
     r->principal = p;
 }
 
+static void on_checked(void *ctx, enum auth_verdict v, struct principal *p);
+
 static void refuse_credential(struct request *r, enum auth_verdict v)
 {
     request_refuse(r, &(struct problem){.status = auth_temporary(v) ? 503 : 401,
@@ -157,37 +164,67 @@ static void refuse_credential(struct request *r, enum auth_verdict v)
                                         .retry_ms = auth_temporary(v) ? RETRY_MS : 0});
 }
 
-/* The place permits it; who is it? */
+/* Basic: base64 of "user:password". False: it is not. The texts are in `space`. */
+static bool split_basic(struct slice text, struct buf *space, struct auth_credential *out)
+{
+    if (base64_decode(text, space) != ST_OK)
+        return false;
+    const uint8_t *colon = space->len > 0 ? memchr(space->data, ':', space->len) : NULL;
+    if (!colon)
+        return false;
+    out->user = slice_of(space->data, (size_t)(colon - space->data));
+    out->secret = slice_from(buf_slice(space), out->user.len + 1);
+    return true;
+}
+
+static enum auth_verdict judge(struct request *r, enum access_credential kind, struct slice text)
+{
+    enum { BASIC_BYTES_MAX = 8192 };
+    uint8_t bytes[BASIC_BYTES_MAX];
+    struct buf space = {.data = bytes, .cap = sizeof bytes, .limit = sizeof bytes};
+    struct auth_credential credential = {.is_token = kind == CREDENTIAL_TOKEN, .secret = text};
+    struct principal *p;
+    if (kind == CREDENTIAL_BASIC && !split_basic(text, &space, &credential)) {
+        auth_failed(r->api->edge->auth, AUTH_PASSWORD);
+        return AUTH_PASSWORD;
+    }
+    enum auth_verdict v = auth_check(r->api->edge->auth, &credential, on_checked, r, &p, &r->check);
+    explicit_bzero(bytes, sizeof bytes);
+    if (v == AUTH_OK)
+        become(r, p);
+    return v;
+}
+
+/* The place permits it; who is it? True: he is known, or will be. */
 static bool identify(struct request *r)
 {
-    struct auth *a = r->api->edge->auth;
-    struct slice token;
-    struct principal *p;
+    struct slice text;
+    enum access_credential kind = access_credential(&r->api->access, &r->head, &text);
     enum auth_verdict v = AUTH_OK;
-    switch (access_credential(&r->api->access, &r->head, &token)) {
-    case CREDENTIAL_NONE:
-        break;
-    case CREDENTIAL_KEY:
-        become(r, auth_admin(a));
-        break;
-    case CREDENTIAL_TOKEN:
-        v = auth_token(a, token, &p);
-        if (v == AUTH_OK)
-            become(r, p);
-        break;
-    case CREDENTIAL_BAD: /* access_judge has said so */
-    default:
-        assert(false);
-    }
-    if (v != AUTH_OK)
+    assert(kind != CREDENTIAL_BAD); /* access_judge has said so */
+    if (kind == CREDENTIAL_KEY)
+        become(r, auth_admin(r->api->edge->auth));
+    else if (kind != CREDENTIAL_NONE)
+        v = judge(r, kind, text);
+    if (v != AUTH_OK && v != AUTH_PENDING)
         refuse_credential(r, v);
-    return v == AUTH_OK;
+    return !request_is_answered(r);
+}
+
+/* Who watches over the node may ask whether it lives. */
+static bool is_probe(const struct request *r)
+{
+    static const char *const probes[] = {"/healthz", "/livez", "/readyz"};
+    for (size_t i = 0; r->api->probes_open && i < sizeof probes / sizeof *probes; i++)
+        if (slice_equal_cstr(slice_of(r->texts, r->raw_len), probes[i]))
+            return true;
+    return false;
 }
 
 static bool check_access(struct request *r)
 {
     enum access access = access_judge(&r->api->access, &r->head);
-    if (access == ACCESS_GRANTED)
+    if (access == ACCESS_GRANTED || (access == ACCESS_NEEDS_KEY && is_probe(r)))
         return identify(r);
     if (access == ACCESS_FORWARDED || access == ACCESS_NEEDS_KEY || access == ACCESS_BAD_KEY)
         auth_failed(r->api->edge->auth, access == ACCESS_BAD_KEY ? AUTH_PASSWORD : AUTH_ANONYMOUS);
@@ -212,6 +249,18 @@ static bool allows(const char *allow, const char *method)
     return false;
 }
 
+static bool check_route_rights(struct request *r)
+{
+    if (r->route->for_users || r->check || principal_may_administer(r->principal))
+        return true;
+    request_refuse(r, &(struct problem){.status = 403,
+                                        .code = "forbidden",
+                                        .detail =
+                                            "this resource is for administrators: the api.key as bearer, or "
+                                            "a token with \"tidegate\":{\"admin\":true}"});
+    return false;
+}
+
 static bool find_route(struct request *r, const char *method)
 {
     r->deletes = strcmp(method, "DELETE") == 0;
@@ -228,12 +277,8 @@ static bool find_route(struct request *r, const char *method)
         request_unsupported(r, "this build does not have this resource, see /v1/capabilities");
     } else if (r->target.trailing_slash) {
         request_bad(r, target_flaw_text(TARGET_EMPTY_SEGMENT));
-    } else if (!r->route->for_users && !principal_may_administer(r->principal)) {
-        request_refuse(r, &(struct problem){.status = 403,
-                                            .code = "forbidden",
-                                            .detail =
-                                                "this resource is for administrators: the api.key as bearer, "
-                                                "or a token with \"tidegate\":{\"admin\":true}"});
+    } else if (!check_route_rights(r)) {
+        return false;
     } else if (!allows(r->route->allow, method)) {
         r->answer.allow = r->route->allow;
         request_refuse(r, &(struct problem){.status = 405,
@@ -372,19 +417,36 @@ void request_read_parameters(struct request *r,
     read_parameters(r, &in_query, on_parameter);
 }
 
+static bool check_right(struct request *r)
+{
+    if (principal_may(r->principal, r->op, r->topic, (struct slice){0}))
+        return true;
+    bool inbox = topic_internal(r->topic) && r->op != ACL_PUBLISH;
+    request_refuse(
+        r, &(struct problem){.status = 403,
+                             .code = "forbidden",
+                             .detail = inbox ? "an inbox is its user's own; anonymous callers have none"
+                                             : access_denied_text(r->op)});
+    return false;
+}
+
+bool request_require(struct request *r, enum access_op op)
+{
+    r->requires = true;
+    r->op = op;
+    return r->check || check_right(r);
+}
+
 static void check_topic(struct request *r)
 {
     enum access_op op = r->deletes ? ACL_PUBLISH : r->route->op;
-    bool internal = topic_internal(r->topic);
-    const char *detail = NULL;
     struct slice user;
-    if (internal && (op == ACL_PUBLISH || !topic_user(r->topic, &user)))
-        detail = "topics that begin with $ are the node's own";
-    else if (!principal_may(r->principal, op, r->topic, (struct slice){0}))
-        detail =
-            internal ? "an inbox is its user's own; anonymous callers have none" : access_denied_text(op);
-    if (detail)
-        request_refuse(r, &(struct problem){.status = 403, .code = "forbidden", .detail = detail});
+    if (topic_internal(r->topic) && (op == ACL_PUBLISH || !topic_user(r->topic, &user)))
+        request_refuse(r, &(struct problem){.status = 403,
+                                            .code = "forbidden",
+                                            .detail = "topics that begin with $ are the node's own"});
+    else
+        (void)request_require(r, op);
 }
 
 static bool read_topic(struct request *r, bool (*valid)(struct slice text, const struct topic_limits *limits),
@@ -439,6 +501,8 @@ void request_end(struct request *r)
 {
     if (r->state == REQUEST_READING) {
         r->state = REQUEST_WAITING;
+        if (r->check) /* on_checked goes on */
+            return;
         r->route->run(r);
         if (r->state == REQUEST_ANSWERED) /* at once: it need not be called again */
             list_unlink(&r->link);
@@ -448,9 +512,41 @@ void request_end(struct request *r)
     }
 }
 
+/* Who asks is known now. What could be looked at before has been (request_head); what depends on him follows.
+ */
+static void on_checked(void *ctx, enum auth_verdict v, struct principal *p)
+{
+    struct request *r = ctx;
+    r->check = NULL;
+    if (v != AUTH_OK)
+        refuse_credential(r, v);
+    else
+        become(r, p);
+    if (!request_is_answered(r) && check_route_rights(r) && r->requires)
+        (void)check_right(r);
+    if (!request_is_answered(r)) {
+        if (r->state == REQUEST_WAITING)
+            r->route->run(r);
+        return;
+    }
+    if (request_publishes(r))
+        publish_count_refused(r);
+    if (r->state == REQUEST_READING) { /* the rest of the body is thrown away */
+        r->state = REQUEST_DISCARDING;
+        request_release(r, r->kept_bytes);
+        buf_deinit(&r->body);
+    }
+}
+
 void request_give_up(struct request *r)
 {
-    assert(r->state == REQUEST_WAITING && r->pending);
+    assert(r->state == REQUEST_WAITING && (r->pending || r->check));
+    if (r->check) {
+        auth_abandon(r->check);
+        r->check = NULL;
+        request_unavailable(r, "the credential was not checked in time");
+        return;
+    }
     r->route->give_up(r);
     assert(r->state == REQUEST_ANSWERED && !r->pending);
 }

@@ -30,6 +30,7 @@ enum {
 struct api {
     struct edge *edge;
     struct access_rules access;
+    bool probes_open; /* /healthz and the like need no identity even where all else does */
     struct topic_limits topic;
     uint64_t kept_bytes, kept_bytes_max;
     unsigned pages_open;
@@ -59,7 +60,10 @@ struct request {
     struct list link; /* api->answered */
     void *owner; /* the door's */
     const struct route *route;
-    struct principal *principal; /* never NULL */
+    struct principal *principal; /* never NULL; not known yet while there is a check */
+    struct auth_check *check; /* of its credential; the request goes on when that is back */
+    bool requires; /* the right to do `op` with the topic */
+    enum access_op op;
     enum request_state state;
     struct head head; /* borrowed texts that live as long as the request */
     struct target target;
@@ -139,6 +143,10 @@ void request_read_parameters(struct request *r,
                              void (*on_parameter)(struct request *r, struct slice name, struct slice value));
 /* True: it publishes one message, publish.c does the rest. */
 bool request_publishes(const struct request *r);
+
+/* The caller needs that right to r->topic. False: he has not, and the request is refused. While his
+ * credential is being checked it is true, and comes to light later. */
+bool request_require(struct request *r, enum access_op op);
 
 /* Counts bytes that the request makes us keep. False: too much is kept already. */
 bool request_keep(struct request *r, uint64_t bytes);

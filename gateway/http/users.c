@@ -77,19 +77,6 @@ static bool make_topic(struct request *r)
     return false;
 }
 
-/* To write to an inbox takes a rule that permits to publish there; where a user is, he may see himself.
- * False: refused. */
-static bool check_rights(struct request *r)
-{
-    enum access_op op = r->posts ? ACL_PUBLISH : ACL_PRESENCE;
-    if (principal_may_administer(r->principal) ||
-        principal_may(r->principal, op, r->topic, (struct slice){0}))
-        return true;
-    request_refuse(r,
-                   &(struct problem){.status = 403, .code = "forbidden", .detail = access_denied_text(op)});
-    return false;
-}
-
 void users_begin(struct request *r)
 {
     if (!read_path(r)) {
@@ -106,7 +93,7 @@ void users_begin(struct request *r)
         refuse_user(r);
     else if (!r->posts && r->topic.len > 0)
         request_bad(r, "there is no such query parameter here");
-    else if (make_topic(r) && check_rights(r) && r->posts)
+    else if (make_topic(r) && request_require(r, r->posts ? ACL_PUBLISH : ACL_PRESENCE) && r->posts)
         publish_look_at_head(r);
 }
 

@@ -111,6 +111,8 @@ static void conn_close_socket(struct mqtt_conn *c)
     aliases_deinit(&c->aliases_in);
     aliases_deinit(&c->aliases_out);
     mqtt_connect_forget(c);
+    auth_abandon(c->check);
+    c->check = NULL;
     c->state = MQTT_STATE_DEAD;
     list_unlink(&c->link);
     list_push(&c->door->dead, &c->link);
@@ -393,7 +395,7 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
     struct mqtt_decode_rules rules = {.version = c->version, .packet_bytes_max = c->door->packet_bytes_max};
     size_t taken = 0;
     while (taken < input.len && c->state < MQTT_STATE_CLOSING && c->state != MQTT_STATE_CLAIMING &&
-           !c->publish_paused) {
+           c->state != MQTT_STATE_CHECKING && !c->publish_paused) {
         struct mqtt_packet p;
         size_t used;
         uint8_t reason;
@@ -405,8 +407,10 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
             conn_bad_packet(c, &p, reason);
             break;
         }
-        taken += used;
         conn_handle(c, &p);
+        if (c->state == MQTT_STATE_CHECKING) /* it comes again */
+            break;
+        taken += used;
     }
     return taken;
 }

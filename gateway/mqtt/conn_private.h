@@ -40,6 +40,7 @@ struct mqtt_door {
 
 enum mqtt_state {
     MQTT_STATE_NEW, /* no CONNECT yet */
+    MQTT_STATE_CHECKING, /* CONNECT waits, unhandled, for what its credential is worth */
     MQTT_STATE_CLAIMING, /* CONNECT is accepted; waits for its client identifier */
     MQTT_STATE_CONNECTED,
     MQTT_STATE_CLOSING, /* nothing is read any more; the queue goes out, then our half is shut */
@@ -62,6 +63,9 @@ struct mqtt_conn {
     struct mqtt_door *door;
     struct session *session;
     struct principal *principal; /* never NULL */
+    struct auth_check *check; /* MQTT_STATE_CHECKING */
+    bool judged; /* `verdict` is the CONNECT's, which is handled again; `principal` is its own then */
+    enum auth_verdict verdict;
     struct outq out;
     struct loop_watch watch;
     enum mqtt_state state;

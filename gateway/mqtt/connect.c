@@ -86,36 +86,64 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
 
 /* --- who is it? --------------------------------------------------------------------------------- */
 
-/* The password is a token; beside it stands its user, "jwt" or nothing. */
-static enum auth_verdict connect_token(struct mqtt_conn *c, const struct mqtt_connect *p)
+static void connect_checked(void *ctx, enum auth_verdict v, struct principal *p)
 {
-    struct principal *who;
-    enum auth_verdict v = auth_token(c->door->edge->auth, p->password, &who);
-    if (v != AUTH_OK)
-        return v;
-    if (p->user_name.len > 0 && !slice_equal_cstr(p->user_name, "jwt") &&
-        !slice_equal(p->user_name, who->user)) {
-        principal_unref(who);
-        auth_failed(c->door->edge->auth, AUTH_OTHER_USER);
-        return AUTH_OTHER_USER;
+    struct mqtt_conn *c = ctx;
+    c->check = NULL;
+    if (v == AUTH_OK && c->state != MQTT_STATE_CHECKING) /* closed meanwhile */
+        principal_unref(p);
+    if (c->state != MQTT_STATE_CHECKING)
+        return;
+    if (v == AUTH_OK) {
+        principal_unref(c->principal);
+        c->principal = p;
     }
-    principal_unref(c->principal);
-    c->principal = who;
-    return AUTH_OK;
+    c->judged = true;
+    c->verdict = v;
+    c->state = MQTT_STATE_NEW;
+    c->in_event = true; /* it may be refused and closed under the parser's feet */
+    mqtt_conn_continue(c); /* CONNECT again */
+    c->in_event = false;
+    mqtt_conn_free_if_done(c);
+}
+
+/* A password that is a token stands beside its user, "jwt" or nothing. */
+static bool connect_name_fits(const struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    return !jwt_looks_like(p->password) || p->user_name.len == 0 || slice_equal_cstr(p->user_name, "jwt") ||
+           slice_equal(p->user_name, c->principal->user);
+}
+
+/* AUTH_PENDING: CONNECT comes again. */
+static enum auth_verdict connect_judge(struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    struct auth *a = c->door->edge->auth;
+    const struct auth_credential credential = {
+        .is_token = jwt_looks_like(p->password), .user = p->user_name, .secret = p->password};
+    struct principal *who;
+    if (c->judged)
+        return c->verdict;
+    if (!p->has_user_name && !p->has_password) {
+        bool loopback = host_address_is_loopback(slice_cstr(c->door->edge->settings->mqtt_bind));
+        enum auth_verdict v = auth_takes_anonymous(a, loopback) ? AUTH_OK : AUTH_ANONYMOUS;
+        auth_failed(a, v);
+        return v;
+    }
+    enum auth_verdict v = auth_check(a, &credential, connect_checked, c, &who, &c->check);
+    if (v == AUTH_OK) {
+        principal_unref(c->principal);
+        c->principal = who;
+    }
+    return v;
 }
 
 static enum auth_verdict connect_identify(struct mqtt_conn *c, const struct mqtt_connect *p)
 {
-    struct auth *a = c->door->edge->auth;
-    enum auth_verdict v = AUTH_OK;
-    if (p->has_password && jwt_looks_like(p->password))
-        return connect_token(c, p);
-    if (p->has_user_name || p->has_password)
-        v = AUTH_PASSWORD;
-    else if (!auth_takes_anonymous(a,
-                                   host_address_is_loopback(slice_cstr(c->door->edge->settings->mqtt_bind))))
-        v = AUTH_ANONYMOUS;
-    auth_failed(a, v);
+    enum auth_verdict v = connect_judge(c, p);
+    if (v == AUTH_OK && p->has_password && !connect_name_fits(c, p)) {
+        v = AUTH_OTHER_USER;
+        auth_failed(c->door->edge->auth, v);
+    }
     return v;
 }
 
@@ -220,6 +248,7 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
 {
     uint8_t reason;
     c->version = p->version;
+    buf_clear(&c->client_id); /* CONNECT may come a second time: see MQTT_STATE_CHECKING */
     if (buf_put(&c->client_id, p->client_id) != ST_OK) {
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
@@ -230,6 +259,10 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
         return;
     }
     enum auth_verdict verdict = connect_identify(c, p);
+    if (verdict == AUTH_PENDING) {
+        c->state = MQTT_STATE_CHECKING;
+        return;
+    }
     if (verdict != AUTH_OK) {
         connect_refuse(c, connect_reason(verdict), auth_text(verdict));
         return;

@@ -63,6 +63,7 @@ void conn_free(struct conn *c)
 {
     list_unlink(&c->link);
     principal_unref(c->principal);
+    principal_unref(c->named);
     free(c);
 }
 

@@ -92,6 +92,10 @@ struct conn {
     struct buf unread; /* input that came in the read in which reading was paused */
     struct session *session;
     struct principal *principal; /* never NULL */
+    struct auth_check *check; /* a token is being judged: reading rests, its line is kept */
+    bool judged; /* it was: `verdict`, and `named` when AUTH_OK, wait for the line to be handled again */
+    enum auth_verdict verdict;
+    struct principal *named;
     bool nameless; /* anonymous where that is not offered: only a hello with a token is heard */
     struct flow flow;
     char token[TOKEN_BYTES + 1]; /* of the session; empty before hello */

@@ -373,11 +373,14 @@ static void hello_resume(struct conn *c, const struct ws_request *r)
         conn_break(c);
 }
 
-/* Becomes the one whom the token names. False: refused. Who has a name already may say it again, no other. */
+/* Becomes the one whom the token names. False: refused, or not known yet. Who has a name already may say it
+ * again, no other. */
 static bool hello_identify(struct conn *c, const struct ws_request *r)
 {
     struct principal *p;
-    enum auth_verdict v = auth_token(c->door->edge->auth, r->token, &p);
+    enum auth_verdict v = serve_judge(c, r->token, &p);
+    if (v == AUTH_PENDING)
+        return false;
     if (v == AUTH_OK && (c->token[0] || c->principal->user.len > 0) &&
         !slice_equal(p->user, c->principal->user)) {
         principal_unref(p);

@@ -87,6 +87,27 @@ static bool serve_refuse_nameless(struct conn *c, const struct ws_request *r)
     return true;
 }
 
+static void on_checked(void *ctx, enum auth_verdict v, struct principal *p)
+{
+    struct conn *c = ctx;
+    c->check = NULL;
+    c->judged = true;
+    c->verdict = v;
+    c->named = v == AUTH_OK ? p : NULL;
+    conn_touch(c); /* reading goes on */
+}
+
+enum auth_verdict serve_judge(struct conn *c, struct slice token, struct principal **out)
+{
+    const struct auth_credential credential = {.is_token = true, .secret = token};
+    if (!c->judged)
+        return auth_check(c->door->edge->auth, &credential, on_checked, c, out, &c->check);
+    *out = c->named;
+    c->named = NULL;
+    c->judged = false;
+    return c->verdict;
+}
+
 void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v)
 {
     if (auth_temporary(v))
@@ -181,6 +202,8 @@ size_t serve_lines(struct conn *c, struct slice text)
         const uint8_t *end = memchr(rest.data, '\n', rest.len);
         size_t len = end ? (size_t)(end - rest.data) : rest.len;
         serve_line(c, slice_of(rest.data, len));
+        if (c->check) /* the line is handled again when it is known whose it is */
+            break;
         done += end ? len + 1 : len;
     }
     return done;

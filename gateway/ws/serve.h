@@ -82,6 +82,8 @@ enum status serve_fold(const struct conn *c, const struct ws_request *r, struct 
                        struct slice *stranger) MUST_CHECK;
 /* True: the connection may not do that with the topic or filter, and the request has been refused. */
 bool serve_refuse_topic(struct conn *c, const struct ws_request *r, enum access_op op);
+/* Whose token it is. AUTH_PENDING: the request is to be left alone; its line comes again. */
+enum auth_verdict serve_judge(struct conn *c, struct slice token, struct principal **out);
 /* A credential was refused: `err`, then the connection is closed with the code that says why. */
 void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v);
 static inline bool conn_may(const struct conn *c, enum access_op op, struct slice topic)

@@ -196,6 +196,8 @@ void serve_end(struct conn *c)
 {
     while (!list_empty(&c->subscribing))
         serve_drop_subscribing(LIST_OF(c->subscribing.next, struct subscribing, link));
+    auth_abandon(c->check);
+    c->check = NULL;
     if (!c->session)
         return;
     keep_end(c);

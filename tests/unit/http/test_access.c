@@ -81,7 +81,8 @@ Test(http_access, judges_host_origin_and_key)
         {&key_rules, "evil.example", NULL, "Bearer s3creT", ACCESS_BAD_KEY},
         {&key_rules, "evil.example", NULL, "Bearer s3cre", ACCESS_BAD_KEY},
         {&key_rules, "evil.example", NULL, "Bearer s3crets", ACCESS_BAD_KEY},
-        {&key_rules, "evil.example", NULL, "Basic s3cret", ACCESS_BAD_KEY},
+        {&key_rules, "evil.example", NULL, "Basic s3cret", ACCESS_GRANTED}, /* judged by auth_check */
+        {&key_rules, "evil.example", NULL, "Basic ", ACCESS_BAD_KEY},
         {&key_rules, "evil.example", NULL, "s3cret", ACCESS_BAD_KEY},
         {&key_rules, "127.0.0.1:8081", NULL, "Bearer wrong", ACCESS_BAD_KEY},
         {&key_rules, "127.0.0.1:8081", "https://app.example.com", NULL, ACCESS_GRANTED},

@@ -1,0 +1,208 @@
+/* The node's part of authentication: what does not change while it runs, and the threads. */
+#include "core/logging.h"
+#include "gateway/auth/claims.h"
+#include "gateway/auth/key_file.h"
+#include "gateway/auth/office_private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* --- keys --------------------------------------------------------------------------------------- */
+
+static enum status load_own_key(struct auth_office *o, struct buf *error)
+{
+    uint8_t secret[TOKEN_KEY_BYTES];
+    enum status st = key_file_load(o->settings->data_dir, secret, error);
+    if (st == ST_OK)
+        st = keys_create(&o->own);
+    if (st == ST_OK)
+        st = keys_add_secret(o->own, (struct slice){0}, slice_of(secret, sizeof secret));
+    explicit_bzero(secret, sizeof secret);
+    return st;
+}
+
+/* `why` gets what is wrong. */
+static enum status add_file(struct auth_office *o, const char *path, struct buf *why)
+{
+    struct buf text;
+    uint8_t *place;
+    ssize_t n = -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    buf_init(&text, KEYS_FILE_BYTES_MAX + 1);
+    if (fd >= 0 && (place = buf_reserve(&text, KEYS_FILE_BYTES_MAX + 1)))
+        n = read(fd, place, KEYS_FILE_BYTES_MAX + 1);
+    enum status st = n >= 0 ? ST_OK : buf_put_cstr(why, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    if (n >= 0) {
+        buf_advance(&text, (size_t)n);
+        st = keys_add(o->files, buf_slice(&text), why);
+        OPENSSL_cleanse(text.data, text.len);
+    } else {
+        st = ST_INVALID;
+    }
+    buf_deinit(&text);
+    return st;
+}
+
+static enum status load_files(struct auth_office *o, struct buf *error)
+{
+    enum status st = keys_create(&o->files);
+    for (const char *at = o->settings->auth_keys; st == ST_OK && *at;) {
+        char path[PATH_MAX];
+        struct buf why;
+        size_t len = strcspn(at, "\n");
+        snprintf(path, sizeof path, "%.*s", (int)len, at);
+        at += len + (at[len] == '\n');
+        buf_init(&why, 1024);
+        st = add_file(o, path, &why);
+        if (st != ST_OK &&
+            buf_printf(error, "auth.keys: %s: %.*s", path, SLICE_ARG(buf_slice(&why))) != ST_OK)
+            st = ST_NO_MEMORY;
+        buf_deinit(&why);
+    }
+    return st;
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+static enum status make_principals(struct auth_office *o)
+{
+    const struct principal_spec anonymous = {.policy = o->policy},
+                                admin = {.admin = true, .policy = o->policy};
+    enum status st = principal_create(&anonymous, &o->anonymous);
+    return st == ST_OK ? principal_create(&admin, &o->admin) : st;
+}
+
+static enum status name_users_file(struct auth_office *o)
+{
+    const struct settings *s = o->settings;
+    int n = s->auth_users[0] ? asprintf(&o->users_path, "%s", s->auth_users)
+                             : asprintf(&o->users_path, "%s/users", s->data_dir);
+    if (n < 0)
+        o->users_path = NULL;
+    return o->users_path ? ST_OK : ST_NO_MEMORY;
+}
+
+enum status auth_office_create(const struct settings *s, struct auth_office **out, struct buf *error)
+{
+    struct auth_office *o = calloc(1, sizeof *o);
+    if (!o)
+        return ST_NO_MEMORY;
+    o->settings = s;
+    enum status st = load_own_key(o, error);
+    if (st == ST_OK)
+        st = load_files(o, error);
+    if (st == ST_OK)
+        st = name_users_file(o);
+    if (st == ST_OK)
+        st = make_principals(o);
+    if (st != ST_OK) {
+        auth_office_destroy(o);
+        return st;
+    }
+    *out = o;
+    return ST_OK;
+}
+
+void auth_office_destroy(struct auth_office *o)
+{
+    if (!o)
+        return;
+    assert(!o->passwords && !o->fetcher);
+    principal_unref(o->anonymous);
+    principal_unref(o->admin);
+    acl_unref(o->policy);
+    keys_unref(o->own);
+    keys_unref(o->files);
+    free(o->users_path);
+    free(o);
+}
+
+enum status auth_office_start(struct auth_office *o)
+{
+    const struct settings *s = o->settings;
+    enum status st = password_thread_start(o->users_path, s->auth_queue, &o->passwords);
+    if (st == ST_OK && s->auth_jwks_url[0]) {
+        for (unsigned i = 0; i < o->desk_count; i++)
+            o->desks[i]->fetching = true; /* the first answer is due */
+        st = key_thread_start(o, &o->fetcher);
+    }
+    return st;
+}
+
+void auth_office_stop(struct auth_office *o)
+{
+    if (!o)
+        return;
+    password_thread_stop(o->passwords);
+    key_thread_stop(o->fetcher);
+    o->passwords = NULL;
+    o->fetcher = NULL;
+}
+
+const char *auth_office_users(const struct auth_office *o)
+{
+    return o->users_path;
+}
+
+/* --- verdicts ----------------------------------------------------------------------------------- */
+
+/* A key of any set will do. One that could have signed and has not says more than that there is none. */
+static enum auth_verdict verify(const struct auth_office *o, const struct keys *fetched,
+                                const struct jwt *token)
+{
+    const struct keys *const sets[] = {o->own, o->files, fetched};
+    enum auth_verdict v = AUTH_UNKNOWN_KEY;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        enum status st = keys_verify(sets[i], token);
+        if (st == ST_OK)
+            return AUTH_OK;
+        if (st == ST_FORBIDDEN)
+            v = AUTH_SIGNATURE;
+    }
+    return v;
+}
+
+enum auth_verdict office_judge(const struct auth_office *o, const struct keys *fetched, struct slice text,
+                               uint64_t now_ms, struct principal **out)
+{
+    const struct settings *s = o->settings;
+    const struct claims_rules rules = {.issuers = s->auth_issuers,
+                                       .audiences = s->auth_audiences,
+                                       .leeway_ms = s->auth_leeway_ms,
+                                       .policy = o->policy};
+    struct jwt token;
+    enum status st = jwt_open(text, &token);
+    if (st != ST_OK)
+        return st == ST_UNSUPPORTED ? AUTH_ALGORITHM : st == ST_NO_MEMORY ? AUTH_NO_MEMORY : AUTH_MALFORMED;
+    enum auth_verdict v = verify(o, fetched, &token);
+    if (v == AUTH_OK)
+        v = claims_read(buf_slice(&token.payload), &rules, now_ms, out);
+    jwt_close(&token);
+    return v;
+}
+
+enum auth_verdict auth_office_judge(const struct auth_office *o, struct slice token, uint64_t now_ms,
+                                    struct principal **out, struct buf *error)
+{
+    struct keys *fetched = NULL;
+    if (o->settings->auth_jwks_url[0] && key_fetch(o->settings->auth_jwks_url, &fetched, error) != ST_OK)
+        fetched = NULL;
+    enum auth_verdict v = office_judge(o, fetched, token, now_ms, out);
+    keys_unref(fetched);
+    return v;
+}
+
+enum status office_user(const struct auth_office *o, struct slice user, uint64_t now_ms,
+                        struct principal **out)
+{
+    const struct principal_spec spec = {.user = user, .issued_ms = now_ms, .policy = o->policy};
+    return principal_create(&spec, out);
+}
