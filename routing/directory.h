@@ -69,6 +69,9 @@ enum { CONNECTION_ID_TAIL_BYTES = 1 + 16 + 1 + 20 }; /* what comes behind the no
 size_t connection_id_write(const char *node, uint64_t incarnation, uint64_t connection, char *out,
                            size_t size);
 
+/* Reads it back; `node` lies inside `text`. False: not such a name. */
+bool connection_id_read(struct slice text, struct slice *node, uint64_t *incarnation, uint64_t *connection);
+
 /* --- one node: users are spread over its loops by hash, each loop keeps its share (directory_local.c) --- */
 
 struct courier;

@@ -235,6 +235,39 @@ size_t connection_id_write(const char *node, uint64_t incarnation, uint64_t conn
     return len > 0 && (size_t)len < size ? (size_t)len : 0;
 }
 
+static int digit_value(uint8_t c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : 99;
+}
+
+/* Takes "-<digits>" off the end. As we write it only: no sign, no leading zeros, lower case. */
+static bool take_number(struct slice *text, unsigned base, uint64_t *out)
+{
+    uint64_t value = 0;
+    size_t at = text->len;
+    while (at > 0 && text->data[at - 1] != '-')
+        at--;
+    if (at == 0 || at == text->len || (text->data[at] == '0' && text->len - at > 1))
+        return false;
+    for (size_t i = at; i < text->len; i++) {
+        unsigned digit = (unsigned)digit_value(text->data[i]);
+        if (digit >= base || value > (UINT64_MAX - digit) / base)
+            return false;
+        value = value * base + digit;
+    }
+    *text = slice_of(text->data, at - 1);
+    *out = value;
+    return true;
+}
+
+bool connection_id_read(struct slice text, struct slice *node, uint64_t *incarnation, uint64_t *connection)
+{
+    if (!take_number(&text, 10, connection) || !take_number(&text, 16, incarnation))
+        return false;
+    *node = text;
+    return true;
+}
+
 /* --- life --------------------------------------------------------------------------------------- */
 
 enum status directory_local_create(struct courier *courier, const char *node, uint64_t incarnation,

@@ -302,7 +302,6 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
     pace_init(&h->pace, limits->catchup_share);
     /* Unique over all loops of the process; 0 stays free for "unknown". */
     h->next_session_id = ((uint64_t)(courier_index(courier) + 1) << 48) + 1;
-    list_init(&h->sessions);
     list_init(&h->hook.link);
     h->hook.on_turn_end = hub_end_of_turn;
     *out = h;
@@ -389,6 +388,7 @@ void hub_destroy(struct hub *h)
     }
     filter_table_destroy(h->filters);
     drops_destroy(h->drops);
+    roster_deinit(&h->roster);
     free(h);
 }
 

@@ -105,6 +105,10 @@ uint64_t session_since_ms(const struct session *s); /* Unix time of its beginnin
 /* Calls back for each session of the loop, the oldest first. */
 void hub_each_session(struct hub *h, void (*on_session)(void *ctx, struct session *s), void *ctx);
 struct session *hub_find_session(struct hub *h, uint64_t id); /* of this loop; NULL: none */
+/* What its door knows of the connection; the texts are good until the connection is touched. */
+void session_describe(const struct session *s, struct connection_facts *out);
+/* An operator ends the connection; not inside a callback of the session. The session may be gone after it. */
+void session_kick(struct session *s);
 /* The connection has room again (its queue has drained, an acknowledgement has opened the window):
  * cursors go on reading. Cheap when there are none. */
 void session_room(struct session *s);
@@ -150,6 +154,8 @@ void subscription_lanes(const struct subscription *sub, unsigned *first, unsigne
 /* All messages of the lane below this have been offered, or do not concern it: where to go on some other
  * time. After `subscribed`, from START_AFTER at once. */
 uint64_t subscription_reached(const struct subscription *sub, unsigned lane);
+/* How many positions, of all topics, lie between that and what this loop has been handed. 0: it is live. */
+uint64_t subscription_behind(const struct subscription *sub);
 /* Some of the retained messages that it asked for are still to come. */
 bool subscription_walking(const struct subscription *sub);
 /* Calls back for each subscription of a session. */

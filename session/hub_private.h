@@ -13,6 +13,7 @@
 #include "core/list.h"
 #include "routing/filter_table.h"
 #include "session/hub.h"
+#include "session/roster.h"
 
 struct scratch {
     struct scratch_block *block; /* newest first; the older ones are full */
@@ -39,7 +40,7 @@ struct hub {
     uint64_t next_session_id;
     struct drops *drops;
     struct directory directory; /* ops NULL: there is none */
-    struct list sessions;
+    struct roster roster; /* of its sessions */
     struct hub *peers[LOOPS_MAX]; /* the hubs of all loops, itself too */
     unsigned peer_count;
     uint64_t letters; /* under way and coming back: ATTACH, READ, PUBLISH that waits */
@@ -118,7 +119,6 @@ struct session {
     uint32_t subscription_count;
     struct list subscriptions;
     struct list waiting;
-    struct list link; /* hub->sessions */
     uint64_t since_ms; /* Unix time of its beginning */
     struct membership *membership; /* in the directory; NULL: nobody has said who he is */
 };

@@ -237,8 +237,10 @@ enum status session_create(struct hub *h, const struct transport_ops *ops, void 
     s->id = h->next_session_id++;
     list_init(&s->subscriptions);
     list_init(&s->waiting);
-    list_init(&s->link);
-    list_push(&h->sessions, &s->link);
+    if (roster_add(&h->roster, s->id, s) != ST_OK) {
+        free(s);
+        return ST_NO_MEMORY;
+    }
     s->since_ms = loop_wall_ms(h->loop);
     *out = s;
     return ST_OK;
@@ -251,7 +253,7 @@ void session_end(struct session *s)
     while (!list_empty(&s->subscriptions))
         subscription_end(LIST_OF(s->subscriptions.next, struct subscription, link));
     membership_end(s);
-    list_unlink(&s->link);
+    roster_remove(&s->hub->roster, s->id);
     free(s);
 }
 
@@ -272,19 +274,38 @@ uint64_t session_since_ms(const struct session *s)
 
 void hub_each_session(struct hub *h, void (*on_session)(void *ctx, struct session *s), void *ctx)
 {
-    LIST_EACH (node, &h->sessions) {
-        on_session(ctx, LIST_OF(node, struct session, link));
-    }
+    for (size_t i = 0; i < h->roster.count; i++)
+        if (h->roster.entries[i].session)
+            on_session(ctx, h->roster.entries[i].session);
 }
 
 struct session *hub_find_session(struct hub *h, uint64_t id)
 {
-    LIST_EACH (node, &h->sessions) {
-        struct session *s = LIST_OF(node, struct session, link);
-        if (s->id == id)
-            return s;
+    return roster_find(&h->roster, id);
+}
+
+void session_describe(const struct session *s, struct connection_facts *out)
+{
+    out->client_id = out->session = out->address = (struct slice){0};
+    out->queued_bytes = out->unacknowledged = 0;
+    s->ops->describe(s->conn, out);
+}
+
+void session_kick(struct session *s)
+{
+    s->ops->kick(s->conn);
+}
+
+uint64_t subscription_behind(const struct subscription *sub)
+{
+    uint64_t behind = 0;
+    unsigned first, count;
+    subscription_lanes(sub, &first, &count);
+    for (unsigned lane = first; sub->behind && lane < first + count; lane++) {
+        uint64_t reached = subscription_reached(sub, lane), end = sub->channel->hub->delivered[lane];
+        behind += end > reached ? end - reached : 0;
     }
-    return NULL;
+    return behind;
 }
 
 uint32_t session_subscriptions(const struct session *s)

@@ -38,6 +38,18 @@ struct gap {
                         does not have */
 };
 
+/* What a door knows of a connection, for people. */
+enum { ADDRESS_BYTES_MAX = 64 };
+struct connection_facts {
+    struct slice client_id; /* MQTT */
+    struct slice
+        session; /* the name of what outlives the connection: of a WebSocket's, the hash of its token */
+    struct slice address; /* of the peer, "127.0.0.1:50000", "[::1]:50000" */
+    uint64_t queued_bytes; /* that its socket has not taken */
+    uint64_t unacknowledged; /* messages */
+    char texts[ADDRESS_BYTES_MAX + 64]; /* of the door, for what it has to write first */
+};
+
 struct transport_ops {
     /* Offers a message.
      *   ST_OK     it is in the connection's queue
@@ -58,6 +70,10 @@ struct transport_ops {
     /* The user of session_identify has as many connections as he may have: this one is to be closed. Not
      * inside session_identify. */
     void (*too_many)(void *conn);
+    /* Fills in what it knows; the rest is empty. */
+    void (*describe)(void *conn, struct connection_facts *out);
+    /* An operator wants it closed. */
+    void (*kick)(void *conn);
     const char *door; /* "ws", "mqtt" */
     /* What people call it, for the ledger of drops; empty: nothing. Borrowed for the call. */
     struct slice (*name)(void *conn);

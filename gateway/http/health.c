@@ -117,7 +117,7 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
             "\"publish.batch\","
             "\"publish.idempotency_key\",\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
             "\"history.from.earliest\",\"history.from.after\",\"history.from.time\",\"history.from.last\","
-            "\"history.reverse\",\"retained\"]");
+            "\"history.reverse\",\"retained\",\"connections\",\"sessions\",\"presence\",\"nodes\"]");
     if (st == ST_OK)
         st = put_limits(out, e);
     if (st == ST_OK)

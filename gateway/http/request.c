@@ -115,6 +115,11 @@ void request_unsupported(struct request *r, const char *detail)
     request_refuse(r, &(struct problem){.status = 501, .code = "unsupported", .detail = detail});
 }
 
+void request_not_found(struct request *r, const char *detail)
+{
+    request_refuse(r, &(struct problem){.status = 404, .code = "not_found", .detail = detail});
+}
+
 void request_unavailable(struct request *r, const char *detail)
 {
     request_refuse(

@@ -93,6 +93,11 @@ struct request {
             uint64_t locate_value;
             bool retained; /* retained messages instead of the past; the topic may be a filter */
         } page;
+        struct {
+            uint64_t after; /* number of a connection */
+            uint32_t max;
+            bool one; /* `after` is the one that is asked for */
+        } list;
     };
     size_t raw_len;
     uint8_t texts[]; /* the raw target, then as much again for what is decoded of it */
@@ -126,6 +131,7 @@ void api_drop_orphans(struct api *api);
 void request_refuse(struct request *r, const struct problem *p);
 void request_bad(struct request *r, const char *detail); /* 400 bad_request */
 void request_unsupported(struct request *r, const char *detail); /* 501 */
+void request_not_found(struct request *r, const char *detail); /* 404 */
 void request_unavailable(struct request *r, const char *detail); /* 503, try again */
 /* Takes the body over (leaves zeroes). */
 void request_reply(struct request *r, unsigned status, const char *type, struct buf *body);
@@ -205,6 +211,20 @@ void snapshot_give_up(struct request *r);
 void retained_begin(struct request *r);
 void retained_run(struct request *r);
 void retained_give_up(struct request *r);
+
+void connections_begin(struct request *r);
+void connections_run(struct request *r);
+void connections_give_up(struct request *r);
+
+void sessions_begin(struct request *r);
+void sessions_run(struct request *r);
+void sessions_give_up(struct request *r);
+
+void presence_begin(struct request *r);
+void presence_run(struct request *r);
+void presence_give_up(struct request *r);
+
+void nodes_run(struct request *r);
 
 void drops_run(struct request *r);
 void drops_give_up(struct request *r);

@@ -7,6 +7,7 @@
 #include "gateway/mqtt/conn_private.h"
 
 #include "gateway/mqtt/frame.h"
+#include "gateway/peer.h"
 
 /* Shorter names gain nothing by an alias: the property takes three bytes. */
 enum { ALIASED_TOPIC_BYTES_MIN = 5 };
@@ -163,7 +164,23 @@ static void mqtt_too_many(void *conn)
     mqtt_conn_refuse(conn, MQTT_RC_QUOTA_EXCEEDED, M_DISCONNECT_LIMIT);
 }
 
+static void mqtt_describe(void *conn, struct connection_facts *out)
+{
+    const struct mqtt_conn *c = conn;
+    out->client_id = buf_slice(&c->client_id);
+    out->address = slice_of(out->texts, peer_address(c->watch.fd, out->texts));
+    out->queued_bytes = c->queued_counted;
+    out->unacknowledged = c->window.count;
+}
+
+static void mqtt_kick(void *conn)
+{
+    mqtt_conn_refuse(conn, MQTT_RC_ADMINISTRATIVE_ACTION, M_DISCONNECT_SERVER);
+}
+
 const struct transport_ops mqtt_transport = {
+    .describe = mqtt_describe,
+    .kick = mqtt_kick,
     .door = "mqtt",
     .too_many = mqtt_too_many,
     .deliver = mqtt_deliver,

@@ -2,6 +2,7 @@
 
 #include "gateway/json_out.h"
 #include "gateway/message_json.h"
+#include "gateway/presence_json.h"
 
 static void put_bookmark(struct json_out *o, uint32_t epoch, const struct place *place)
 {
@@ -73,7 +74,7 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_literal(
         &o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
             "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\",\"producer\","
-            "\"ack\",\"window\",\"credit\",\"session\",\"after\",\"token\"]}}");
+            "\"ack\",\"window\",\"credit\",\"session\",\"after\",\"token\",\"who\"]}}");
     return o.status;
 }
 
@@ -140,6 +141,15 @@ enum status ws_put_page(struct buf *buf, struct ws_id id, struct slice topic, ui
     json_out_literal(&o, "],\"next\":");
     put_bookmark(&o, epoch, next);
     json_out_literal(&o, "}}");
+    return o.status;
+}
+
+enum status ws_put_presence(struct buf *buf, struct ws_id id, const struct presence *p)
+{
+    struct json_out o = begin(buf, id);
+    json_out_literal(&o, "\"ok\":");
+    presence_json_put(&o, p);
+    json_out_literal(&o, "}");
     return o.status;
 }
 

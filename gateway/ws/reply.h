@@ -5,7 +5,7 @@
 
 #include "core/buf.h"
 #include "core/msg.h"
-#include "session/transport.h"
+#include "session/presence.h"
 
 struct ws_id {
     bool given;
@@ -34,6 +34,7 @@ enum status ws_put_published(struct buf *out, struct ws_id id, uint32_t epoch, c
 /* A page: {"id","ok":{"topic","messages":[...],"next":"<bookmark>"}}. */
 enum status ws_put_page(struct buf *out, struct ws_id id, struct slice topic, uint32_t epoch,
                         struct msg *const *msgs, uint64_t count, const struct place *next) MUST_CHECK;
+enum status ws_put_presence(struct buf *out, struct ws_id id, const struct presence *p) MUST_CHECK;
 /* A run of one lane that cannot be had: from and to are positions, count their number. */
 enum status ws_put_gap(struct buf *out, struct slice filter, uint32_t epoch,
                        const struct gap *gap) MUST_CHECK;

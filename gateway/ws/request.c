@@ -379,15 +379,11 @@ static const struct operation {
     enum ws_operation operation;
     const struct member *members; /* NULL: not in this build */
 } operations[] = {
-    {"pub", WS_OP_PUB, pub_members},
-    {"sub", WS_OP_SUB, sub_members},
-    {"unsub", WS_OP_UNSUB, unsub_members},
-    {"hello", WS_OP_HELLO, hello_members},
-    {"get", WS_OP_GET, get_members},
-    {"ack", WS_OP_ACK, ack_members},
-    {"credit", WS_OP_CREDIT, credit_members},
-    {"auth", WS_OP_OTHER, NULL},
-    {"who", WS_OP_OTHER, NULL},
+    {"pub", WS_OP_PUB, pub_members},          {"sub", WS_OP_SUB, sub_members},
+    {"unsub", WS_OP_UNSUB, unsub_members},    {"hello", WS_OP_HELLO, hello_members},
+    {"get", WS_OP_GET, get_members},          {"ack", WS_OP_ACK, ack_members},
+    {"credit", WS_OP_CREDIT, credit_members}, {"auth", WS_OP_OTHER, NULL},
+    {"who", WS_OP_WHO, unsub_members},
 };
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations, MEMBERS_MAX = 16 };
 
@@ -415,7 +411,7 @@ static void read_members(struct parse *p, const struct member *members, struct s
 static void check_complete(struct ws_request *r)
 {
     bool wants_topic = r->operation == WS_OP_SUB || r->operation == WS_OP_UNSUB ||
-                       r->operation == WS_OP_PUB || r->operation == WS_OP_GET;
+                       r->operation == WS_OP_PUB || r->operation == WS_OP_GET || r->operation == WS_OP_WHO;
     if (wants_topic && !r->topic.data)
         bad(r, "topic is missing");
     if (r->operation == WS_OP_PUB && r->payload_kind == WS_PAYLOAD_NONE)

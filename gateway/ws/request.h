@@ -17,6 +17,7 @@ enum ws_operation {
     WS_OP_GET,
     WS_OP_ACK,
     WS_OP_CREDIT,
+    WS_OP_WHO,
     WS_OP_OTHER, /* known but not in this build, or unknown */
 };
 

@@ -160,6 +160,9 @@ static void serve_request(struct conn *c, const struct ws_request *r)
     case WS_OP_CREDIT:
         serve_credit(c, r);
         break;
+    case WS_OP_WHO:
+        serve_who(c, r);
+        break;
     case WS_OP_NONE:
     case WS_OP_OTHER: /* always refused */
     default:

@@ -12,6 +12,7 @@ void serve_sub(struct conn *c, const struct ws_request *r);
 void serve_unsub(struct conn *c, const struct ws_request *r);
 void serve_pub(struct conn *c, const struct ws_request *r);
 void serve_get(struct conn *c, const struct ws_request *r);
+void serve_who(struct conn *c, const struct ws_request *r);
 void serve_ack(struct conn *c, const struct ws_request *r);
 void serve_credit(struct conn *c, const struct ws_request *r);
 /* hello's window. False: it comes too late and has been refused. */

@@ -4,6 +4,8 @@
  * as WIRE_WS_SUB (it names the filter) for each channel of others. */
 #include "gateway/ws/serve.h"
 
+#include "gateway/peer.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
@@ -173,7 +175,25 @@ static void on_too_many(void *conn)
     conn_close(c, 4202, "too many connections of the user", END_LIMIT);
 }
 
+static void on_describe(void *conn, struct connection_facts *out)
+{
+    const struct conn *c = conn;
+    char *name = out->texts + ADDRESS_BYTES_MAX;
+    out->address = slice_of(out->texts, peer_address(c->watch.fd, out->texts));
+    if (c->token[0] && token_name(slice_cstr(c->token), name) == ST_OK)
+        out->session = slice_of(name, KEEPER_NAME_BYTES);
+    out->queued_bytes = c->waiting_bytes;
+    out->unacknowledged = c->flow.sent - c->flow.acked;
+}
+
+static void on_kick(void *conn)
+{
+    conn_close(conn, 4203, "kicked", END_SERVER);
+}
+
 static const struct transport_ops ops = {.door = "ws",
+                                         .describe = on_describe,
+                                         .kick = on_kick,
                                          .deliver = on_deliver,
                                          .subscribed = on_subscribed,
                                          .live = on_live,

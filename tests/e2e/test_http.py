@@ -208,7 +208,6 @@ def test_history_that_cannot_be_had(node, query, status):
 # --- the rest --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("method, target", [
-    ("GET", "/v1/connections"), ("DELETE", "/v1/connections/1"), ("GET", "/v1/sessions/c"), ("GET", "/v1/nodes"),
     ("POST", "/v1/node/drain"), ("POST", "/v1/tickets"), ("GET", "/console/"),
 ])
 def test_what_is_named_and_not_there(node, method, target):

@@ -347,7 +347,7 @@ ERRORS = [
     ({"get": {"topic": "a/#"}}, "bad_request"), ({"get": {"topic": "a", "max": 0}}, "bad_request"),
     ({"get": {"topic": "a", "from": {"after": ["no"]}}}, "bad_request"),
     ({"get": {"topic": "a", "from": {"after": ["0000000a0000.0000000000000001"]}}}, "position_gone"),
-    ({"who": {"topic": "a"}}, "unsupported"), ({"auth": {"token": "x"}}, "unsupported"),
+    ({"who": {"topic": "a/#"}}, "bad_request"), ({"who": {}}, "bad_request"), ({"auth": {"token": "x"}}, "unsupported"),
     ({"dance": {}}, "unsupported"), ({}, "bad_request"),
 ]
 
@@ -360,7 +360,7 @@ def test_refused_requests(ws, item, code):
 
 
 def test_lines(ws):
-    ws.send(frame(b'{}\n{"id":1,"hello":{}}\r\n\n{"who":{}}\n{"ack":{"n":1}}\n{"ack":{"n":0}}\n{ }'))
+    ws.send(frame(b'{}\n{"id":1,"hello":{}}\r\n\n{"auth":{}}\n{"ack":{"n":1}}\n{"ack":{"n":0}}\n{ }'))
     assert ws.item() == {}
     assert ws.item()["id"] == 1
     assert ws.item()["err"]["code"] == "unsupported"

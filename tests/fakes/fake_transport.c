@@ -83,7 +83,23 @@ static void fake_too_many(void *conn)
     c->too_many = true;
 }
 
+static void fake_describe(void *conn, struct connection_facts *out)
+{
+    const struct fake_conn *c = conn;
+    out->address = slice_cstr("192.0.2.1:5");
+    out->client_id = slice_cstr("fake");
+    out->unacknowledged = c->count;
+}
+
+static void fake_kick(void *conn)
+{
+    struct fake_conn *c = conn;
+    c->kicked = true;
+}
+
 const struct transport_ops fake_transport = {
+    .describe = fake_describe,
+    .kick = fake_kick,
     .deliver = fake_deliver,
     .subscribed = fake_subscribed,
     .live = fake_live,

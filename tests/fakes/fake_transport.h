@@ -23,6 +23,7 @@ struct fake_event {
 struct fake_conn {
     uint64_t room; /* messages it still takes; UINT64_MAX = any number */
     bool too_many; /* it was told that its user has too many connections */
+    bool kicked; /* an operator wants it closed */
     bool starved; /* it has said "no room" since the test has last looked */
     unsigned drops; /* so many of the next messages are dropped (ST_FULL) */
     struct fake_event *events;

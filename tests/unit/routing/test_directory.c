@@ -182,6 +182,40 @@ Test(directory, names_connections)
     cr_assert_eq(connection_id_write("n1", 0x1f, 1, id, 7), 0);
 }
 
+Test(directory, reads_names_back)
+{
+    static const struct {
+        const char *text, *node; /* NULL: refused */
+        uint64_t incarnation, connection;
+    } rows[] = {
+        {"n1-1f-281474976710657", "n1", 0x1f, 281474976710657},
+        {"a-b--0-0", "a-b-", 0, 0},
+        {"-ffffffffffffffff-18446744073709551615", "", UINT64_MAX, UINT64_MAX},
+        {"n1-10000000000000000-1", NULL, 0, 0},
+        {"n1-1-18446744073709551616", NULL, 0, 0},
+        {"n1-1-99999999999999999999", NULL, 0, 0},
+        {"n1-01-1", NULL, 0, 0},
+        {"n1-1-01", NULL, 0, 0},
+        {"n1-1F-1", NULL, 0, 0},
+        {"n1-1-a", NULL, 0, 0},
+        {"n1-1-", NULL, 0, 0},
+        {"n1--1", NULL, 0, 0},
+        {"1-1", NULL, 0, 0},
+        {"1", NULL, 0, 0},
+        {"", NULL, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct slice node;
+        uint64_t incarnation, connection;
+        bool read = connection_id_read(slice_cstr(rows[i].text), &node, &incarnation, &connection);
+        cr_assert_eq(read, rows[i].node != NULL, "%s", rows[i].text);
+        if (read)
+            cr_expect(slice_equal_cstr(node, rows[i].node) && incarnation == rows[i].incarnation &&
+                          connection == rows[i].connection,
+                      "%s", rows[i].text);
+    }
+}
+
 /* Random joining, leaving and looking, with answers in any order, against a count for each user. */
 Test(directory, model)
 {

@@ -13,8 +13,8 @@ static void describe(const char *line, char *out, size_t size)
     uint8_t *copy = malloc(len ? len : 1);
     memcpy(copy, line, len);
     enum status st = ws_request_parse(slice_of(copy, len), &texts, &r);
-    static const char *const names[] = {"none", "heartbeat", "hello", "sub",    "unsub",
-                                        "pub",  "get",       "ack",   "credit", "other"};
+    static const char *const names[] = {"none", "heartbeat", "hello",  "sub", "unsub", "pub",
+                                        "get",  "ack",       "credit", "who", "other"};
     int at = 0;
     if (st != ST_OK) {
         snprintf(out, size, "%s", status_name(st));
@@ -96,7 +96,9 @@ static const struct {
     {"{\"id\":1}", "none #1 bad_request"},
     {"{\"id\":1,\"foo\":{}}", "other #1 unsupported"},
     {"{\"foo\":1,\"bar\":2}", "other unsupported"},
-    {"{\"id\":9007199254740991,\"who\":{\"topic\":\"a\"}}", "other #9007199254740991 unsupported"},
+    {"{\"id\":9007199254740991,\"auth\":{\"token\":\"a\"}}", "other #9007199254740991 unsupported"},
+    {"{\"id\":3,\"who\":{\"topic\":\"a\"}}", "who #3 <a>"},
+    {"{\"id\":3,\"who\":{}}", "who #3 bad_request"},
     /* ack, credit */
     {"{\"ack\":{\"n\":1}}", "ack n=1"},
     {"{\"id\":3,\"ack\":{\"n\":9007199254740991,\"x\":1}}", "ack #3 n=9007199254740991"},
