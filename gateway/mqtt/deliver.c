@@ -170,7 +170,7 @@ static void mqtt_describe(void *conn, struct connection_facts *out)
     out->client_id = buf_slice(&c->client_id);
     out->address = slice_of(out->texts, peer_address(c->watch.fd, out->texts));
     out->queued_bytes = c->queued_counted;
-    out->unacknowledged = c->window.count;
+    out->unacknowledged = c->flights.count;
 }
 
 static void mqtt_kick(void *conn)

@@ -180,7 +180,7 @@ static void on_describe(void *conn, struct connection_facts *out)
     const struct conn *c = conn;
     char *name = out->texts + ADDRESS_BYTES_MAX;
     out->address = slice_of(out->texts, peer_address(c->watch.fd, out->texts));
-    if (c->token[0] && token_name(slice_cstr(c->token), name) == ST_OK)
+    if (c->token[0] && token_name(slice_cstr(c->token), c->principal->user, name) == ST_OK)
         out->session = slice_of(name, KEEPER_NAME_BYTES);
     out->queued_bytes = c->waiting_bytes;
     out->unacknowledged = c->flow.sent - c->flow.acked;
