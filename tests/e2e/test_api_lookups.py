@@ -9,6 +9,7 @@ from clients import MosquittoSub, Web, curl, publish
 from mqtt_wire import Wire as Mqtt
 from node import wait_until
 from test_http import problem
+from tokens import bearer, make
 
 CONNECTION_ID = re.compile(r"test-[0-9a-f]+-[0-9]+")
 
@@ -185,3 +186,21 @@ def test_a_slow_reader_is_seen(node):
         one, = connections(node, "topic=t")
         wait_until(lambda: curl(node.api(f"/v1/connections/{one['id']}")).json()["filters"][0]["behind"] == 7,
                    "seven to be behind")
+
+
+def test_users_and_what_they_may_ask(node):
+    ann, bob = make(node, "ann"), make(node, "bob")
+    with Web(node, hello={"token": ann}) as web, Web(node, hello={"token": ann}) as again, \
+            Web(node, hello={"token": bob}) as other, Web(node) as nobody:
+        for connection in (web, again, other, nobody):
+            connection.subscribe("room/1")
+        said = web.ask({"who": {"topic": "room/1"}})["ok"]
+        assert said["count"] == 4 and sorted(said["users"]) == ["ann", "bob"]
+        assert sorted(connection["door"] for connection in connections(node, "user=ann")) == ["ws", "ws"]
+        assert connections(node, "user=bob&topic=room/1")[0]["user"] == "bob"
+        assert curl(node.api("/v1/presence/room/1"), *bearer(bob)).json()["count"] == 4
+        for target in ("/v1/connections", "/v1/nodes", "/v1/sessions/x", f"/v1/connections/{connections(node)[0]['id']}"):
+            assert curl(node.api(target), *bearer(ann), check=403).json()["code"] == "forbidden"
+        curl(node.api(f"/v1/connections/{connections(node)[0]['id']}"), "-X", "DELETE", *bearer(ann), check=403)
+        assert len(connections(node)) == 4
+        assert web.ask({"who": {"topic": "$user/bob"}})["err"]["code"] == "forbidden"
