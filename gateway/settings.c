@@ -5,6 +5,7 @@
 #include "core/store/store.h"
 #include "gateway/host.h"
 #include "routing/topic.h"
+#include "session/acl.h"
 
 #include <string.h>
 
@@ -235,7 +236,36 @@ static const char *topic_flaw(const void *row)
     return NULL;
 }
 
+#undef FIELD
+#define FIELD(field) offsetof(struct acl_settings, field)
+
+static const struct config_option acl_fields[] = {
+    {"principal", CONFIG_TEXT, FIELD(principal), "*", NULL, 0, 0,
+     "Whom it is about: a user, * everybody, $users whoever is not anonymous, $anonymous"},
+    {"effect", CONFIG_ENUM, FIELD(effect), "allow", "allow|deny", 0, 0, "deny wins over every allow"},
+    {"op", CONFIG_ENUM, FIELD(op), "all", "all|publish|subscribe|history|presence|read", 0, 0,
+     "subscribe: live and retained messages; history: the past; read: both, and presence"},
+    {"topic", CONFIG_TEXT, FIELD(topic), "", NULL, 0, 0,
+     "Topic filter; %u is the user, %c the MQTT client identifier"},
+};
+
+static const char *acl_flaw(const void *row)
+{
+    const struct acl_settings *r = row;
+    if (r->principal[0] == '\0')
+        return "principal must be a user, *, $users or $anonymous";
+    if (!acl_topic_valid(slice_cstr(r->topic)))
+        return "topic must be a topic filter, such as rooms/%u/#; of those that begin with $ there are "
+               "$user/ and $SYS/";
+    return NULL;
+}
+
 static const struct config_list lists[] = {
+    {"acl", AT(acl), sizeof(struct acl_settings), acl_fields, sizeof acl_fields / sizeof acl_fields[0],
+     acl_flaw,
+     "Access rules. Without any, users and anonymous clients may do everything with topics that do not begin "
+     "with $; with "
+     "rules, what none allows is denied. A user's own inbox is allowed unless a rule denies it"},
     {"topics", AT(topics), sizeof(struct topic_settings), topic_fields,
      sizeof topic_fields / sizeof topic_fields[0], topic_flaw, "Policies of topics"},
 };

@@ -12,6 +12,22 @@ struct topic_settings {
     uint64_t ttl_ms, retention_ms; /* 0 = none */
 };
 
+/* A rule of `acl`. */
+struct acl_settings {
+    char *principal; /* a user, "*", "$anonymous", "$users" */
+    unsigned effect; /* 0 allow, 1 deny */
+    unsigned op; /* enum acl_setting_op */
+    char *topic; /* with %u and %c */
+};
+enum acl_setting_op {
+    ACL_SETTING_ALL,
+    ACL_SETTING_PUBLISH,
+    ACL_SETTING_SUBSCRIBE,
+    ACL_SETTING_HISTORY,
+    ACL_SETTING_PRESENCE,
+    ACL_SETTING_READ,
+};
+
 struct settings {
     char *node_id;
     uint64_t node_loops; /* 0 = by cores */
@@ -62,6 +78,7 @@ struct settings {
     char *demo_dir; /* static files under /demo/ */
     unsigned log_level, log_form;
     struct config_rows topics; /* of struct topic_settings */
+    struct config_rows acl; /* of struct acl_settings */
 };
 
 const struct config_table *settings_table(void);

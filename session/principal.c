@@ -81,8 +81,8 @@ const char *access_denied_text(enum access_op op)
     static const char *const texts[ACL_OP_COUNT] = {
         [ACL_PUBLISH] = "neither the access rules (acl) nor the token permit to publish to this topic",
         [ACL_SUBSCRIBE] = "neither the access rules (acl) nor the token permit all that this filter matches",
-        [ACL_HISTORY] = "neither the access rules (acl) nor the token permit to read the past of this topic; "
-                        "subscribing from \"live\" may be permitted",
+        [ACL_HISTORY] =
+            "neither the access rules (acl) nor the token permit to read the past of this topic; live may be",
         [ACL_PRESENCE] = "neither the access rules (acl) nor the token permit to see who is there",
     };
     return texts[op];

@@ -70,6 +70,45 @@ static enum status load_files(struct auth_office *o, struct buf *error)
     return st;
 }
 
+/* --- rules -------------------------------------------------------------------------------------- */
+
+static enum acl_who who_is(const char *principal)
+{
+    return strcmp(principal, "*") == 0            ? ACL_EVERYBODY
+           : strcmp(principal, "$users") == 0     ? ACL_USERS
+           : strcmp(principal, "$anonymous") == 0 ? ACL_ANONYMOUS
+                                                  : ACL_USER;
+}
+
+static enum status make_policy(struct auth_office *o)
+{
+    static const uint8_t ops[] = {
+        [ACL_SETTING_ALL] = ACL_ANY_OP,
+        [ACL_SETTING_PUBLISH] = 1 << ACL_PUBLISH,
+        [ACL_SETTING_SUBSCRIBE] = 1 << ACL_SUBSCRIBE,
+        [ACL_SETTING_HISTORY] = 1 << ACL_HISTORY,
+        [ACL_SETTING_PRESENCE] = 1 << ACL_PRESENCE,
+        [ACL_SETTING_READ] = 1 << ACL_SUBSCRIBE | 1 << ACL_HISTORY | 1 << ACL_PRESENCE,
+    };
+    const struct config_rows *rows = &o->settings->acl;
+    if (rows->count == 0)
+        return ST_OK;
+    struct acl_rule *rules = calloc(rows->count, sizeof *rules);
+    if (!rules)
+        return ST_NO_MEMORY;
+    for (size_t i = 0; i < rows->count; i++) {
+        const struct acl_settings *r = (const struct acl_settings *)rows->rows + i;
+        rules[i] = (struct acl_rule){.who = who_is(r->principal),
+                                     .user = slice_cstr(r->principal),
+                                     .denies = r->effect != 0,
+                                     .ops = ops[r->op],
+                                     .topic = slice_cstr(r->topic)};
+    }
+    enum status st = acl_create(rules, rows->count, &o->policy);
+    free(rules);
+    return st;
+}
+
 /* --- life --------------------------------------------------------------------------------------- */
 
 static enum status make_principals(struct auth_office *o)
@@ -101,6 +140,8 @@ enum status auth_office_create(const struct settings *s, struct auth_office **ou
         st = load_files(o, error);
     if (st == ST_OK)
         st = name_users_file(o);
+    if (st == ST_OK)
+        st = make_policy(o);
     if (st == ST_OK)
         st = make_principals(o);
     if (st != ST_OK) {

@@ -127,6 +127,7 @@ void mqtt_conn_free_if_done(struct mqtt_conn *c)
         return;
     list_unlink(&c->link);
     free(c->open);
+    free(c->access);
     buf_deinit(&c->client_id);
     principal_unref(c->principal);
     free(c);

@@ -20,6 +20,7 @@
 #include "gateway/mqtt/received.h"
 #include "gateway/outq.h"
 #include "session/flight.h"
+#include "session/access_cache.h"
 #include "session/principal.h"
 #include "session/registry.h"
 
@@ -63,6 +64,7 @@ struct mqtt_conn {
     struct mqtt_door *door;
     struct session *session;
     struct principal *principal; /* never NULL */
+    struct access_cache *access; /* of `principal`; NULL until it is needed */
     struct auth_check *check; /* MQTT_STATE_CHECKING */
     bool judged; /* `verdict` is the CONNECT's, which is handled again; `principal` is its own then */
     enum auth_verdict verdict;
@@ -161,7 +163,7 @@ void mqtt_connect_forget(struct mqtt_conn *c); /* frees what is kept between CON
 
 /* --- publish.c --- */
 /* What is wrong with the message: the reason for the client; *why is how it counts. 0 = nothing. */
-uint8_t mqtt_publish_objection(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why);
+uint8_t mqtt_publish_objection(struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why);
 /* ST_OK, or *reason. */
 enum status mqtt_publish_message(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg **out,
                                  uint8_t *reason) MUST_CHECK;

@@ -181,7 +181,7 @@ static uint8_t publish_violation(const struct mqtt_conn *c, const struct mqtt_pu
     return 0;
 }
 
-uint8_t mqtt_publish_objection(const struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
+uint8_t mqtt_publish_objection(struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why)
 {
     const struct settings *s = c->door->edge->settings;
     struct topic_limits limits = {(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
@@ -192,7 +192,7 @@ uint8_t mqtt_publish_objection(const struct mqtt_conn *c, const struct mqtt_publ
     if (!topic_name_valid(p->topic, &limits))
         return MQTT_RC_TOPIC_NAME_INVALID;
     *why = M_REFUSED_FORBIDDEN;
-    if (!mqtt_conn_may(c, ACL_PUBLISH, p->topic))
+    if (!access_may_publish(&c->access, c->principal, p->topic, buf_slice(&c->client_id)))
         return MQTT_RC_NOT_AUTHORIZED;
     *why = M_REFUSED_LIMIT;
     if (p->payload.len > s->limit_message_bytes)

@@ -59,11 +59,21 @@ void conn_unref(struct conn *c)
     conn_free(c);
 }
 
+void conn_become(struct conn *c, struct principal *p)
+{
+    principal_unref(c->principal);
+    free(c->access);
+    c->access = NULL;
+    c->principal = p;
+    c->nameless = false;
+}
+
 void conn_free(struct conn *c)
 {
     list_unlink(&c->link);
     principal_unref(c->principal);
     principal_unref(c->named);
+    free(c->access);
     free(c);
 }
 

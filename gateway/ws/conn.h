@@ -15,6 +15,7 @@
 #include "gateway/ws/frame.h"
 #include "gateway/ws/reply.h"
 #include "gateway/ws/token.h"
+#include "session/access_cache.h"
 #include "session/principal.h"
 
 struct lws;
@@ -92,6 +93,7 @@ struct conn {
     struct buf unread; /* input that came in the read in which reading was paused */
     struct session *session;
     struct principal *principal; /* never NULL */
+    struct access_cache *access; /* of `principal`; NULL until it is needed */
     struct auth_check *check; /* a token is being judged: reading rests, its line is kept */
     bool judged; /* it was: `verdict`, and `named` when AUTH_OK, wait for the line to be handled again */
     enum auth_verdict verdict;
@@ -126,6 +128,7 @@ enum status conn_take_over(struct conn *c, int fd) MUST_CHECK;
 void conn_touch(struct conn *c);
 /* That look. True: work has come up for the next turn. `c` may be gone after it. */
 bool conn_turn_end(struct conn *c);
+void conn_become(struct conn *c, struct principal *p); /* takes the reference over */
 /* Drops the socket now. `c` may be gone after it. */
 void conn_kill(struct conn *c, enum conn_end why);
 /* libwebsockets drops it: nothing of the socket may be touched any more. */

@@ -103,7 +103,7 @@ static bool serve_check_pub(struct conn *c, const struct ws_request *r)
     else if (topic_internal(r->topic))
         serve_refuse_pub(c, serve_id(r), M_REFUSED_FORBIDDEN, "forbidden",
                          "topics that begin with $ are the node's own");
-    else if (!conn_may(c, ACL_PUBLISH, r->topic))
+    else if (!access_may_publish(&c->access, c->principal, r->topic, (struct slice){0}))
         serve_refuse_pub(c, serve_id(r), M_REFUSED_FORBIDDEN, "forbidden", access_denied_text(ACL_PUBLISH));
     else if (r->payload.len > c->door->settings->limit_message_bytes)
         serve_refuse_pub(c, serve_id(r), M_REFUSED_LIMIT, "too_large",

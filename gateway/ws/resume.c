@@ -391,9 +391,7 @@ static bool hello_identify(struct conn *c, const struct ws_request *r)
         serve_unauthorized(c, serve_id(r), v);
         return false;
     }
-    principal_unref(c->principal);
-    c->principal = p;
-    c->nameless = false;
+    conn_become(c, p);
     if (session_identify(c->session, p->user,
                          principal_connections_max(p, c->door->settings->limit_user_connections)) == ST_OK)
         return true;
