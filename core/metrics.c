@@ -9,6 +9,7 @@
  * instruction: nanoseconds from 2^10 (1.024 us) to 2^33 (8.6 s), plain numbers from 1 to 2^23. */
 #include "core/metrics.h"
 
+#include "core/clock.h"
 #include "core/metrics_process.h"
 
 #include <inttypes.h>
@@ -112,6 +113,25 @@ static const struct metric_row {
                             "Connections whose user is known, as the directory has them."},
     [M_USER_CONNECTIONS_REFUSED] = {"tidegate_user_connections_refused_total", COUNTER, NULL,
                                     "Connections closed because their user had limit.user_connections."},
+    [M_TLS_HANDSHAKES] = {"tidegate_tls_handshakes_open", GAUGE, NULL,
+                          "TLS connections whose handshake is not done yet."},
+#define TLS_DONE      "tidegate_tls_handshakes_total", COUNTER
+#define TLS_DONE_HELP "TLS handshakes done: with keys made anew, or resumed from a ticket."
+    [M_TLS_HANDSHAKES_FULL] = {TLS_DONE, "kind=\"full\"", TLS_DONE_HELP},
+    [M_TLS_HANDSHAKES_RESUMED] = {TLS_DONE, "kind=\"resumed\"", TLS_DONE_HELP},
+#define TLS_FAILED "tidegate_tls_handshake_failures_total", COUNTER
+#define TLS_FAILED_HELP                                                                                      \
+    "TLS handshakes that failed. client_cert: it had none, or not a good one; server_cert: it did not "      \
+    "believe ours."
+    [M_TLS_FAILED_NOT_TLS] = {TLS_FAILED, "reason=\"not_tls\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_VERSION] = {TLS_FAILED, "reason=\"version\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_CLIENT_CERT] = {TLS_FAILED, "reason=\"client_cert\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_SERVER_CERT] = {TLS_FAILED, "reason=\"server_cert\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_ALPN] = {TLS_FAILED, "reason=\"alpn\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_TIMEOUT] = {TLS_FAILED, "reason=\"timeout\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_NETWORK] = {TLS_FAILED, "reason=\"network\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_STOPPED] = {TLS_FAILED, "reason=\"stopped\"", TLS_FAILED_HELP},
+    [M_TLS_FAILED_OTHER] = {TLS_FAILED, "reason=\"other\"", TLS_FAILED_HELP},
     [M_SUBSCRIPTIONS] = {"tidegate_subscriptions", GAUGE, NULL, "Subscriptions of the sessions here."},
     [M_RETAINED] = {"tidegate_retained_messages", GAUGE, NULL, "Retained messages kept."},
     [M_RETAINED_BYTES] = {"tidegate_retained_bytes", GAUGE, NULL, "Memory of retained messages."},
@@ -219,6 +239,13 @@ static const struct histogram_row {
 
 static _Atomic(struct metrics *) registry;
 static const char *version_text = "unknown";
+
+static _Atomic int64_t certificate_end_s;
+
+void metrics_set_certificate_end(int64_t unix_s)
+{
+    atomic_store_explicit(&certificate_end_s, unix_s, memory_order_relaxed);
+}
 
 void metrics_set_version(const char *version)
 {
@@ -339,6 +366,18 @@ static enum status put_histogram(struct buf *out, enum histogram id)
     return st == ST_OK ? buf_printf(out, "%s_count %" PRIu64 "\n", row->name, count) : st;
 }
 
+static enum status put_certificate(struct buf *out)
+{
+    int64_t end_s = atomic_load_explicit(&certificate_end_s, memory_order_relaxed);
+    if (end_s == 0)
+        return ST_OK;
+    enum status st = put_header(out, "tidegate_tls_cert_expiry_seconds", "gauge",
+                                "Until the first of the node's TLS certificates ends; negative: it has.");
+    int64_t now_s = (int64_t)(clock_wall_ms(clock_system()) / 1000);
+    return st == ST_OK ? buf_printf(out, "tidegate_tls_cert_expiry_seconds %" PRId64 "\n", end_s - now_s)
+                       : st;
+}
+
 enum status metrics_render(struct buf *out)
 {
     enum status st =
@@ -349,5 +388,7 @@ enum status metrics_render(struct buf *out)
         st = put_metric(out, (enum metric)id);
     for (unsigned id = 0; st == ST_OK && id < HISTOGRAM_COUNT; id++)
         st = put_histogram(out, (enum histogram)id);
+    if (st == ST_OK)
+        st = put_certificate(out);
     return st == ST_OK ? metrics_render_process(out) : st;
 }

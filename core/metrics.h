@@ -73,6 +73,18 @@ enum metric {
     M_DISCONNECT_NETWORK,
     M_USER_CONNECTIONS, /* gauge */
     M_USER_CONNECTIONS_REFUSED,
+    M_TLS_HANDSHAKES, /* gauge */
+    M_TLS_HANDSHAKES_FULL,
+    M_TLS_HANDSHAKES_RESUMED,
+    M_TLS_FAILED_NOT_TLS,
+    M_TLS_FAILED_VERSION,
+    M_TLS_FAILED_CLIENT_CERT,
+    M_TLS_FAILED_SERVER_CERT,
+    M_TLS_FAILED_ALPN,
+    M_TLS_FAILED_TIMEOUT,
+    M_TLS_FAILED_NETWORK,
+    M_TLS_FAILED_STOPPED,
+    M_TLS_FAILED_OTHER,
     M_SUBSCRIPTIONS, /* gauge */
     M_RETAINED, /* gauge */
     M_RETAINED_BYTES, /* gauge */
@@ -150,6 +162,10 @@ struct metrics {
 
 /* The label of tidegate_build_info. Before threads start; the text is not copied. */
 void metrics_set_version(const char *version);
+
+/* When the first of the node's TLS certificates ends, Unix seconds; 0 = there is none, and no metric of it.
+ * Any thread. */
+void metrics_set_certificate_end(int64_t unix_s);
 
 /* Creates a set and registers it for scraping. Any thread; lives until exit. */
 struct metrics *metrics_register(void);

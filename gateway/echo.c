@@ -53,7 +53,8 @@ static void echo_on_event(struct loop_watch *w, uint32_t events)
         echo_close(c);
         return;
     }
-    enum status st = outq_flush_fd(&c->out, w->fd, &sent);
+    struct stream stream = stream_plain(w->fd);
+    enum status st = outq_flush(&c->out, &stream, &sent);
     if (st == ST_CLOSED) {
         echo_close(c);
         return;

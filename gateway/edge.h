@@ -20,9 +20,12 @@ struct node_facts {
     atomic_uint api_connections; /* of the private API, against api_connections_max */
     uint64_t connections_max, api_connections_max; /* as configured, or what the descriptor limit allows */
     uint16_t mqtt_port, http_port, api_port;
+    uint16_t mqtts_port, https_port; /* 0: no TLS */
 };
 
+struct mqtt_door;
 struct snapshots;
+struct tls_server;
 
 struct edge {
     struct loop *loop;
@@ -33,12 +36,14 @@ struct edge {
     struct node_facts *facts;
     const struct settings *settings;
     struct snapshots *snapshots; /* the node's; for the home loop's door */
+    struct tls_server *tls; /* NULL: no certificate is configured */
+    struct mqtt_door *mqtt; /* takes what speaks MQTT over WebSocket; NULL in tests of one door */
 };
 
 /* --- doors: each creates its listener-side state on an edge; destroy closes all its connections ---- */
-struct mqtt_door;
 enum status mqtt_door_create(struct edge *edge, int listen_fd /* taken over */,
                              struct mqtt_door **out) MUST_CHECK;
+enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd /* taken over */) MUST_CHECK;
 void mqtt_door_stop(struct mqtt_door *d); /* no new ones; DISCONNECT 0x8B to 5.0 clients, close */
 void mqtt_door_destroy(struct mqtt_door *d); /* NULL is allowed */
 
@@ -47,6 +52,9 @@ void mqtt_door_destroy(struct mqtt_door *d); /* NULL is allowed */
 struct web_door;
 enum status web_door_create(struct edge *edge, int listen_fd, struct web_door **out,
                             struct buf *error) MUST_CHECK;
+/* Pairs of descriptors that the TLS port of one loop may need at a time, beside its connections. */
+enum { RELAY_PAIRS_MAX = 64 };
+enum status web_door_listen_tls(struct web_door *d, int listen_fd /* taken over */) MUST_CHECK;
 void web_door_run(
     struct web_door *d); /* runs the edge's loop inside libev on the calling thread until loop_stop */
 void web_door_stop(struct web_door *d); /* bye 4000, close */

@@ -10,6 +10,7 @@
 #include "gateway/descriptors.h"
 #include "gateway/edge.h"
 #include "gateway/snapshots.h"
+#include "gateway/tls/server.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -30,6 +31,7 @@ struct node_loop {
     struct policies *policies;
     struct directory_local *directory;
     struct edge edge;
+    struct tls_server *tls;
     struct mqtt_door *mqtt;
     struct web_door *web;
     struct api_door *api;
@@ -50,6 +52,7 @@ struct node {
     unsigned loop_count;
     uint16_t echo_port;
     struct snapshots *snapshots;
+    struct tls_context *tls; /* NULL: no certificate */
     struct node_loop loops[LOOPS_MAX];
 };
 
@@ -73,8 +76,8 @@ static enum status share_descriptors(struct node *n, uint64_t limit, struct buf 
 {
     const struct settings *s = n->settings;
     struct descriptor_shares wanted = {.clients = s->limit_connections, .api = s->api_connections};
-    uint64_t own = DESCRIPTORS_OWN + (uint64_t)DESCRIPTORS_A_LOOP * n->loop_count +
-                   DESCRIPTORS_A_PARTITION * s->log_partitions;
+    uint64_t a_loop = DESCRIPTORS_A_LOOP + (tls_configured(s) ? 2 + 2 * RELAY_PAIRS_MAX : 0);
+    uint64_t own = DESCRIPTORS_OWN + a_loop * n->loop_count + DESCRIPTORS_A_PARTITION * s->log_partitions;
     struct descriptor_shares got;
     if (descriptors_share(limit, own, &wanted, &got) != ST_OK) {
         enum status st = buf_printf(error,
@@ -251,12 +254,48 @@ static enum status open_port(struct node *n, const char *what, const char *addre
     return listen_open(what, address, port, share, key, fd, error);
 }
 
+static enum status load_tls(struct node *n, struct buf *error)
+{
+    if (!tls_configured(n->settings))
+        return ST_OK;
+    enum status st = tls_context_load(n->settings, &n->tls, error);
+    if (st != ST_OK)
+        return st;
+    metrics_set_certificate_end(tls_context_expiry(n->tls));
+    if (tls_context_expiry(n->tls) <= (int64_t)(clock_wall_ms(clock_system()) / 1000))
+        log_warn("a certificate of tls.cert_file has expired: clients will not believe it");
+    n->facts.mqtts_port = (uint16_t)n->settings->mqtt_tls_port;
+    n->facts.https_port = (uint16_t)n->settings->http_tls_port;
+    return ST_OK;
+}
+
+static enum status open_tls_ports(struct node *n, unsigned index, struct buf *error)
+{
+    struct node_loop *l = &n->loops[index];
+    const struct settings *s = n->settings;
+    if (!n->tls)
+        return ST_OK;
+    int fd = index == 0 ? -1 : 0;
+    enum status st =
+        open_port(n, "MQTT over TLS", s->mqtt_bind, &n->facts.mqtts_port, "mqtt.tls_port", &fd, error);
+    if (st == ST_OK)
+        st = mqtt_door_listen_tls(l->mqtt, fd);
+    if (st != ST_OK)
+        return st;
+    fd = index == 0 ? -1 : 0;
+    st = open_port(n, "the public HTTP port over TLS", s->http_bind, &n->facts.https_port, "http.tls_port",
+                   &fd, error);
+    return st == ST_OK ? web_door_listen_tls(l->web, fd) : st;
+}
+
 static enum status open_doors(struct node *n, unsigned index, struct buf *error)
 {
     struct node_loop *l = &n->loops[index];
     const struct settings *s = n->settings;
     int fd = index == 0 ? -1 : 0;
-    enum status st = open_port(n, "MQTT", s->mqtt_bind, &n->facts.mqtt_port, "mqtt.port", &fd, error);
+    enum status st = n->tls ? tls_server_create(&l->edge, n->tls, &l->tls) : ST_OK;
+    if (st == ST_OK)
+        st = open_port(n, "MQTT", s->mqtt_bind, &n->facts.mqtt_port, "mqtt.port", &fd, error);
     if (st == ST_OK)
         st = mqtt_door_create(&l->edge, fd, &l->mqtt);
     if (st != ST_OK)
@@ -265,6 +304,8 @@ static enum status open_doors(struct node *n, unsigned index, struct buf *error)
     st = open_port(n, "the public HTTP port", s->http_bind, &n->facts.http_port, "http.port", &fd, error);
     if (st == ST_OK)
         st = web_door_create(&l->edge, fd, &l->web, error);
+    if (st == ST_OK)
+        st = open_tls_ports(n, index, error);
     if (st == ST_OK && index == 0) {
         st = listen_open("the private API", s->api_bind, &n->facts.api_port, false, "api.port", &fd, error);
         if (st == ST_OK)
@@ -288,6 +329,7 @@ static void close_loop(struct node_loop *l)
     web_door_destroy(l->web);
     mqtt_door_destroy(l->mqtt);
     echo_door_destroy(l->echo);
+    tls_server_destroy(l->tls);
 }
 
 static void free_node(struct node *n)
@@ -309,6 +351,7 @@ static void free_node(struct node *n)
     for (unsigned i = 0; i < n->loop_count; i++)
         loop_destroy(n->loops[i].edge.loop);
     snapshots_destroy(n->snapshots);
+    tls_context_unref(n->tls);
     free(n);
 }
 
@@ -343,6 +386,8 @@ enum status node_create(const struct settings *settings, struct node **out, stru
         st = create_snapshots(n);
     if (st == ST_OK)
         st = fold_lanes(n);
+    if (st == ST_OK)
+        st = load_tls(n, error);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
         st = open_doors(n, i, error);
     if (st != ST_OK) {
@@ -411,15 +456,19 @@ enum status node_start(struct node *n, struct buf *error)
         return st;
     int used = snprintf(text, sizeof text, "mqtt=%u\nhttp=%u\napi=%u\n", n->facts.mqtt_port,
                         n->facts.http_port, n->facts.api_port);
+    if (n->tls)
+        used += snprintf(text + used, sizeof text - (size_t)used, "mqtts=%u\nhttps=%u\n", n->facts.mqtts_port,
+                         n->facts.https_port);
     if (n->echo_port)
         snprintf(text + used, sizeof text - (size_t)used, "echo=%u\n", n->echo_port);
     atomic_store(&n->facts.ready, true);
     st = write_file(n, "ports", text, error);
     if (st == ST_OK)
-        log_info("serving node=%s mqtt=%s:%u http=%s:%u api=%s:%u loops=%u partitions=%u data=%s",
+        log_info("serving node=%s mqtt=%s:%u http=%s:%u mqtts=%u https=%u api=%s:%u loops=%u partitions=%u "
+                 "data=%s",
                  n->settings->node_id, n->settings->mqtt_bind, n->facts.mqtt_port, n->settings->http_bind,
-                 n->facts.http_port, n->settings->api_bind, n->facts.api_port, n->loop_count,
-                 n->facts.lane_count, n->settings->data_dir);
+                 n->facts.http_port, n->facts.mqtts_port, n->facts.https_port, n->settings->api_bind,
+                 n->facts.api_port, n->loop_count, n->facts.lane_count, n->settings->data_dir);
     return st;
 }
 

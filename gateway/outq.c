@@ -7,9 +7,7 @@
 #include "gateway/outq.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #include "core/pool.h"
 
@@ -156,28 +154,19 @@ void outq_sent(struct outq *q, size_t n)
     q->span = slice_from(q->span, n);
 }
 
-enum status outq_flush_fd(struct outq *q, int fd, size_t *sent)
+enum status outq_flush(struct outq *q, struct stream *stream, size_t *sent)
 {
     *sent = 0;
     while (q->bytes > 0) {
         struct iovec pieces[FLUSH_PIECES];
-        int count = outq_gather(q, pieces, FLUSH_PIECES);
-        ssize_t n;
-        if (count == 1) {
-            n = send(fd, pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL);
-        } else {
-            struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-            n = sendmsg(fd, &message, MSG_NOSIGNAL);
-        }
-        if (n < 0) {
-            if (errno == EINTR)
-                continue;
-            if (errno != EAGAIN)
-                return ST_CLOSED;
+        size_t n;
+        enum status st = stream_write(stream, pieces, outq_gather(q, pieces, FLUSH_PIECES), &n);
+        if (st == ST_AGAIN)
             return outq_own(q) == ST_OK ? ST_AGAIN : ST_CLOSED;
-        }
-        outq_sent(q, (size_t)n);
-        *sent += (size_t)n;
+        if (st != ST_OK)
+            return st;
+        outq_sent(q, n);
+        *sent += n;
     }
     return ST_OK;
 }

@@ -5,13 +5,14 @@
  * What this turn adds is either one borrowed span of the loop's scratch space (a fan-out hands the same
  * bytes to 10,000 connections: no copy at all while the spans are adjacent) or copied into chunks.
  * At the end of the turn everything goes out by one writev; what the socket does not take is owned.
- * Owning loop only. The queue knows no socket library: the door gives the function that writes. */
+ * Owning loop only. What carries the bytes is the stream's affair (stream.h). */
 #ifndef TG_GATEWAY_OUTQ_H
 #define TG_GATEWAY_OUTQ_H
 
 #include "core/list.h"
 #include "core/slice.h"
 #include "core/status.h"
+#include "gateway/stream.h"
 
 #include <sys/uio.h>
 
@@ -47,8 +48,8 @@ void outq_sent(struct outq *q, size_t n);
 /* Copies a borrowed span into chunks; before the turn ends, if not everything was sent. ST_NO_MEMORY. */
 enum status outq_own(struct outq *q) MUST_CHECK;
 
-/* For a plain socket: sends as much as it takes. ST_OK: empty. ST_AGAIN: the rest is owned, wait for
- * EPOLLOUT. ST_CLOSED: the peer has gone. *sent = bytes. */
-enum status outq_flush_fd(struct outq *q, int fd, size_t *sent) MUST_CHECK;
+/* Sends as much as the stream takes. ST_OK: empty. ST_AGAIN: the rest is owned, wait until it is writable.
+ * ST_CLOSED: the peer has gone. *sent = bytes. */
+enum status outq_flush(struct outq *q, struct stream *stream, size_t *sent) MUST_CHECK;
 
 #endif

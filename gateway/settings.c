@@ -23,8 +23,10 @@ static const struct config_option options[] = {
     {"mqtt.bind", CONFIG_TEXT, AT(mqtt_bind), "127.0.0.1", NULL, 0, 0,
      "Address of the MQTT port; clients of one that is not loopback must have a credential"},
     {"mqtt.port", CONFIG_UINT, AT(mqtt_port), "1883", NULL, 0, 65535, "MQTT port; 0 = any free port"},
+    {"mqtt.tls_port", CONFIG_UINT, AT(mqtt_tls_port), "8883", NULL, 0, 65535,
+     "MQTT over TLS, once tls.cert_file is set; 0 = any free port"},
     {"mqtt.connect_timeout_ms", CONFIG_MS, AT(mqtt_connect_timeout_ms), "10s", NULL, 50, 600000,
-     "A connection without CONNECT is closed after this"},
+     "A connection without CONNECT is closed after this, and so is a TLS handshake on the MQTT port"},
     {"mqtt.keep_alive_max_s", CONFIG_UINT, AT(mqtt_keep_alive_max_s), "3600", NULL, 1, 65535,
      "Longest keep alive; 5.0 clients are told (Server Keep Alive), also those that ask for none"},
     {"mqtt.topic_aliases", CONFIG_UINT, AT(mqtt_topic_aliases), "32", NULL, 0, 65535,
@@ -35,16 +37,33 @@ static const struct config_option options[] = {
      "Address of the public HTTP port (/ws, /demo/); clients of one that is not loopback must have a "
      "credential"},
     {"http.port", CONFIG_UINT, AT(http_port), "8080", NULL, 0, 65535, "Public HTTP port; 0 = any free port"},
+    {"http.tls_port", CONFIG_UINT, AT(http_tls_port), "8443", NULL, 0, 65535,
+     "The public HTTP port over TLS, once tls.cert_file is set; 0 = any free port"},
     {"http.origins", CONFIG_LIST, AT(http_origins), "", NULL, 0, 0,
      "Further origins (scheme://host:port) whose pages may open WebSockets and whose requests the API takes; "
      "it sends no CORS headers, so such a page cannot read the API's answers"},
 
     {"ws.hello_timeout_ms", CONFIG_MS, AT(ws_hello_timeout_ms), "10s", NULL, 50, 600000,
-     "A connection to the public port that has not sent a whole request after this is closed"},
+     "A connection to the public port that has not sent a whole request after this is closed, and so is a "
+     "TLS handshake there"},
     {"ws.ping_ms", CONFIG_MS, AT(ws_ping_ms), "25s", NULL, 100, 600000,
      "A WebSocket without output for this long gets {} and a ping"},
     {"ws.pong_timeout_ms", CONFIG_MS, AT(ws_pong_timeout_ms), "10s", NULL, 50, 600000,
      "A WebSocket that does not answer a ping is closed with 4003 after this"},
+
+    {"tls.cert_file", CONFIG_LIST, AT(tls_cert_file), "", NULL, 0, 0,
+     "PEM files: a certificate and its chain each, one with an ECDSA key, one with an RSA key, or either; "
+     "set, "
+     "mqtt.tls_port and http.tls_port are served. SIGHUP reads them again"},
+    {"tls.key_file", CONFIG_LIST, AT(tls_key_file), "", NULL, 0, 0,
+     "PEM files of their keys, in the same order, without passphrase"},
+    {"tls.min_version", CONFIG_ENUM, AT(tls_min_version), "1.2", "1.2|1.3", 0, 0,
+     "Oldest version of TLS that is spoken"},
+    {"tls.client_verify", CONFIG_ENUM, AT(tls_client_verify), "none", "none|optional|require", 0, 0,
+     "Clients' certificates: not asked for; asked for, and must be good if there is one; must be there and "
+     "good"},
+    {"tls.client_ca_file", CONFIG_TEXT, AT(tls_client_ca_file), "", NULL, 0, 0,
+     "PEM file of the authorities that sign clients' certificates"},
 
     {"api.bind", CONFIG_TEXT, AT(api_bind), "127.0.0.1", NULL, 0, 0,
      "Address of the private API; anything but loopback needs api.key"},
@@ -308,6 +327,15 @@ static enum status read_sync(struct settings *s, struct buf *error)
     return ST_INVALID;
 }
 
+static const char *tls_flaw(const struct settings *s)
+{
+    if ((s->tls_cert_file[0] == '\0') != (s->tls_key_file[0] == '\0'))
+        return "tls.cert_file and tls.key_file: set both, or neither";
+    if (s->tls_client_verify != TLS_CLIENT_NONE && s->tls_client_ca_file[0] == '\0')
+        return "tls.client_verify: needs tls.client_ca_file, whose certificates sign the clients'";
+    return NULL;
+}
+
 /* Rules between keys. */
 static enum status settings_check(const struct settings *s, struct buf *error)
 {
@@ -318,6 +346,8 @@ static enum status settings_check(const struct settings *s, struct buf *error)
     else if (s->auth_jwks_url[0] && strncmp(s->auth_jwks_url, "https://", 8) != 0 &&
              strncmp(s->auth_jwks_url, "http://", 7) != 0)
         st = buf_printf(error, "auth.jwks_url: must begin with https:// (or http://): %s", s->auth_jwks_url);
+    else if (tls_flaw(s))
+        st = buf_put_cstr(error, tls_flaw(s));
     else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
         st = buf_printf(error, "%s: must not be empty", s->node_id[0] ? "data.dir" : "node.id");
     else if (s->log_retention_bytes > 0 && s->log_retention_bytes / 2 < s->log_segment_bytes)

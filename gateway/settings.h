@@ -28,16 +28,22 @@ enum acl_setting_op {
     ACL_SETTING_READ,
 };
 
+enum tls_client_verify { TLS_CLIENT_NONE, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRE };
+
 struct settings {
     char *node_id;
     uint64_t node_loops; /* 0 = by cores */
     char *data_dir;
 
     char *mqtt_bind;
-    uint64_t mqtt_port;
+    uint64_t mqtt_port, mqtt_tls_port;
     char *http_bind;
-    uint64_t http_port;
+    uint64_t http_port, http_tls_port;
     char *http_origins; /* '\n'-joined: further origins that may open WebSockets */
+    char *tls_cert_file, *tls_key_file; /* '\n'-joined, in the same order; no certificate: no TLS ports */
+    char *tls_client_ca_file;
+    unsigned tls_min_version; /* 0 = 1.2, 1 = 1.3 */
+    unsigned tls_client_verify; /* enum tls_client_verify */
     char *api_bind;
     uint64_t api_port, api_connections;
     char *api_key;

@@ -11,10 +11,7 @@
 #include "core/logging.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum { LINGER_MS = 1000 };
 
@@ -33,25 +30,26 @@ static struct metrics *conn_metrics(const struct mqtt_conn *c)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-void mqtt_conn_open(struct mqtt_door *d, int fd)
+void mqtt_conn_open(struct mqtt_door *d, struct stream *io)
 {
     struct mqtt_conn *c = calloc(1, sizeof *c);
     if (!c) {
-        close(fd);
+        stream_close(io);
         return;
     }
     c->door = d;
     c->principal = auth_anonymous(d->edge->auth);
     c->reading = true;
     c->client_packet_max = UINT32_MAX;
-    c->watch = (struct loop_watch){.fd = fd, .on_event = conn_on_event};
+    c->io = *io;
+    c->watch = (struct loop_watch){.fd = io->fd, .on_event = conn_on_event};
     outq_init(&c->out, (uint32_t)d->edge->settings->out_bytes_max);
     buf_init(&c->in, (size_t)d->packet_bytes_max + MQTT_READ_BYTES); /* and what follows in the same read */
     buf_init(&c->client_id, 65535);
     list_init(&c->link);
     timer_init(&c->timer, conn_on_timer);
     if (loop_watch_add(d->edge->loop, &c->watch, EPOLLIN) != ST_OK) {
-        close(fd);
+        stream_close(&c->io);
         principal_unref(c->principal);
         free(c);
         return;
@@ -98,7 +96,7 @@ static void conn_close_socket(struct mqtt_conn *c)
 {
     struct edge *e = c->door->edge;
     loop_watch_remove(e->loop, &c->watch);
-    close(c->watch.fd);
+    stream_close(&c->io);
     timer_cancel(loop_timers(e->loop), &c->timer);
     metric_sub(e->metrics, M_OUT_QUEUE_BYTES, c->queued_counted);
     c->queued_counted = 0;
@@ -198,18 +196,15 @@ void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p)
 
 void mqtt_conn_rewatch(struct mqtt_conn *c)
 {
-    uint32_t want = 0;
-    if (c->state == MQTT_STATE_LINGERING || mqtt_conn_hears(c))
-        want |= EPOLLIN;
-    if (c->out.bytes > 0 && list_empty(&c->out.dirty))
-        want |= EPOLLOUT;
-    loop_watch_set(c->door->edge->loop, &c->watch, want);
+    bool hears = c->state == MQTT_STATE_LINGERING || mqtt_conn_hears(c);
+    bool waits = c->out.bytes > 0 && list_empty(&c->out.dirty);
+    loop_watch_set(c->door->edge->loop, &c->watch, stream_events(&c->io, hears, waits));
 }
 
 static void conn_flushed(struct mqtt_conn *c)
 {
     if (c->state == MQTT_STATE_CLOSING) {
-        (void)shutdown(c->watch.fd, SHUT_WR);
+        stream_shut(&c->io);
         c->state = MQTT_STATE_LINGERING;
         mqtt_conn_rewatch(c);
     }
@@ -228,7 +223,7 @@ bool mqtt_conn_has_room(struct mqtt_conn *c, size_t len)
     if (c->queued_counted > 0)
         return false; /* its socket took not all the last time */
     size_t sent;
-    if (outq_flush_fd(&c->out, c->watch.fd, &sent) == ST_CLOSED)
+    if (outq_flush(&c->out, &c->io, &sent) == ST_CLOSED)
         return false; /* the flush at the turn's end hears it again, and may close */
     metric_add(conn_metrics(c), M_BYTES_OUT_MQTT, sent);
     conn_count_queue(c);
@@ -241,7 +236,7 @@ void mqtt_conn_flush(struct mqtt_conn *c)
     size_t sent;
     bool was_empty = c->queued_counted == 0; /* after the flush before */
     bool was_hearing = c->watch.events & EPOLLIN;
-    enum status st = outq_flush_fd(&c->out, c->watch.fd, &sent);
+    enum status st = outq_flush(&c->out, &c->io, &sent);
     metric_add(conn_metrics(c), M_BYTES_OUT_MQTT, sent);
     conn_count_queue(c);
     if (st == ST_CLOSED || c->broken) {
@@ -450,23 +445,27 @@ static void conn_input(struct mqtt_conn *c, struct slice bytes)
 static void conn_read(struct mqtt_conn *c)
 {
     struct mqtt_door *d = c->door;
-    ssize_t n = recv(c->watch.fd, d->read, sizeof d->read, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    size_t n;
+    enum status st = stream_read(&c->io, d->read, sizeof d->read, &n);
+    if (st == ST_AGAIN) {
+        mqtt_conn_rewatch(c); /* it may wait for something else now */
         return;
-    if (n <= 0) {
+    }
+    if (st != ST_OK) {
         mqtt_conn_close(c, M_DISCONNECT_NETWORK, true);
         return;
     }
     if (c->state >= MQTT_STATE_CLOSING)
         return; /* lingering: read and forget */
-    metric_add(d->edge->metrics, M_BYTES_IN_MQTT, (uint64_t)n);
+    metric_add(d->edge->metrics, M_BYTES_IN_MQTT, n);
     c->last_in_ms = conn_now(c);
-    conn_input(c, slice_of(d->read, (size_t)n));
+    conn_input(c, slice_of(d->read, n));
 }
 
 static void conn_on_event(struct loop_watch *w, uint32_t events)
 {
     struct mqtt_conn *c = LIST_OF(w, struct mqtt_conn, watch);
+    events = stream_ready(&c->io, events);
     if (events & EPOLLOUT) {
         mqtt_conn_dirty(c); /* with what else this turn brings: one write */
         if (!(events & (EPOLLIN | EPOLLERR | EPOLLHUP)))

@@ -26,9 +26,12 @@
 
 enum { MQTT_READ_BYTES = 65536 };
 
+struct tls_port;
+
 struct mqtt_door {
     struct edge *edge;
     struct acceptor *acceptor;
+    struct tls_port *tls; /* NULL: none */
     struct list conns;
     struct list dirty; /* connections with output of this turn (outq.dirty) */
     struct list dead; /* closed ones that wait for letters */
@@ -69,7 +72,8 @@ struct mqtt_conn {
     bool judged; /* `verdict` is the CONNECT's, which is handled again; `principal` is its own then */
     enum auth_verdict verdict;
     struct outq out;
-    struct loop_watch watch;
+    struct stream io;
+    struct loop_watch watch; /* of io.fd */
     enum mqtt_state state;
     uint8_t version;
     bool reading; /* EPOLLIN wanted */
@@ -106,7 +110,7 @@ struct mqtt_conn {
 };
 
 /* --- conn.c --- */
-void mqtt_conn_open(struct mqtt_door *d, int fd);
+void mqtt_conn_open(struct mqtt_door *d, struct stream *io); /* takes it over */
 /* Ends it: session and identifier are given back, the socket is closed when the queue has gone out (or at
  * once when `now`). `metric`: why. Safe to call again. Not inside transport_ops.deliver. */
 void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now);

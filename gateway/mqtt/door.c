@@ -1,22 +1,28 @@
 #include "gateway/mqtt/conn_private.h"
 
 #include "core/logging.h"
+#include "gateway/tls/server.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 /* A PUBLISH may carry the largest payload, the longest topic and properties beside it. */
 enum { PACKET_OVERHEAD_BYTES = 128 * 1024 };
 
-static void door_on_socket(void *ctx, int fd)
+static void door_on_stream(void *ctx, struct stream *stream)
 {
     struct mqtt_door *d = ctx;
     if (atomic_load(&d->edge->facts->connections) >= d->edge->facts->connections_max) {
         metric_add(d->edge->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
-        close(fd);
+        stream_close(stream);
         return;
     }
-    mqtt_conn_open(d, fd);
+    mqtt_conn_open(d, stream);
+}
+
+static void door_on_socket(void *ctx, int fd)
+{
+    struct stream stream = stream_plain(fd);
+    door_on_stream(ctx, &stream);
 }
 
 /* Everything that this turn queued leaves now, one write a connection. */
@@ -56,9 +62,16 @@ enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door 
     return ST_OK;
 }
 
+enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd)
+{
+    return tls_port_open(d->edge->tls, listen_fd, "mqtt", d->edge->settings->mqtt_connect_timeout_ms,
+                         door_on_stream, d, &d->tls);
+}
+
 void mqtt_door_stop(struct mqtt_door *d)
 {
     acceptor_pause(d->acceptor);
+    tls_port_stop(d->tls);
     LIST_EACH (node, &d->conns) {
         struct mqtt_conn *c = LIST_OF(node, struct mqtt_conn, link);
         mqtt_conn_refuse(c, MQTT_RC_SERVER_SHUTTING_DOWN, M_DISCONNECT_SERVER);
@@ -71,6 +84,7 @@ void mqtt_door_destroy(struct mqtt_door *d)
     if (!d)
         return;
     acceptor_destroy(d->acceptor);
+    tls_port_close(d->tls);
     loop_hook_remove(d->edge->loop, &d->flush);
     while (!list_empty(&d->conns))
         mqtt_conn_close(LIST_OF(d->conns.next, struct mqtt_conn, link), M_DISCONNECT_SERVER, true);

@@ -13,6 +13,7 @@
 #include "gateway/ws/conn.h"
 
 #include "gateway/ws/host.h"
+#include "gateway/ws/relay.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -93,7 +94,7 @@ static void conn_count_end(struct conn *c, enum conn_end why)
     atomic_fetch_sub(&c->door->edge->facts->connections, 1);
 }
 
-/* Everything but the descriptor, which is libwebsockets' to close. */
+/* Everything but a plain socket, which is libwebsockets' to close. */
 static void conn_bury(struct conn *c, enum conn_end why)
 {
     assert(c->state != CONN_DEAD);
@@ -103,6 +104,9 @@ static void conn_bury(struct conn *c, enum conn_end why)
     if (c->watched)
         loop_watch_remove(c->door->loop, &c->watch);
     c->watched = false;
+    if (c->io.ops)
+        stream_close(&c->io);
+    relay_drop(c->relay);
     timer_cancel(loop_timers(c->door->loop), &c->timer);
     outq_deinit(&c->out);
     buf_deinit(&c->message);
@@ -136,18 +140,20 @@ void conn_lost(struct conn *c)
     c->wsi = NULL;
     if (c->state == CONN_DEAD)
         return;
+    if (c->relay)
+        relay_orphan(c);
     conn_bury(c, END_NETWORK);
     conn_unref(c);
 }
 
-enum status conn_take_over(struct conn *c, int fd)
+enum status conn_take_over(struct conn *c)
 {
     struct web_door *d = c->door;
     assert(c->state == CONN_FRESH);
     enum status st = serve_begin(c);
     if (st != ST_OK)
         return st;
-    c->watch.fd = fd;
+    c->watch.fd = c->io.fd;
     if ((st = loop_watch_add(d->loop, &c->watch, EPOLLIN)) != ST_OK)
         return st;
     c->watched = true;
@@ -184,7 +190,7 @@ static bool conn_closing_step(struct conn *c)
      * overtakes our close frame. */
     if (c->deaf && !c->shut) {
         c->shut = true;
-        (void)shutdown(c->watch.fd, SHUT_WR);
+        stream_shut(&c->io);
     }
     return true;
 }
@@ -255,6 +261,7 @@ void conn_close(struct conn *c, uint16_t code, const char *why, enum conn_end en
 static void conn_on_event(struct loop_watch *w, uint32_t events)
 {
     struct conn *c = LIST_OF(w, struct conn, watch);
+    events = stream_ready(&c->io, events);
     if ((events & EPOLLIN) == 0 && (events & (EPOLLHUP | EPOLLERR)) != 0) {
         conn_kill(c, END_NETWORK);
         return;

@@ -1,6 +1,7 @@
 /* Inside gateway/ws/: one connection of the public port, and the door that owns it. Owning loop only.
  *
  *   http.c, door.c           what comes before: HTTP, handled by libwebsockets
+ *   relay.c                  the same with TLS
  *   conn.c                   life of a connection: taking over, closing, ping, stall
  *   input.c, output.c        its socket: frames in, queue out
  *   serve.c                  the protocol: lines, requests; subscribe.c, ack.c, publish.c, page.c: operations
@@ -22,6 +23,8 @@ struct lws;
 struct opening;
 struct files;
 struct host;
+struct relay;
+struct tls_port;
 
 enum {
     CONN_READ_BYTES = 64 * 1024, /* one recv; shared by all connections of a loop */
@@ -50,10 +53,14 @@ struct web_door {
     const struct settings *settings;
     struct host *host;
     struct acceptor *acceptor;
+    struct tls_port *tls; /* NULL: none */
     struct files *files;
     struct loop_hook hook;
     struct list conns; /* all with a socket */
     struct list buried; /* those without one to which publishes and reads under way still point */
+    struct list relays;
+    struct list paired; /* those of them that have a socket pair; relay_pairs of them */
+    unsigned relay_pairs;
     struct list fresh;
     struct list dirty; /* outq.dirty: something to send, or to resume */
     uint32_t epoch;
@@ -65,7 +72,8 @@ struct web_door {
 
 struct conn {
     struct web_door *door;
-    struct lws *wsi; /* NULL: libwebsockets has let go of it */
+    struct lws *wsi; /* NULL: libwebsockets has let go of it, or (TLS) never had the socket */
+    struct relay *relay; /* TLS, while it speaks HTTP */
     enum conn_state state;
     enum conn_end end; /* CONN_CLOSING: why */
     bool watched; /* our loop watches the descriptor */
@@ -84,7 +92,8 @@ struct conn {
     uint64_t cut_bytes; /* from the front of the queue to the end of the frame that is half sent */
     struct list link; /* door->conns, then door->buried */
     struct list turn; /* door->fresh */
-    struct loop_watch watch;
+    struct stream io; /* a plain socket is libwebsockets' to close, a TLS stream ours */
+    struct loop_watch watch; /* of io.fd */
     struct timer timer;
     struct outq out;
     struct ws_reader reader;
@@ -122,8 +131,10 @@ static inline uint64_t conn_now(const struct conn *c)
 {
     return loop_now_ms(c->door->loop);
 }
-/* The upgrade is done: from here on the socket is read and written by us. ST_IO, ST_NO_MEMORY. */
-enum status conn_take_over(struct conn *c, int fd) MUST_CHECK;
+/* Hands a socket to libwebsockets as this connection's. `c` may be gone after it. */
+void conn_adopt(struct conn *c, int fd);
+/* The upgrade is done: from here on c->io is read and written by us. ST_IO, ST_NO_MEMORY. */
+enum status conn_take_over(struct conn *c) MUST_CHECK;
 /* Something to send, or something that paused reading has ended: look at it at the end of the turn. */
 void conn_touch(struct conn *c);
 /* That look. True: work has come up for the next turn. `c` may be gone after it. */

@@ -13,9 +13,11 @@
 
 #include "core/logging.h"
 #include "gateway/acceptor.h"
+#include "gateway/tls/server.h"
 #include "gateway/ws/files.h"
 #include "gateway/ws/host.h"
 #include "gateway/ws/http.h"
+#include "gateway/ws/relay.h"
 
 #include <libwebsockets.h>
 #include <stdlib.h>
@@ -84,23 +86,10 @@ static const struct lws_protocols protocols[] = {
 
 /* --- sockets ------------------------------------------------------------------------------------ */
 
-static void on_socket(void *ctx, int fd)
+void conn_adopt(struct conn *c, int fd)
 {
-    struct web_door *d = ctx;
-    struct node_facts *facts = d->edge->facts;
-    if (atomic_load(&facts->connections) >= facts->connections_max) {
-        metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
-        http_refuse_socket(fd);
-        return;
-    }
-    struct conn *c = conn_create(d);
-    if (!c) {
-        metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
-        close(fd);
-        return;
-    }
     conn_ref(c); /* it may be lost inside */
-    struct lws *wsi = host_adopt(d->host, fd, c);
+    struct lws *wsi = host_adopt(c->door->host, fd, c);
     if (wsi && c->state != CONN_DEAD)
         c->wsi = wsi;
     else
@@ -108,14 +97,68 @@ static void on_socket(void *ctx, int fd)
     conn_unref(c);
 }
 
+static bool is_full(struct web_door *d)
+{
+    struct node_facts *facts = d->edge->facts;
+    if (atomic_load(&facts->connections) < facts->connections_max)
+        return false;
+    metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+    return true;
+}
+
+static void on_socket(void *ctx, int fd)
+{
+    struct web_door *d = ctx;
+    if (is_full(d)) {
+        http_refuse_socket(fd);
+        return;
+    }
+    struct conn *c = conn_create(d);
+    if (c) {
+        conn_adopt(c, fd);
+        return;
+    }
+    metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+    close(fd);
+}
+
+static void on_tls_stream(void *ctx, struct stream *stream)
+{
+    struct web_door *d = ctx;
+    struct conn *c = is_full(d) ? NULL : conn_create(d);
+    if (!c)
+        stream_close(stream);
+    else if (relay_open(c, stream) != ST_OK)
+        conn_kill(c, END_LIMIT);
+}
+
+/* A plain socket stays libwebsockets', which is told to leave it alone; of a TLS stream it has had a copy. */
+static void take_over(struct conn *c)
+{
+    struct lws *wsi = c->wsi;
+    bool early = false;
+    if (c->relay) {
+        early = relay_hand_over(c);
+        c->wsi = NULL;
+        host_drop(wsi);
+    } else {
+        lws_rx_flow_control(wsi, 0);
+        c->io = stream_plain(lws_get_socket_fd(wsi));
+    }
+    if (conn_take_over(c) != ST_OK)
+        conn_kill(c, END_LIMIT);
+    else if (early)
+        on_early_bytes(c);
+    else
+        conn_touch(c);
+}
+
 static void take_over_fresh(struct web_door *d)
 {
     while (!list_empty(&d->fresh)) {
         struct conn *c = LIST_OF(d->fresh.next, struct conn, turn);
         list_unlink(&c->turn);
-        lws_rx_flow_control(c->wsi, 0);
-        if (conn_take_over(c, lws_get_socket_fd(c->wsi)) != ST_OK)
-            conn_kill(c, END_LIMIT);
+        take_over(c);
     }
 }
 
@@ -166,6 +209,8 @@ static void door_init(struct web_door *d, struct edge *edge)
     list_init(&d->conns);
     list_init(&d->buried);
     list_init(&d->fresh);
+    list_init(&d->relays);
+    list_init(&d->paired);
     list_init(&d->dirty);
     list_init(&d->hook.link);
     d->hook.on_turn_end = on_turn_end;
@@ -199,6 +244,12 @@ enum status web_door_create(struct edge *edge, int listen_fd, struct web_door **
     return ST_OK;
 }
 
+enum status web_door_listen_tls(struct web_door *d, int listen_fd)
+{
+    return tls_port_open(d->edge->tls, listen_fd, "http/1.1", d->settings->ws_hello_timeout_ms, on_tls_stream,
+                         d, &d->tls);
+}
+
 void web_door_run(struct web_door *d)
 {
     host_run(d->host);
@@ -207,6 +258,7 @@ void web_door_run(struct web_door *d)
 void web_door_stop(struct web_door *d)
 {
     acceptor_pause(d->acceptor);
+    tls_port_stop(d->tls);
     LIST_EACH (node, &d->conns) {
         struct conn *c = LIST_OF(node, struct conn, link);
         if (c->state == CONN_OPEN)
@@ -221,8 +273,10 @@ void web_door_destroy(struct web_door *d)
     if (!d)
         return;
     acceptor_destroy(d->acceptor);
+    tls_port_close(d->tls);
     while (!list_empty(&d->conns))
         conn_kill(LIST_OF(d->conns.next, struct conn, link), END_SERVER);
+    relay_drop_all(d);
     while (!list_empty(&d->buried)) { /* publishes and reads that will not come back any more */
         conn_free(LIST_OF(d->buried.next, struct conn, link));
     }

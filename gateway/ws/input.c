@@ -7,9 +7,6 @@
 
 #include "core/utf8.h"
 
-#include <errno.h>
-#include <sys/socket.h>
-
 bool conn_may_resume(const struct conn *c)
 {
     const struct settings *s = c->door->settings;
@@ -170,18 +167,21 @@ void conn_resume(struct conn *c)
 void conn_read(struct conn *c)
 {
     struct web_door *d = c->door;
-    ssize_t n = recv(c->watch.fd, d->input, CONN_READ_BYTES, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    size_t n;
+    enum status st = stream_read(&c->io, d->input, CONN_READ_BYTES, &n);
+    if (st == ST_AGAIN) {
+        conn_touch(c); /* it may wait for something else now */
         return;
-    if (n <= 0) {
+    }
+    if (st != ST_OK) {
         conn_kill(c, END_NETWORK);
         return;
     }
-    metric_add(d->metrics, M_BYTES_IN_WS, (uint64_t)n);
+    metric_add(d->metrics, M_BYTES_IN_WS, n);
     c->last_in_ms = conn_now(c);
     c->ping_sent_ms = 0;
     c->read_ns = clock_mono_ns(loop_clock(d->loop));
-    conn_input(c, d->input, (size_t)n);
+    conn_input(c, d->input, n);
     if (c->paused || c->state == CONN_CLOSING)
         conn_touch(c);
 }

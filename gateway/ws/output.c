@@ -2,9 +2,7 @@
 #include "gateway/ws/conn.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 enum { FLUSH_PIECES = 16 };
 
@@ -73,24 +71,21 @@ static enum status conn_send(struct conn *c)
     while (c->out.bytes > 0) {
         struct iovec pieces[FLUSH_PIECES];
         int count = outq_gather(&c->out, pieces, FLUSH_PIECES);
-        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-        ssize_t n = count == 1 ? send(c->watch.fd, pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL)
-                               : sendmsg(c->watch.fd, &message, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EAGAIN ? ST_AGAIN : ST_CLOSED;
-        conn_note_cut(c, pieces, (size_t)n);
-        outq_sent(&c->out, (size_t)n);
+        size_t n;
+        enum status st = stream_write(&c->io, pieces, count, &n);
+        if (st != ST_OK)
+            return st;
+        conn_note_cut(c, pieces, n);
+        outq_sent(&c->out, n);
         c->progress_ms = conn_now(c);
-        metric_add(c->door->metrics, M_BYTES_OUT_WS, (uint64_t)n);
+        metric_add(c->door->metrics, M_BYTES_OUT_WS, n);
     }
     return ST_OK;
 }
 
 void conn_watch(struct conn *c)
 {
-    loop_watch_set(c->door->loop, &c->watch, (c->paused ? 0u : EPOLLIN) | (c->blocked ? EPOLLOUT : 0u));
+    loop_watch_set(c->door->loop, &c->watch, stream_events(&c->io, !c->paused, c->blocked));
 }
 
 /* False: the peer has gone. */
@@ -112,21 +107,45 @@ bool conn_flush(struct conn *c)
     return st == ST_OK || st == ST_AGAIN;
 }
 
-/* Frames that nobody has seen a byte of are dropped; what remains is the rest of the one that is cut. */
+/* From the queue's front to the end of the frame that the stream has begun to send. */
+static size_t conn_begun_bytes(const struct conn *c)
+{
+    uint64_t end = c->cut_bytes;
+    struct iovec pieces[FLUSH_PIECES];
+    int count = outq_gather(&c->out, pieces, FLUSH_PIECES);
+    size_t start = 0; /* of the piece in hand */
+    for (int i = 0; i < count && end < c->io.committed; start += pieces[i++].iov_len)
+        while (end < c->io.committed && end < start + pieces[i].iov_len)
+            end += ws_frame_bytes((const uint8_t *)pieces[i].iov_base + (end - start),
+                                  pieces[i].iov_len - (size_t)(end - start));
+    return (size_t)end;
+}
+
+static void conn_copy_front(const struct conn *c, uint8_t *to, size_t len)
+{
+    struct iovec pieces[FLUSH_PIECES];
+    int count = outq_gather(&c->out, pieces, FLUSH_PIECES);
+    for (int i = 0; i < count && len > 0; i++) {
+        size_t n = pieces[i].iov_len < len ? pieces[i].iov_len : len;
+        memcpy(to, pieces[i].iov_base, n);
+        to += n;
+        len -= n;
+    }
+    assert(len == 0); /* what is committed was gathered in so many pieces, and the last frame lies in one */
+}
+
+/* Frames that nobody has seen a byte of are dropped; what remains is the rest of those that are on their way.
+ */
 void conn_drop_queue(struct conn *c)
 {
-    size_t keep = (size_t)c->cut_bytes;
+    size_t keep = conn_begun_bytes(c);
     uint8_t *rest = keep > 0 ? malloc(keep) : NULL;
     if (keep > 0 && !rest) {
         conn_break(c);
         return;
     }
-    struct iovec piece;
-    if (keep > 0) {
-        int count = outq_gather(&c->out, &piece, 1);
-        assert(count == 1 && piece.iov_len >= keep); /* a frame lies in one piece */
-        memcpy(rest, piece.iov_base, keep);
-    }
+    if (keep > 0)
+        conn_copy_front(c, rest, keep);
     uint32_t bytes_max = c->out.bytes_max;
     outq_deinit(&c->out);
     outq_init(&c->out, bytes_max);

@@ -168,6 +168,8 @@ class Web:
         options.setdefault("max_size", None)
         options.setdefault("max_queue", None)
         options.setdefault("ping_interval", None)
+        if node.tls:
+            options.setdefault("ssl", node.tls)
         try:
             self.socket = self.wait(self.open(node.ws(), options))
         except BaseException:

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from certificates import Certificates
 from node import PATIENCE, PROGRAM, Node
 
 # Clients of these tests speak to loopback only.
@@ -38,6 +39,11 @@ def deadline(request):
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

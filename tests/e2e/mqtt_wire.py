@@ -133,12 +133,7 @@ class Wire:
 
     def __init__(self, node, version=5, client_id="", connected=True, receive_buffer=None, **options):
         self.version = version
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.settimeout(WAIT_S)
-        self.socket.connect(("127.0.0.1", node.ports["mqtt"]))
+        self.socket = node.connect("mqtt", receive_buffer)
         self.kept = b""
         self.connack = None
         if connected:

@@ -67,9 +67,11 @@ class Node:
         self.settings = {"data.dir": str(self.data), "node.id": "test"}
         numbers = free_ports(len(DOORS)) if keep_ports else [0] * len(DOORS)
         self.settings.update({f"{door}.port": number for door, number in zip(DOORS, numbers)})
+        self.settings.update({"mqtt.tls_port": 0, "http.tls_port": 0})
         self.settings.update(settings or {})
         self.environment = environment or {}
         self.descriptors = descriptors  # RLIMIT_NOFILE
+        self.tls = None  # an SSLContext: clients come by the TLS ports
         self.ports = {}
         self.process = None
         self.stderr = []
@@ -124,11 +126,25 @@ class Node:
     def api(self, path):
         return f"http://127.0.0.1:{self.ports['api']}{path}"
 
+    def port(self, door):
+        """mqtt, http: the port by which clients come."""
+        return self.ports[door + "s" if self.tls else door]
+
     def web(self, path):
-        return f"http://127.0.0.1:{self.ports['http']}{path}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port('http')}{path}"
 
     def ws(self):
-        return f"ws://127.0.0.1:{self.ports['http']}/ws"
+        return f"ws{'s' if self.tls else ''}://127.0.0.1:{self.port('http')}/ws"
+
+    def connect(self, door, receive_bytes=None, seconds=15):
+        """A client's socket to that door."""
+        made = socket.socket()
+        if receive_bytes:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.settimeout(seconds * PATIENCE)
+        made.connect(("127.0.0.1", self.port(door)))
+        return self.tls.wrap_socket(made, server_hostname="127.0.0.1") if self.tls else made
 
     def log(self, lines=60):
         return "".join(self.stderr[-lines:])

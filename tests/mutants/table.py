@@ -191,4 +191,42 @@ MUTANTS = [
         "test": "test_batch.py::test_no_answer_before_the_sync",
         "red": "answered before the sync had returned",
     },
+    {
+        "name": "a client's certificate is not verified",
+        "file": "gateway/tls/context.c",
+        "old": """        SSL_CTX_set_verify(t->ssl, modes[s->tls_client_verify], NULL);
+""",
+        "new": "",
+        "test": "test_tls.py::test_a_certificate_that_is_required",
+        "red": "DID NOT RAISE",
+    },
+    {
+        "name": "what is half encrypted is not kept for the next write",
+        "file": "gateway/ws/output.c",
+        "old": """    for (int i = 0; i < count && end < c->io.committed; start += pieces[i++].iov_len)
+""",
+        "new": """    for (int i = 0; i < count && end < 0; start += pieces[i++].iov_len)
+""",
+        "test": "test_ws_tls.py::test_a_stopped_reader_is_told_4002_and_nothing_is_cut",
+        "red": "the node ended with|Error",
+    },
+    {
+        "name": "handshakes that never end",
+        "file": "gateway/tls/server.c",
+        "old": """    timer_arm(loop_timers(e->loop), &h->timer, loop_now_ms(e->loop) + p->timeout_ms);
+""",
+        "new": "",
+        "test": "test_tls.py::test_a_handshake_that_does_not_come_ends",
+        "red": "TimeoutError|timed out",
+    },
+    {
+        "name": "any application protocol will do",
+        "file": "gateway/tls/context.c",
+        "old": """    return SSL_TLSEXT_ERR_ALERT_FATAL; /* RFC 7301, 3.2: no_application_protocol */
+""",
+        "new": """    return SSL_TLSEXT_ERR_NOACK;
+""",
+        "test": "test_tls.py::test_a_client_of_another_protocol_ends_in_the_handshake",
+        "red": "DID NOT RAISE",
+    },
 ]

@@ -126,11 +126,12 @@ Test(outq, flushes_to_a_socket_and_keeps_what_it_does_not_take)
     static char large[4 << 20];
     static char got[4 << 20];
     size_t sent, total = 0, received = 0;
+    struct stream stream = stream_plain(ends[0]);
     for (size_t i = 0; i < sizeof large; i++)
         large[i] = (char)(i * 31 >> 3);
     put("head");
     cr_assert_eq(outq_put_span(&q, slice_of(large, sizeof large)), ST_OK);
-    enum status st = outq_flush_fd(&q, ends[0], &sent);
+    enum status st = outq_flush(&q, &stream, &sent);
     cr_assert_eq(st, ST_AGAIN);
     cr_expect_eq(q.span.len, 0u, "the rest is owned");
     cr_expect_eq(q.bytes, 4 + sizeof large - sent);
@@ -143,7 +144,7 @@ Test(outq, flushes_to_a_socket_and_keeps_what_it_does_not_take)
         if (n > 0)
             received += (size_t)n;
         if (st == ST_AGAIN) {
-            st = outq_flush_fd(&q, ends[0], &sent);
+            st = outq_flush(&q, &stream, &sent);
             cr_assert(st == ST_OK || st == ST_AGAIN);
             total += sent;
         }
@@ -157,10 +158,11 @@ Test(outq, flushes_to_a_socket_and_keeps_what_it_does_not_take)
 Test(outq, a_peer_that_has_gone_is_told_without_a_signal)
 {
     size_t sent;
+    struct stream stream = stream_plain(ends[0]);
     close(ends[1]);
     ends[1] = -1;
     put("x");
-    cr_expect_eq(outq_flush_fd(&q, ends[0], &sent), ST_CLOSED);
+    cr_expect_eq(outq_flush(&q, &stream, &sent), ST_CLOSED);
     cr_expect_eq(sent, 0u);
 }
 

@@ -1,0 +1,409 @@
+"""TLS on the MQTT port and the public HTTP port: versions, certificates, who is refused and how, and what handshakes may
+not do to others. What holds for plain sockets is tried over TLS by test_ws_tls.py and test_mqtt_tls.py."""
+
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+
+import mqtt_wire
+from certificates import openssl
+from clients import WAIT_S, MosquittoSub, Web, curl, mosquitto_pub, need
+from node import PATIENCE, PROGRAM, wait_until
+from test_ws import KEY, Raw, frame
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+@pytest.fixture
+def make_tls(make_node, certificates):
+    def make(settings=None, *names, client=None, **options):
+        node = make_node({**certificates.settings(*names), **(settings or {})}, **options)
+        node.tls = client or certificates.client()
+        return node
+    return make
+
+
+@pytest.fixture
+def tls_node(make_tls):
+    return make_tls()
+
+
+def failures(node, reason):
+    return node.metric("tidegate_tls_handshake_failures_total", f'"{reason}"')
+
+
+def open_connections(node):
+    """Those of clients: the one that asks is an API connection."""
+    return node.metric("tidegate_connections", "mqtt") + node.metric("tidegate_connections", "ws") + node.metric(
+        "tidegate_tls_handshakes_open")
+
+
+def lives(node):
+    with mqtt_wire.Wire(node) as wire, Web(node, hello={}) as web:
+        wire.send(mqtt_wire.PING)
+        assert wire.expect(mqtt_wire.PINGRESP) == b""
+        assert web.hello["node"] == "test"
+
+
+def refused(node, context, door="mqtt"):
+    """The handshake, or with TLS 1.3 the first read after it, says no."""
+    node.tls = context
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        with node.connect(door) as wire:
+            wire.sendall(mqtt_wire.connect(5, "x"))
+            if not wire.recv(1):
+                raise ConnectionResetError
+
+
+# --- versions, keys, protocols ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
+def test_mosquitto(tls_node, certificates, version):
+    ca = ["--cafile", str(certificates.pem("server-ca")), "--tls-version", version, "-p", str(tls_node.ports["mqtts"])]
+    with MosquittoSub(tls_node, "a/#", *ca) as sub:
+        mosquitto_pub(tls_node, "a/b", b"hello", *ca)
+        assert sub.next() == ("a/b", b"hello")
+
+
+@pytest.mark.parametrize("version, ciphers, key", [(V12, "ECDHE-ECDSA-AES128-GCM-SHA256", "id-ecPublicKey"),
+                                                   (V12, "ECDHE-RSA-AES128-GCM-SHA256", "rsaEncryption"),
+                                                   (V13, None, "id-ecPublicKey")])
+@pytest.mark.parametrize("door", ["mqtt", "http"])
+def test_both_kinds_of_keys(make_tls, certificates, tmp_path, door, version, ciphers, key):
+    node = make_tls(client=certificates.client(version=version, ciphers=ciphers))
+    with node.connect(door) as wire:
+        assert wire.version() == {V12: "TLSv1.2", V13: "TLSv1.3"}[version]
+        (tmp_path / "seen.der").write_bytes(wire.getpeercert(binary_form=True))
+    assert key in openssl("x509", "-inform", "DER", "-in", tmp_path / "seen.der", "-noout", "-text")
+
+
+def test_oldest_version(make_tls, certificates):
+    node = make_tls({"tls.min_version": "1.3"})
+    lives(node)
+    refused(node, certificates.client(version=V12))
+    wait_until(lambda: failures(node, "version") == 1, "the refusal to be counted")
+    node.tls = certificates.client(version=V13)
+    lives(node)
+
+
+def test_tls_1_1_is_not_spoken(tls_node, certificates):
+    old = certificates.client(ciphers="ALL:@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    refused(tls_node, old)
+    tls_node.tls = certificates.client()
+    lives(tls_node)
+
+
+@pytest.mark.parametrize("door, offered, chosen", [
+    ("mqtt", ["mqtt"], "mqtt"), ("mqtt", ["h2", "mqtt"], "mqtt"), ("mqtt", None, None),
+    ("http", ["h2", "http/1.1"], "http/1.1"), ("http", None, None)])
+def test_application_protocol(make_tls, certificates, door, offered, chosen):
+    node = make_tls(client=certificates.client(alpn=offered))
+    with node.connect(door) as wire:
+        assert wire.selected_alpn_protocol() == chosen
+
+
+@pytest.mark.parametrize("door, offered", [("mqtt", ["http/1.1"]), ("mqtt", ["mqt", "mqtts"]), ("http", ["mqtt"]),
+                                           ("http", ["h2"])])
+def test_a_client_of_another_protocol_ends_in_the_handshake(tls_node, certificates, door, offered):
+    refused(tls_node, certificates.client(alpn=offered), door)
+    wait_until(lambda: failures(tls_node, "alpn") == 1, "the refusal to be counted")
+    tls_node.tls = certificates.client()
+    lives(tls_node)
+
+
+def test_no_renegotiation(tls_node, certificates):
+    client = subprocess.Popen([need("openssl"), "s_client", "-tls1_2", "-connect", f"127.0.0.1:{tls_node.ports['https']}",
+                               "-CAfile", certificates.pem("server-ca")],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    client.stdin.write(b"R\n")
+    client.stdin.flush()
+    said, _ = client.communicate(timeout=WAIT_S)
+    assert b"Verify return code: 0" in said and b"no renegotiation" in said, said[-500:]
+    lives(tls_node)
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_tickets_resume(make_tls, certificates, version):
+    """On any loop: they share the keys."""
+    node = make_tls({"node.loops": 2}, client=certificates.client(version=version))
+    resumed = 0
+    for _ in range(6):
+        with mqtt_wire.Wire(node) as wire:  # the ticket of 1.3 comes with the first bytes
+            session = wire.socket.session
+        again = socket.create_connection(("127.0.0.1", node.ports["mqtts"]))
+        with node.tls.wrap_socket(again, server_hostname="127.0.0.1", session=session) as wire:
+            resumed += wire.session_reused
+    assert resumed == 6
+    wait_until(lambda: node.metric("tidegate_tls_handshakes_total", "resumed") == 6, "all six to be counted")
+
+
+# --- configuration ---------------------------------------------------------------------------------------------
+
+def test_without_a_certificate_there_is_no_tls(make_node):
+    node = make_node()
+    assert "mqtts" not in node.ports and "https" not in node.ports
+    assert "tidegate_tls_cert_expiry_seconds" not in node.metrics()
+
+
+def test_expiry_is_told(tls_node):
+    assert 4.9 * 86400 < tls_node.metrics()["tidegate_tls_cert_expiry_seconds"] < 5.1 * 86400
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda c: {"tls.key_file": ""}, ["tls.key_file"]),
+    (lambda c: {"tls.cert_file": str(c.folder / "none.pem")}, ["tls.cert_file", "none.pem", "No such file"]),
+    (lambda c: {"tls.cert_file": str(c.key("ec"))}, ["tls.cert_file", "ec.key"]),
+    (lambda c: {"tls.key_file": f"{c.key('rsa')},{c.key('ec')}"}, ["tls.key_file", "rsa.key"]),
+    (lambda c: {"tls.key_file": str(c.key("ec"))}, ["rsa.pem", "no key"]),
+    (lambda c: {"tls.cert_file": str(c.pem("ec"))}, ["rsa.key", "no certificate"]),
+    (lambda c: {"tls.cert_file": f"{c.pem('ec')},{c.pem('ec')}", "tls.key_file": f"{c.key('ec')},{c.key('ec')}"},
+     ["ec.pem", "same kind"]),
+    (lambda c: {"tls.client_verify": "require"}, ["tls.client_ca_file"]),
+    (lambda c: {"tls.client_verify": "optional", "tls.client_ca_file": str(c.key("ec"))}, ["tls.client_ca_file", "ec.key"]),
+])
+def test_what_is_wrong_with_the_files_is_said(certificates, tmp_path, change, words):
+    settings = {**certificates.settings(), **change(certificates), "data.dir": tmp_path / "data", "mqtt.port": 0,
+                "http.port": 0, "api.port": 0, "mqtt.tls_port": 0, "http.tls_port": 0}
+    done = subprocess.run([PROGRAM, "serve", *(word for pair in settings.items() for word in ("--set", "%s=%s" % pair))],
+                          capture_output=True, text=True, timeout=30 * PATIENCE, stdin=subprocess.DEVNULL)
+    assert done.returncode == 78, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_an_encrypted_key_is_refused_not_asked_for(certificates, tmp_path):
+    locked = tmp_path / "locked.key"
+    openssl("pkey", "-in", certificates.key("ec"), "-aes128", "-passout", "pass:secret", "-out", locked)
+    done = subprocess.run([PROGRAM, "serve", "--set", f"tls.cert_file={certificates.pem('ec')}", "--set",
+                           f"tls.key_file={locked}", "--set", f"data.dir={tmp_path / 'data'}"],
+                          capture_output=True, text=True, timeout=30 * PATIENCE, stdin=subprocess.DEVNULL)
+    assert done.returncode == 78 and "locked.key" in done.stderr, done.stderr
+
+
+# --- clients' certificates -------------------------------------------------------------------------------------
+
+def test_a_certificate_that_is_required(make_tls, certificates):
+    node = make_tls({"tls.client_verify": "require", "tls.client_ca_file": certificates.pem("client-ca")},
+                    client=certificates.client("alice"))
+    lives(node)
+    for door in ("mqtt", "http"):
+        refused(node, certificates.client(), door)
+        refused(node, certificates.client("mallory"), door)
+    wait_until(lambda: failures(node, "client_cert") == 4, "the refusals to be counted")
+    node.tls = certificates.client("alice")
+    lives(node)
+
+
+def test_a_certificate_that_is_optional_must_be_good(make_tls, certificates):
+    node = make_tls({"tls.client_verify": "optional", "tls.client_ca_file": certificates.pem("client-ca")})
+    lives(node)
+    node.tls = certificates.client("alice")
+    lives(node)
+    refused(node, certificates.client("mallory"))
+    wait_until(lambda: failures(node, "client_cert") == 1, "the refusal to be counted")
+    node.tls = certificates.client()
+
+
+# --- what is not TLS, or stops in the middle of it -------------------------------------------------------------
+
+@pytest.mark.parametrize("port", ["mqtts", "https"])
+@pytest.mark.parametrize("data", [mqtt_wire.connect(5, "x"), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                                  b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x00" * 100, b"\x16\x03\x01\xff\xff" + b"a" * 70000])
+def test_plain_bytes_on_a_tls_port(tls_node, port, data):
+    with socket.create_connection(("127.0.0.1", tls_node.ports[port]), timeout=WAIT_S) as wire:
+        try:
+            wire.sendall(data)
+            said = wire.recv(1000)
+        except ConnectionError:
+            said = b""
+        assert said == b"" or said[0] == 21, "nothing, or an alert"
+    wait_until(lambda: failures(tls_node, "not_tls") == 1, "the failure to be counted")
+    lives(tls_node)
+
+
+@pytest.mark.parametrize("door", ["mqtt", "http"])
+def test_tls_on_a_plain_port(tls_node, certificates, door):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        with socket.create_connection(("127.0.0.1", tls_node.ports[door]), timeout=WAIT_S) as wire:
+            certificates.client().wrap_socket(wire, server_hostname="localhost")
+    lives(tls_node)
+
+
+@pytest.mark.parametrize("port", ["mqtts", "https"])
+@pytest.mark.parametrize("data", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+def test_a_handshake_that_does_not_come_ends(make_tls, port, data):
+    node = make_tls({"mqtt.connect_timeout_ms": 300, "ws.hello_timeout_ms": 300})
+    with socket.create_connection(("127.0.0.1", node.ports[port]), timeout=WAIT_S) as wire:
+        wire.sendall(data)
+        assert wire.recv(100) == b""
+    assert failures(node, "timeout") == 1 and open_connections(node) == 0
+
+
+@pytest.mark.parametrize("door", ["mqtt", "http"])
+def test_silence_after_the_handshake_ends(make_tls, door):
+    node = make_tls({"mqtt.connect_timeout_ms": 300, "ws.hello_timeout_ms": 300})
+    with node.connect(door) as wire:
+        assert wire.recv(100) == b""
+    wait_until(lambda: open_connections(node) == 0, "the connection to be gone")
+
+
+def test_a_handshake_may_come_byte_by_byte(tls_node, certificates):
+    """ClientHello and all that follows in pieces of one byte."""
+    client, server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    inner = certificates.client().wrap_bio(server, client, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", tls_node.ports["mqtts"]), timeout=WAIT_S) as wire:
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        done = False
+        while not done:
+            try:
+                inner.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                pass
+            for byte in client.read():
+                wire.sendall(bytes([byte]))
+            if not done:
+                server.write(wire.recv(65536))
+        inner.write(mqtt_wire.connect(5, "slow"))
+        for byte in client.read():
+            wire.sendall(bytes([byte]))
+        answer = b""
+        while not answer:
+            server.write(wire.recv(65536))
+            try:
+                answer = inner.read(100)
+            except ssl.SSLWantReadError:
+                pass
+        assert answer[0] >> 4 == mqtt_wire.CONNACK
+
+
+def test_an_aborted_handshake_leaves_nothing(tls_node):
+    for port in ("mqtts", "https"):
+        for size in (0, 1, 5, 100):
+            socket.create_connection(("127.0.0.1", tls_node.ports[port])).close()
+            with socket.create_connection(("127.0.0.1", tls_node.ports[port])) as wire:
+                wire.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * size)
+    wait_until(lambda: open_connections(tls_node) == 0, "all to be gone")
+    lives(tls_node)
+
+
+# --- HTTP over TLS ---------------------------------------------------------------------------------------------
+
+def test_pages_by_curl(make_tls, certificates, tmp_path):
+    (tmp_path / "pages").mkdir()
+    body = bytes(range(256)) * 16_000
+    (tmp_path / "pages" / "big.js").write_bytes(body)
+    node = make_tls({"demo.dir": tmp_path / "pages"})
+    answer = curl(node.web("/demo/big.js"), "--cacert", str(certificates.pem("server-ca")))
+    assert answer.body == body
+    answer = curl(node.web("/demo/big.js"), "--cacert", str(certificates.pem("server-ca")), "--http2", "--limit-rate", "8M")
+    assert answer.body == body
+    wait_until(lambda: open_connections(node) == 0, "all to be gone")
+
+
+def test_a_head_that_is_too_long(tls_node):
+    with Raw(tls_node) as raw:
+        raw.send(b"GET /demo/ HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 20_000)
+        assert raw.answer()[0] in (None, 400, 403, 414, 431)
+    lives(tls_node)
+
+
+def test_more_slow_readers_of_pages_than_there_are_pairs(make_tls, tmp_path):
+    """The oldest go, and WebSockets still open."""
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "big.js").write_bytes(b"x" * 6_000_000)
+    node = make_tls({"demo.dir": tmp_path / "pages"})
+    slow = []
+    for _ in range(70):
+        raw = Raw(node, receive_bytes=4096)
+        raw.send(b"GET /demo/big.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert raw.file.readline().startswith(b"HTTP/1.1 200")
+        slow.append(raw)
+    lives(node)
+    for raw in slow:
+        raw.close()
+    wait_until(lambda: node.metric("tidegate_connections", "http") <= 1, "all to be gone")
+
+
+# --- slow readers ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_a_slow_reader_gets_every_byte(make_tls, certificates, version):
+    """Records that are half out when more is queued behind them: OpenSSL wants the same bytes again."""
+    node = make_tls({"out.bytes_max": "256K"}, client=certificates.client(version=version))
+    sizes = [1 + number * 7919 % 60_000 for number in range(300)]
+    wire = mqtt_wire.Wire(node, receive_buffer=4096)
+    wire.subscribe(("big", 1))
+    with Raw(node, receive_bytes=4096) as slow, Web(node) as web:
+        slow.upgrade()
+        slow.ask({"id": 1, "sub": {"topic": "big"}})
+        waiting = [web.request({"pub": {"topic": "big", "text": f"{n:06d}" + "x" * size}}) for n, size in enumerate(sizes)]
+        for n, size in enumerate(sizes):
+            assert slow.item("msg")["msg"]["text"] == f"{n:06d}" + "x" * size
+            assert wire.message().payload == f"{n:06d}".encode() + b"x" * size
+        for number in waiting:
+            assert "ok" in web.answer(number)
+    wire.close()
+
+
+# --- storms ----------------------------------------------------------------------------------------------------
+
+def test_a_storm_of_handshakes_does_not_keep_others_waiting(tls_node, certificates):
+    """No figure is asserted (the machine may be loaded), only that everybody gets through."""
+    stop, pings, errors = threading.Event(), [], []
+    wire = mqtt_wire.Wire(tls_node)
+
+    def ping():
+        while not stop.is_set():
+            wire.send(mqtt_wire.PING)
+            wire.expect(mqtt_wire.PINGRESP)
+            pings.append(time.monotonic())
+
+    def connect_many():
+        try:
+            for _ in range(20):
+                with mqtt_wire.Wire(tls_node):
+                    pass
+        except Exception as error:
+            errors.append(error)
+
+    pinger = threading.Thread(target=ping)
+    pinger.start()
+    crowd = [threading.Thread(target=connect_many) for _ in range(10)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join(60 * PATIENCE)
+    stop.set()
+    pinger.join(10 * PATIENCE)
+    assert not errors and len(pings) > 10
+    assert tls_node.metric("tidegate_tls_handshakes_total") >= 201
+    wire.close()
+
+
+def test_limit_of_connections_counts_handshakes(make_tls):
+    node = make_tls({"limit.connections": 3})
+    idle = [socket.create_connection(("127.0.0.1", node.ports["mqtts"])) for _ in range(3)]
+    wait_until(lambda: node.metric("tidegate_tls_handshakes_open") == 3, "three handshakes")
+    with socket.create_connection(("127.0.0.1", node.ports["mqtts"]), timeout=WAIT_S) as wire:
+        assert wire.recv(1) == b""
+    for wire in idle:
+        wire.close()
+    wait_until(lambda: node.metric("tidegate_tls_handshakes_open") == 0, "room again")
+    lives(node)
+
+
+def test_stopping_with_handshakes_under_way(make_tls):
+    node = make_tls()
+    wires = [socket.create_connection(("127.0.0.1", node.ports[port]), timeout=WAIT_S) for port in ("mqtts", "https")]
+    wait_until(lambda: node.metric("tidegate_tls_handshakes_open") == 2, "both to be seen")
+    node.process.send_signal(signal.SIGTERM)
+    for wire in wires:
+        assert wire.recv(1) == b""
+        wire.close()
+    assert node.process.wait(10 * PATIENCE) == 0
