@@ -12,7 +12,7 @@ import pytest
 
 import mqtt_wire
 from certificates import openssl
-from clients import WAIT_S, MosquittoSub, Web, curl, mosquitto_pub, need
+from clients import WAIT_S, Closed, MosquittoSub, Web, curl, mosquitto_pub, need
 from node import PATIENCE, PROGRAM, wait_until
 from test_ws import KEY, Raw, frame
 
@@ -349,6 +349,25 @@ def test_a_slow_reader_gets_every_byte(make_tls, certificates, version):
         for number in waiting:
             assert "ok" in web.answer(number)
     wire.close()
+
+
+def test_a_stopped_reader_of_small_messages_is_told_4002(make_tls):
+    """The record that is half out holds many whole messages: none of them may be left out any more."""
+    node = make_tls({"out.bytes_max": "64K", "out.stall_ms": 500})
+    with Raw(node, receive_bytes=4096) as slow, Web(node) as web:
+        slow.upgrade()
+        slow.ask({"id": 1, "sub": {"topic": "small"}})
+        for start in range(0, 20_000, 100):
+            web.post_text("\n".join('{"pub":{"topic":"small","text":"%06d%s"}}' % (number, "x" * 200)
+                                    for number in range(start, start + 100)))
+        wait_until(lambda: node.metrics()["tidegate_subscriptions"] == 0, "the node to give the reader up")
+        seen = 0
+        with pytest.raises(Closed) as info:
+            while True:
+                if "msg" in (item := slow.item()):
+                    assert int(item["msg"]["text"][:6]) == seen
+                    seen += 1
+        assert info.value.code == 4002 and seen > 50
 
 
 # --- storms ----------------------------------------------------------------------------------------------------
