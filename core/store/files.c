@@ -127,8 +127,8 @@ int files_sync_folder(const struct store_files *files, const char *path)
     return rc;
 }
 
-int files_replace(const struct store_files *files, const char *folder, const char *path, const void *bytes,
-                  size_t len)
+int files_replace(const struct store_files *files, const char *folder, const char *path, struct iovec *parts,
+                  int count)
 {
     char beside[PATH_MAX];
     if (snprintf(beside, sizeof beside, "%s.tmp", path) >= (int)sizeof beside) {
@@ -138,9 +138,7 @@ int files_replace(const struct store_files *files, const char *folder, const cha
     int fd = files->open(files->ctx, beside, O_WRONLY | O_CREAT | O_TRUNC, 0640);
     if (fd < 0)
         return -1;
-    /* pwritev takes a non-const base and does not write through it. */
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = len};
-    int rc = files_write_all(files, fd, &iov, 1, 0);
+    int rc = files_write_all(files, fd, parts, count, 0);
     if (rc == 0)
         rc = files->sync(files->ctx, fd);
     int error = errno;

@@ -33,8 +33,9 @@ const struct store_files *store_files_system(void);
 int files_write_all(const struct store_files *files, int fd, struct iovec *iov, int count, off_t position);
 /* Opens a folder, fsyncs it and closes it: makes names durable. -1 and errno. */
 int files_sync_folder(const struct store_files *files, const char *path);
-/* Replaces `path` by `bytes`: writes a file beside it, syncs, renames, syncs the folder. -1 and errno. */
-int files_replace(const struct store_files *files, const char *folder, const char *path, const void *bytes,
-                  size_t len);
+/* Replaces `path` by the parts: writes a file beside it, syncs, renames, syncs the folder. `parts` is used
+ * up. -1 and errno. */
+int files_replace(const struct store_files *files, const char *folder, const char *path, struct iovec *parts,
+                  int count);
 
 #endif

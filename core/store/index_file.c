@@ -33,38 +33,65 @@ static enum status status_of_errno(void)
     return errno == ENOSPC || errno == EDQUOT ? ST_NO_SPACE : ST_IO;
 }
 
+/* The postings of `x`: where they are, or, of a live index, in arrays of *made. */
+static enum status sorted_postings(const struct topic_index *x, struct postings *made, struct postings *out)
+{
+    *out = topic_index_sorted(x);
+    if (out->places)
+        return ST_OK;
+    made->topics = malloc(out->topic_count * sizeof *made->topics + 1);
+    made->places = malloc(out->place_count * sizeof *made->places + 1);
+    if (!made->topics || !made->places)
+        return ST_NO_MEMORY;
+    topic_index_export(x, made->topics, made->places);
+    out->topics = made->topics;
+    out->places = made->places;
+    return ST_OK;
+}
+
+/* pwritev takes a non-const base and does not write through it. */
+static struct iovec part_of(const void *bytes, size_t len)
+{
+    return (struct iovec){(void *)(uintptr_t)bytes, len};
+}
+
+static int write_parts(const struct store_files *files, const char *folder, const char *path,
+                       struct index_header *h, const struct topic_index *x, const struct postings *p)
+{
+    struct index_places frames = topic_index_frames(x);
+    const struct index_range *bad = topic_index_bad(x, &h->bad_count);
+    memcpy(h->magic, INDEX_MAGIC, sizeof h->magic);
+    h->version = FORMAT_VERSION;
+    h->topic_count = p->topic_count;
+    h->posting_count = p->place_count;
+    h->frame_count = frames.count;
+    h->body_bytes = body_bytes(h);
+    struct iovec parts[] = {part_of(h, HEADER_BYTES), part_of(p->topics, p->topic_count * sizeof *p->topics),
+                            part_of(p->places, p->place_count * sizeof *p->places),
+                            part_of(frames.places, frames.count * sizeof *frames.places),
+                            part_of(bad, h->bad_count * sizeof *bad)};
+    int count = sizeof parts / sizeof *parts;
+    for (int i = 1; i < count; i++)
+        h->body_crc = crc32c(h->body_crc, parts[i].iov_base, parts[i].iov_len);
+    h->crc = header_crc(h);
+    return files_replace(files, folder, path, parts, count);
+}
+
 enum status index_file_write(const struct store_files *files, const char *folder, const char *path,
                              const struct index_header *header, const struct topic_index *x)
 {
     struct index_header h = *header;
-    struct index_places frames = topic_index_frames(x);
-    const struct index_range *bad = topic_index_bad(x, &h.bad_count);
-    memcpy(h.magic, INDEX_MAGIC, sizeof h.magic);
-    h.version = FORMAT_VERSION;
-    h.topic_count = topic_index_topic_count(x);
-    h.posting_count = topic_index_posting_count(x);
-    h.frame_count = frames.count;
-    h.body_bytes = body_bytes(&h);
-
-    uint8_t *bytes = malloc(HEADER_BYTES + h.body_bytes);
-    if (!bytes)
-        return ST_NO_MEMORY;
-    uint8_t *topics = bytes + HEADER_BYTES;
-    uint8_t *postings = topics + h.topic_count * sizeof(struct index_topic);
-    uint8_t *rest = postings + h.posting_count * sizeof(struct index_place);
-    topic_index_export(x, (struct index_topic *)(void *)topics, (struct index_place *)(void *)postings);
-    if (frames.count)
-        memcpy(rest, frames.places, frames.count * sizeof *frames.places);
-    if (h.bad_count)
-        memcpy(rest + frames.count * sizeof *frames.places, bad, h.bad_count * sizeof *bad);
-    h.body_crc = crc32c(0, topics, h.body_bytes);
-    h.crc = header_crc(&h);
-    memcpy(bytes, &h, sizeof h);
-    int rc = files_replace(files, folder, path, bytes, HEADER_BYTES + h.body_bytes);
-    int error = errno;
-    free(bytes);
+    struct postings made = {0}, p;
+    enum status st = sorted_postings(x, &made, &p);
+    int error = 0;
+    if (st == ST_OK && write_parts(files, folder, path, &h, x, &p) < 0) {
+        st = status_of_errno();
+        error = errno;
+    }
+    free(made.topics);
+    free(made.places);
     errno = error;
-    return rc == 0 ? ST_OK : status_of_errno();
+    return st;
 }
 
 /* Opens and checks the header and the length. */
@@ -136,14 +163,7 @@ static const struct index_place *postings_of(const struct index_file *f)
 struct index_places index_file_find(const struct index_file *f, uint64_t topic_id)
 {
     const struct index_topic *topics = topics_of(f);
-    uint32_t low = 0, high = f->header.topic_count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (topics[middle].topic_id < topic_id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    uint32_t low = index_topics_below(topics, f->header.topic_count, topic_id);
     struct index_places none = {NULL, 0};
     if (low == f->header.topic_count || topics[low].topic_id != topic_id)
         return none;

@@ -38,7 +38,8 @@ int manifest_write(const struct store_files *files, const char *dir, const struc
                         m->lanes[i].first, m->lanes[i].end, m->lanes[i].next);
     len +=
         snprintf(text + len, sizeof text - (size_t)len, "crc %08" PRIx32 "\n", crc32c(0, text, (size_t)len));
-    return files_replace(files, dir, path, text, (size_t)len);
+    struct iovec part = {text, (size_t)len};
+    return files_replace(files, dir, path, &part, 1);
 }
 
 static enum status read_text(const char *dir, char text[MANIFEST_BYTES_MAX], size_t *len)

@@ -9,6 +9,7 @@
  */
 #include "core/store/recovery.h"
 
+#include "core/crew.h"
 #include "core/logging.h"
 #include "core/store/folder.h"
 #include "core/store/scan.h"
@@ -25,6 +26,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { ERROR_BYTES_MAX = 4096 };
+
 /* One segment file. */
 struct item {
     uint64_t base_offset;
@@ -37,6 +40,12 @@ struct item {
     struct index_header index;
     struct survey survey; /* when not indexed */
     int fd; /* while not indexed */
+    bool judged; /* its end is where it is to be, and synced */
+    struct index_range *bad; /* of one that got its index early: what is to be told of it */
+    uint32_t bad_count;
+    enum status status; /* of looking at it, and what that says */
+    struct buf error;
+    uint64_t torn_bytes;
 };
 
 struct run {
@@ -46,7 +55,7 @@ struct run {
     struct item *items;
     uint32_t count, cap;
     uint64_t synced_below;
-    struct source source;
+    struct survey_tools *tools;
 };
 
 static enum status refuse(struct run *run, enum status st, const struct item *item, const char *what)
@@ -201,10 +210,9 @@ static enum status survey_item(struct run *run, struct item *item)
     topic_index_destroy(item->survey.index);
     survey_deinit(&item->survey);
     uint64_t end = item->segment_epoch ? written_bytes(item) : sizeof(struct segment_header);
-    source_open(&run->source, item->fd, end, NULL, NULL);
-    run->source.ahead = 64 << 10;
-    if (survey_run(&run->source, item->segment_epoch, item->base_offset, item->reused, &item->survey) !=
-        ST_OK)
+    source_open(&run->tools->source, item->fd, end, NULL, NULL);
+    run->tools->source.ahead = 128 << 10;
+    if (survey_run(run->tools, item->segment_epoch, item->base_offset, item->reused, &item->survey) != ST_OK)
         return refuse(run, ST_NO_MEMORY, item, "no memory for its index");
     if (item->survey.io_failed) {
         errno = EIO;
@@ -213,7 +221,7 @@ static enum status survey_item(struct run *run, struct item *item)
     return ST_OK;
 }
 
-static enum status examine(struct run *run, struct item *item)
+static enum status open_item(struct run *run, struct item *item)
 {
     char path[PATH_MAX];
     struct stat stat;
@@ -224,18 +232,21 @@ static enum status examine(struct run *run, struct item *item)
     if (item->fd < 0 || fstat(item->fd, &stat) < 0)
         return refuse_errno(run, item, "open it");
     item->file_bytes = (uint64_t)stat.st_size;
-    st = read_header(run, item);
+    return ST_OK;
+}
+
+/* Its header, and whether it has its index. */
+static enum status examine(struct run *run, struct item *item)
+{
+    enum status st = open_item(run, item);
+    if (st == ST_OK)
+        st = read_header(run, item);
     if (st != ST_OK)
         return st;
     item->indexed = has_index(run, item);
-    if (item->indexed) {
-        close(item->fd);
-        item->fd = -1;
-        return ST_OK;
-    }
-    /* After a failed sync the cache may show what the disk does not have. Dirty pages stay. */
-    posix_fadvise(item->fd, 0, 0, POSIX_FADV_DONTNEED);
-    return survey_item(run, item);
+    close(item->fd);
+    item->fd = -1;
+    return ST_OK;
 }
 
 /* --- judging --- */
@@ -301,6 +312,9 @@ static void item_deinit(struct item *item)
     item->fd = -1;
     topic_index_destroy(item->survey.index);
     survey_deinit(&item->survey);
+    free(item->bad);
+    item->bad = NULL;
+    buf_deinit(&item->error);
 }
 
 /* Removes the items from `from` on: nothing in them was acknowledged. */
@@ -394,8 +408,10 @@ static void tell(struct run *run, const char *what, uint64_t from, uint64_t to)
 
 static void tell_rot(struct run *run, const struct item *item)
 {
-    uint32_t count;
-    const struct index_range *bad = topic_index_bad(item->survey.index, &count);
+    const struct index_range *bad = item->bad;
+    uint32_t count = item->bad_count;
+    if (!item->indexed)
+        bad = topic_index_bad(item->survey.index, &count);
     for (uint32_t k = 0; k < count; k++)
         tell(run, "do not verify", item->base_offset + bad[k].from, item->base_offset + bad[k].to);
 }
@@ -420,12 +436,12 @@ static enum status shelve(struct run *run, struct item *item)
     if (st != ST_OK)
         return refuse(run, st, item, "no memory");
     v->next_offset = item_end(item);
+    tell_rot(run, item);
     if (item->indexed) {
         shelf_set_end(run->shelf, v, item->index.segment_bytes);
         v->last_time_ms = item->index.last_time_ms;
         return ST_OK;
     }
-    tell_rot(run, item);
     shelf_set_end(run->shelf, v, item->survey.data_end);
     v->last_time_ms = item->survey.last_time_ms;
     v->index = item->survey.index;
@@ -444,7 +460,7 @@ static enum status judge_all(struct run *run)
         if (i > 0 && run->items[i].base_offset < item_end(&run->items[i - 1]))
             return refuse(run, ST_CORRUPT, &run->items[i],
                           "overlaps the segment before it; put the folder back as it was");
-        if (!run->items[i].indexed)
+        if (!run->items[i].indexed && !run->items[i].judged)
             st = judge(run, i);
     }
     /* Also one with an index: a mark that did not fit began it, and then the process stopped. */
@@ -454,13 +470,136 @@ static enum status judge_all(struct run *run)
     return st;
 }
 
+/* --- surveys, several at once --- */
+
+/* Everything below is known to be synced before any frame has been read. */
+static uint64_t known_witness(const struct run *run)
+{
+    uint64_t synced = run->r->synced_below;
+    for (uint32_t i = 0; i < run->count; i++) {
+        const struct item *item = &run->items[i];
+        synced = item->indexed && item->index.next_offset > synced ? item->index.next_offset : synced;
+    }
+    return synced;
+}
+
+/* Item `i` lies wholly below the witness, by its neighbour's name: whatever is wrong there is rot. */
+static bool is_settled(const struct run *run, uint32_t i)
+{
+    return i + 1 < run->count && run->items[i + 1].base_offset <= run->synced_below;
+}
+
+static enum status keep_bad(struct run *run, struct item *item)
+{
+    const struct index_range *bad = topic_index_bad(item->survey.index, &item->bad_count);
+    if (item->bad_count == 0)
+        return ST_OK;
+    item->bad = malloc(item->bad_count * sizeof *bad);
+    if (!item->bad)
+        return refuse(run, ST_NO_MEMORY, item, "no memory for its index");
+    memcpy(item->bad, bad, item->bad_count * sizeof *bad);
+    return ST_OK;
+}
+
+/* Judges item `i` before the others are known, and writes its index: so a log that has lost all of them is
+ * not held in memory. */
+static enum status settle(struct run *run, uint32_t i)
+{
+    struct item *item = &run->items[i];
+    char path[PATH_MAX];
+    uint64_t position;
+    if (item_end(item) > run->items[i + 1].base_offset || find_tear(run, i, &position))
+        return ST_OK; /* judge_all has something to say */
+    enum status st = judge(run, i);
+    if (st == ST_OK)
+        st = keep_bad(run, item);
+    if (st != ST_OK || shelf_path(run->shelf, item->base_offset, "idx", path, sizeof path) != ST_OK)
+        return st;
+    item->judged = true;
+    item->index = (struct index_header){.lane = run->shelf->lane,
+                                        .base_offset = item->base_offset,
+                                        .segment_epoch = item->segment_epoch,
+                                        .next_offset = item->survey.next_offset,
+                                        .segment_bytes = item->survey.data_end,
+                                        .last_time_ms = item->survey.last_time_ms};
+    item->indexed = index_file_write(run->shelf->files, run->shelf->folder, path, &item->index,
+                                     item->survey.index) == ST_OK;
+    if (!item->indexed)
+        return ST_OK; /* it is tried again, and told, when it is shelved */
+    topic_index_destroy(item->survey.index);
+    survey_deinit(&item->survey);
+    close(item->fd);
+    item->fd = -1;
+    return ST_OK;
+}
+
+struct surveys {
+    struct run *run;
+    uint32_t *numbers; /* of the items that have no index */
+    struct survey_tools tools[CREW_MAX];
+};
+
+/* One of them; any worker. It touches its own item alone, and reads what the others do not change. */
+static void survey_one(void *ctx, unsigned worker, uint32_t n)
+{
+    struct surveys *all = ctx;
+    uint32_t i = all->numbers[n];
+    struct item *item = &all->run->items[i];
+    struct recovery r = {.log_epoch = all->run->r->log_epoch, .first = all->run->r->first};
+    struct run run = *all->run;
+    run.r = &r;
+    run.error = &item->error;
+    run.tools = &all->tools[worker];
+    buf_init(&item->error, ERROR_BYTES_MAX);
+    item->status = open_item(&run, item);
+    /* After a failed sync the cache may show what the disk does not have; not of what was known to be synced
+     * by then. Dirty pages stay. */
+    if (item->status == ST_OK && !is_settled(&run, i))
+        posix_fadvise(item->fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (item->status == ST_OK)
+        item->status = survey_item(&run, item);
+    if (item->status == ST_OK && is_settled(&run, i))
+        item->status = settle(&run, i);
+    item->torn_bytes = r.torn_bytes;
+}
+
+static enum status survey_all(struct run *run)
+{
+    struct surveys all = {.run = run, .numbers = malloc(run->count * sizeof(uint32_t) + 1)};
+    uint32_t count = 0;
+    if (!all.numbers)
+        return refuse(run, ST_NO_MEMORY, NULL, "no memory");
+    for (uint32_t i = 0; i < run->count; i++)
+        if (!run->items[i].indexed)
+            all.numbers[count++] = i;
+    run->synced_below = known_witness(run);
+    for (unsigned i = 0; i < CREW_MAX; i++)
+        survey_tools_init(&all.tools[i]);
+    crew_run(run->r->threads, count, survey_one, &all);
+    for (unsigned i = 0; i < CREW_MAX; i++)
+        survey_tools_deinit(&all.tools[i]);
+    enum status st = ST_OK;
+    for (uint32_t n = 0; n < count && st == ST_OK; n++) {
+        const struct item *item = &run->items[all.numbers[n]];
+        run->r->torn_bytes += item->torn_bytes;
+        st = item->status;
+        if (st != ST_OK && buf_put(run->error, buf_slice(&item->error)) != ST_OK)
+            buf_clear(run->error);
+    }
+    free(all.numbers);
+    return st;
+}
+
 enum status recovery_run(struct shelf *shelf, struct recovery *r, struct buf *error)
 {
-    struct run run = {.shelf = shelf, .r = r, .error = error};
-    source_init(&run.source);
+    struct survey_tools tools;
+    struct run run = {.shelf = shelf, .r = r, .error = error, .tools = &tools};
+    survey_tools_init(&tools);
     enum status st = list_items(&run);
     for (uint32_t i = 0; i < run.count && st == ST_OK; i++)
         st = examine(&run, &run.items[i]);
+    if (st == ST_OK)
+        st = survey_all(&run);
     if (st == ST_OK)
         st = judge_all(&run);
     /* What was removed stays removed, before anything new gets its name. */
@@ -476,6 +615,6 @@ enum status recovery_run(struct shelf *shelf, struct recovery *r, struct buf *er
     for (uint32_t i = 0; i < run.count; i++)
         item_deinit(&run.items[i]);
     free(run.items);
-    source_deinit(&run.source);
+    survey_tools_deinit(&tools);
     return st;
 }

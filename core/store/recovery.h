@@ -9,6 +9,7 @@ struct recovery {
     uint32_t log_epoch;
     uint64_t first; /* of the MANIFEST: lowest offset kept */
     uint64_t synced_below; /* `end` of the MANIFEST */
+    unsigned threads; /* to read segments with, 1 to CREW_MAX */
     /* answer */
     uint64_t end; /* of what was recovered; at least synced_below */
     uint64_t torn_bytes; /* cut away */

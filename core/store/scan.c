@@ -85,20 +85,32 @@ static enum scan_event next_frame(struct scan *s)
     return SCAN_BAD;
 }
 
+/* Could a record of so many bytes be the next one? The lengths in its header, then its number. */
+static uint32_t claimed_at(const struct scan *s, uint64_t at, const uint8_t *bytes)
+{
+    struct record_header h;
+    uint32_t claimed = record_claimed_bytes(bytes, s->body_end - at);
+    memcpy(&h, bytes, sizeof h);
+    bool due = h.offset_delta >= s->record_index && h.offset_delta < s->frame.record_count;
+    return due ? claimed : 0;
+}
+
 /* A valid record there is in s->record. */
 static bool record_at(struct scan *s, uint64_t at)
 {
     if (s->body_end - at < RECORD_BYTES_MIN)
         return false;
-    const uint8_t *bytes = source_get(s->source, at, RECORD_BYTES_MIN, &s->io_failed);
+    uint64_t ready;
+    const uint8_t *bytes = source_peek(s->source, at, &ready);
+    if (ready < RECORD_BYTES_MIN)
+        bytes = source_get(s->source, at, RECORD_BYTES_MIN, &s->io_failed);
     if (!bytes)
         return false;
-    struct record_header h;
-    memcpy(&h, bytes, sizeof h);
-    uint32_t claimed = record_claimed_bytes(bytes, s->body_end - at);
-    if (claimed == 0 || h.offset_delta < s->record_index || h.offset_delta >= s->frame.record_count)
+    uint32_t claimed = claimed_at(s, at, bytes);
+    if (claimed == 0)
         return false;
-    bytes = source_get(s->source, at, claimed, &s->io_failed);
+    if (ready < claimed)
+        bytes = source_get(s->source, at, claimed, &s->io_failed);
     if (bytes && record_decode(slice_of(bytes, claimed), s->seed, s->frame.base_offset, &s->record) == ST_OK)
         return true;
     s->search_bytes += claimed;

@@ -5,6 +5,7 @@
 
 #include "core/store/frame.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { SOURCE_AHEAD_BYTES = 256 << 10 };
@@ -28,5 +29,13 @@ void source_open(struct source *s, int fd, uint64_t end, const struct frame *mem
 /* `len` bytes at `position`, valid until the next call. NULL: not there, or the disk cannot read them
  * (then *failed is set), or no memory for so many (likewise). */
 const uint8_t *source_get(struct source *s, uint64_t position, uint64_t len, bool *failed);
+
+/* What of it is at hand already: *len bytes, 0 or more. For walks that take many small pieces. */
+static inline const uint8_t *source_peek(const struct source *s, uint64_t position, uint64_t *len)
+{
+    bool inside = !s->memory && position - s->window_at < s->window_len;
+    *len = inside ? s->window_at + s->window_len - position : 0;
+    return inside ? s->window + (position - s->window_at) : NULL;
+}
 
 #endif

@@ -6,6 +6,7 @@
  *     recovery.c, manifest.c: before the threads exist */
 #include "core/store/store.h"
 
+#include "core/crew.h"
 #include "core/logging.h"
 #include "core/store/folder.h"
 #include "core/store/maker.h"
@@ -28,6 +29,7 @@ enum {
     FRAME_POOL_BYTES = 16 << 20,
     SEAL_MS_MAX = 20000,
     SEAL_POLL_US = 1000,
+    ERROR_BYTES_MAX = 4096,
 };
 #define SEGMENT_BYTES_MAX ((uint64_t)4 << 30)
 
@@ -106,37 +108,84 @@ static enum status load_manifest(struct store *s, struct buf *error)
 
 /* --- opening: lanes --- */
 
-static enum status recover_lane(struct store *s, unsigned i, struct buf *error)
+struct lane_recovery {
+    struct recovery r;
+    enum status status;
+    struct buf error;
+};
+
+struct recoveries {
+    struct store *store;
+    struct lane_recovery lanes[STORE_LANES_MAX];
+};
+
+static enum status make_lane_folder(struct store *s, unsigned i, struct buf *error)
 {
     char folder[PATH_MAX];
     snprintf(folder, sizeof folder, "%s/%u", s->options.dir, i);
     s->folders[i] = strdup(folder);
     if (!s->folders[i])
         return refuse(error, ST_NO_MEMORY, folder, "no memory");
-    enum status st = folder_make(s->files, folder, s->options.dir, error);
-    if (st != ST_OK)
-        return st;
     s->shelves[i] = (struct shelf){.lane = i, .folder = s->folders[i], .files = s->files};
-    struct recovery r = {.log_epoch = s->manifest.epoch,
-                         .first = s->manifest.lanes[i].first,
-                         .synced_below = s->manifest.lanes[i].end};
-    st = recovery_run(&s->shelves[i], &r, error);
-    if (st != ST_OK)
-        return st;
-    metric_add(s->metrics, M_LOG_TORN_BYTES, r.torn_bytes);
-    if (r.torn_bytes > 0)
+    return folder_make(s->files, folder, s->options.dir, error);
+}
+
+/* One lane; several at once. */
+static void recover_lane(void *ctx, unsigned worker, uint32_t i)
+{
+    struct recoveries *all = ctx;
+    struct lane_recovery *l = &all->lanes[i];
+    (void)worker;
+    l->status = recovery_run(&all->store->shelves[i], &l->r, &l->error);
+}
+
+static void take_recovered(struct store *s, unsigned i, const struct recovery *r)
+{
+    metric_add(s->metrics, M_LOG_TORN_BYTES, r->torn_bytes);
+    if (r->torn_bytes > 0)
         log_warn("cut a torn end off the log lane=%u bytes=%llu next=%llu", i,
-                 (unsigned long long)r.torn_bytes, (unsigned long long)r.end);
-    uint64_t next = r.end;
+                 (unsigned long long)r->torn_bytes, (unsigned long long)r->end);
+    uint64_t next = r->end;
     if (!s->manifest.stopped) {
         next = s->manifest.lanes[i].next > next ? s->manifest.lanes[i].next : next;
         next += STORE_OFFSET_JUMP;
     }
-    s->manifest.lanes[i].end = r.end;
+    s->manifest.lanes[i].end = r->end;
     s->manifest.lanes[i].next = next;
     /* `first` stays what the MANIFEST says, also when the file that held it is not there: only a trim moves
      * it. So what lies between is answered as damaged, not passed over as if it had never been. */
-    return ST_OK;
+}
+
+static enum status recover_lanes(struct store *s, struct buf *error)
+{
+    struct recoveries *all = calloc(1, sizeof *all);
+    if (!all)
+        return refuse(error, ST_NO_MEMORY, s->options.dir, "no memory");
+    all->store = s;
+    enum status st = ST_OK;
+    unsigned count = s->options.lane_count, threads = s->options.recovery_threads;
+    threads = threads == 0 ? crew_cpus() : threads > CREW_MAX ? (unsigned)CREW_MAX : threads;
+    for (unsigned i = 0; i < count && st == ST_OK; i++) {
+        all->lanes[i].r = (struct recovery){.log_epoch = s->manifest.epoch,
+                                            .first = s->manifest.lanes[i].first,
+                                            .synced_below = s->manifest.lanes[i].end,
+                                            .threads = threads > count ? threads / count : 1};
+        buf_init(&all->lanes[i].error, ERROR_BYTES_MAX);
+        st = make_lane_folder(s, i, error);
+    }
+    if (st == ST_OK)
+        crew_run(threads < count ? threads : count, count, recover_lane, all);
+    for (unsigned i = 0; i < count && st == ST_OK; i++) {
+        st = all->lanes[i].status;
+        if (st == ST_OK)
+            take_recovered(s, i, &all->lanes[i].r);
+        else if (buf_put(error, buf_slice(&all->lanes[i].error)) != ST_OK)
+            buf_clear(error); /* only a line for people */
+    }
+    for (unsigned i = 0; i < count; i++)
+        buf_deinit(&all->lanes[i].error);
+    free(all);
+    return st;
 }
 
 /* START in every lane, durable. */
@@ -224,8 +273,7 @@ static enum status open_log(struct store *s, struct buf *error)
     if (st != ST_OK)
         return st;
     maker_remove_left(s->files, s->options.dir);
-    for (unsigned i = 0; i < s->options.lane_count && st == ST_OK; i++)
-        st = recover_lane(s, i, error);
+    st = recover_lanes(s, error);
     if (st != ST_OK)
         return st;
     bool after_clean_stop = s->manifest.stopped;

@@ -50,6 +50,7 @@ struct store_options {
     uint64_t ballast_bytes; /* a file that is given up when the disk is full; 0 = none */
     unsigned disk_warn_percent; /* of the disk used: a warning; 0 and 100 = never */
     unsigned disk_refuse_percent; /* of the disk used: ST_NO_SPACE; 0 and 100 = only when it is full */
+    unsigned recovery_threads; /* to read segments with at start, at most 8; 0 = as many as there are CPUs */
     const struct clock *clock;
     const struct store_files *files; /* NULL: the kernel's. Tests pass a faulty one (core/store/files.h) */
 };

@@ -40,13 +40,25 @@ static enum status add_record(struct survey *s, const struct scan *scan, uint64_
                                                        (uint32_t)(scan->record_position / 8)});
 }
 
-enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t base_offset, bool reused,
+void survey_tools_init(struct survey_tools *t)
+{
+    *t = (struct survey_tools){0};
+    source_init(&t->source);
+}
+
+void survey_tools_deinit(struct survey_tools *t)
+{
+    source_deinit(&t->source);
+    posting_sort_deinit(&t->sort);
+}
+
+enum status survey_run(struct survey_tools *t, uint64_t segment_epoch, uint64_t base_offset, bool reused,
                        struct survey *out)
 {
     struct survey s = {.next_offset = base_offset, .data_end = sizeof(struct segment_header)};
-    enum status st = topic_index_create(&s.index);
+    enum status st = topic_index_create_whole(&t->sort, &s.index);
     struct scan scan;
-    scan_init(&scan, source, segment_epoch, base_offset, s.data_end, base_offset);
+    scan_init(&scan, &t->source, segment_epoch, base_offset, s.data_end, base_offset);
     scan.reused = reused;
     for (bool more = true; st == ST_OK && more;) {
         switch (scan_next(&scan)) {
@@ -64,6 +76,8 @@ enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t b
             break;
         }
     }
+    if (st == ST_OK)
+        st = topic_index_settle(s.index);
     if (st != ST_OK) {
         topic_index_destroy(s.index);
         survey_deinit(&s);

@@ -3,6 +3,7 @@
 #ifndef TG_CORE_STORE_SURVEY_H
 #define TG_CORE_STORE_SURVEY_H
 
+#include "core/store/posting_sort.h"
 #include "core/store/source.h"
 #include "core/store/topic_index.h"
 
@@ -25,8 +26,16 @@ struct survey {
     bool io_failed; /* the disk could not read something */
 };
 
-/* `source` is open on the segment; `reused`: its file was a segment before, perhaps. ST_NO_MEMORY. */
-enum status survey_run(struct source *source, uint64_t segment_epoch, uint64_t base_offset, bool reused,
+/* What a survey needs, for one after the other: their memory stays. */
+struct survey_tools {
+    struct source source;
+    struct posting_sort sort;
+};
+void survey_tools_init(struct survey_tools *t);
+void survey_tools_deinit(struct survey_tools *t);
+
+/* t->source is open on the segment; `reused`: its file was a segment before, perhaps. ST_NO_MEMORY. */
+enum status survey_run(struct survey_tools *t, uint64_t segment_epoch, uint64_t base_offset, bool reused,
                        struct survey *out) MUST_CHECK;
 void survey_deinit(struct survey *s);
 

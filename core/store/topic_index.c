@@ -1,11 +1,14 @@
-/* Open addressing on topic_id, each slot with its topic's places: one place stands in the slot (most
+/* Live: open addressing on topic_id, each slot with its topic's places: one place stands in the slot (most
  * topics of a large system are inboxes with a record a segment), more in an array that doubles. Names are
  * strangers' and topic_id's hash key is public, so a slot is chosen by a secret of the process: else
- * a publisher could compute topics that all fall into one place. */
+ * a publisher could compute topics that all fall into one place.
+ *
+ * Of a whole segment: posting_sort.c gathers and sorts, and then it is what an index file is, two arrays. */
 #include "core/store/topic_index.h"
 
 #include "core/store/record.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -23,15 +26,39 @@ struct slot {
 };
 
 struct topic_index {
-    struct slot *slots;
+    struct slot *slots; /* NULL: of a whole segment */
     uint64_t secret;
     uint32_t slot_count; /* a power of two */
+    struct posting_sort *gathered; /* of a whole segment, until it is settled; somebody else's */
+    struct postings sorted; /* and then */
     uint32_t topic_count, posting_count;
     struct index_place *frames;
     uint32_t frame_count, frame_cap;
     struct index_range *bad;
     uint32_t bad_count, bad_cap;
 };
+
+enum status topic_index_create_whole(struct posting_sort *sort, struct topic_index **out)
+{
+    struct topic_index *x = calloc(1, sizeof *x);
+    if (!x)
+        return ST_NO_MEMORY;
+    sort->count = 0;
+    x->gathered = sort;
+    *out = x;
+    return ST_OK;
+}
+
+enum status topic_index_settle(struct topic_index *x)
+{
+    if (x->slots || x->sorted.places)
+        return ST_OK;
+    enum status st = posting_sort_finish(x->gathered, &x->sorted);
+    x->gathered = NULL;
+    if (st == ST_OK)
+        x->topic_count = x->sorted.topic_count;
+    return st;
+}
 
 enum status topic_index_create(struct topic_index **out)
 {
@@ -61,6 +88,8 @@ void topic_index_destroy(struct topic_index *x)
             free(x->slots[i].many);
     }
     free(x->slots);
+    free(x->sorted.topics);
+    free(x->sorted.places);
     free(x->frames);
     free(x->bad);
     free(x);
@@ -112,7 +141,7 @@ static enum status slot_append(struct slot *s, struct index_place place)
     return ST_OK;
 }
 
-enum status topic_index_add(struct topic_index *x, uint64_t topic_id, struct index_place place)
+static enum status slots_add(struct topic_index *x, uint64_t topic_id, struct index_place place)
 {
     if (x->topic_count >= x->slot_count / 10 * 7) {
         enum status st = grow_slots(x);
@@ -128,8 +157,16 @@ enum status topic_index_add(struct topic_index *x, uint64_t topic_id, struct ind
         if (st != ST_OK)
             return st;
     }
-    x->posting_count++;
     return ST_OK;
+}
+
+enum status topic_index_add(struct topic_index *x, uint64_t topic_id, struct index_place place)
+{
+    assert(x->slots || x->gathered);
+    enum status st =
+        x->slots ? slots_add(x, topic_id, place) : posting_sort_add(x->gathered, topic_id, place);
+    x->posting_count += st == ST_OK;
+    return st;
 }
 
 /* Makes room for one more of `size` bytes. */
@@ -183,6 +220,13 @@ static const struct index_place *slot_places(const struct slot *s)
 
 struct index_places topic_index_find(const struct topic_index *x, uint64_t topic_id)
 {
+    if (!x->slots) {
+        const struct postings *p = &x->sorted;
+        uint32_t at = index_topics_below(p->topics, p->topic_count, topic_id);
+        bool there = at < p->topic_count && p->topics[at].topic_id == topic_id;
+        return there ? (struct index_places){p->places + p->topics[at].first, p->topics[at].count}
+                     : (struct index_places){NULL, 0};
+    }
     const struct slot *s = slot_of(x, x->slots, x->slot_count, topic_id);
     return (struct index_places){s->count ? slot_places(s) : NULL, s->count};
 }
@@ -208,6 +252,13 @@ uint32_t topic_index_posting_count(const struct topic_index *x)
     return x->posting_count;
 }
 
+struct postings topic_index_sorted(const struct topic_index *x)
+{
+    assert(x->slots || x->sorted.places);
+    return x->slots ? (struct postings){.topic_count = x->topic_count, .place_count = x->posting_count}
+                    : x->sorted;
+}
+
 static int compare_topics(const void *a, const void *b)
 {
     const struct index_topic *x = a, *y = b;
@@ -216,6 +267,13 @@ static int compare_topics(const void *a, const void *b)
 
 void topic_index_export(const struct topic_index *x, struct index_topic *topics, struct index_place *postings)
 {
+    if (!x->slots) {
+        const struct postings *p = &x->sorted;
+        assert(p->places);
+        memcpy(topics, p->topics, p->topic_count * sizeof *topics);
+        memcpy(postings, p->places, p->place_count * sizeof *postings);
+        return;
+    }
     /* `first` carries the slot's number through the sort. */
     uint32_t n = 0, placed = 0;
     for (uint32_t i = 0; i < x->slot_count; i++) {

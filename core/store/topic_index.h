@@ -6,7 +6,7 @@
 
 #include "core/slice.h"
 #include "core/status.h"
-#include "core/store/format.h"
+#include "core/store/posting_sort.h"
 
 #include <stdbool.h>
 
@@ -31,9 +31,28 @@ static inline uint32_t index_places_below(struct index_places p, uint64_t delta)
     return low;
 }
 
+/* The same for topics: the number of the first that is not below `topic_id`. */
+static inline uint32_t index_topics_below(const struct index_topic *topics, uint32_t count, uint64_t topic_id)
+{
+    uint32_t low = 0, high = count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (topics[middle].topic_id < topic_id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 enum { INDEX_FRAME_DISTANCE = 64 << 10 }; /* bytes between two sparse entries, about */
 
 enum status topic_index_create(struct topic_index **out) MUST_CHECK; /* ST_NO_MEMORY, as all below */
+/* For a segment that is read from end to end: an add costs next to nothing, and nothing is found, counted or
+ * exported before topic_index_settle; after it, or when it has failed, no record is added. `sort` is borrowed
+ * until then, what it held is dropped. */
+enum status topic_index_create_whole(struct posting_sort *sort, struct topic_index **out) MUST_CHECK;
+enum status topic_index_settle(struct topic_index *x) MUST_CHECK; /* a live one: nothing to do */
 void topic_index_destroy(struct topic_index *x); /* NULL is allowed */
 
 enum status topic_index_add(struct topic_index *x, uint64_t topic_id, struct index_place place) MUST_CHECK;
@@ -50,7 +69,9 @@ const struct index_range *topic_index_bad(const struct topic_index *x, uint32_t 
 
 uint32_t topic_index_topic_count(const struct topic_index *x);
 uint32_t topic_index_posting_count(const struct topic_index *x);
-/* Fills arrays of those counts as FORMAT.md 6 wants them. */
+/* They, as FORMAT.md 6 wants them, where they are. A live index has only the counts, and no arrays. */
+struct postings topic_index_sorted(const struct topic_index *x);
+/* Fills arrays of those counts with them. */
 void topic_index_export(const struct topic_index *x, struct index_topic *topics,
                         struct index_place *postings);
 

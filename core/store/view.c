@@ -235,12 +235,12 @@ static void use_index(struct view_item *item, const struct index_header *h)
     item->end = item->noise_end = item->file_bytes;
 }
 
-static enum status survey(int fd, struct source *source, struct view_item *item)
+static enum status survey(int fd, struct survey_tools *tools, struct view_item *item)
 {
     struct survey s;
-    source_open(source, fd, item->segment_epoch ? item->file_bytes : sizeof(struct segment_header), NULL,
-                NULL);
-    enum status st = survey_run(source, item->segment_epoch, item->base_offset, item->reused, &s);
+    source_open(&tools->source, fd, item->segment_epoch ? item->file_bytes : sizeof(struct segment_header),
+                NULL, NULL);
+    enum status st = survey_run(tools, item->segment_epoch, item->base_offset, item->reused, &s);
     if (st != ST_OK)
         return st;
     item->end = s.data_end;
@@ -254,7 +254,7 @@ static enum status survey(int fd, struct source *source, struct view_item *item)
 }
 
 /* *there = false: the file has gone meanwhile. */
-static enum status look_at(struct view *v, unsigned lane, struct source *source, struct view_item *item,
+static enum status look_at(struct view *v, unsigned lane, struct survey_tools *tools, struct view_item *item,
                            bool *there, struct buf *error)
 {
     char path[PATH_MAX];
@@ -289,14 +289,14 @@ static enum status look_at(struct view *v, unsigned lane, struct source *source,
         item->end = item->noise_end = 0;
     else if (agrees)
         use_index(item, &index);
-    else if (survey(fd, source, item) != ST_OK)
+    else if (survey(fd, tools, item) != ST_OK)
         st = refuse(error, ST_NO_MEMORY, path, "no memory");
 out_fd:
     close(fd);
     return st;
 }
 
-enum status view_list(struct view *v, unsigned lane, struct source *source, struct view_items *out,
+enum status view_list(struct view *v, unsigned lane, struct survey_tools *tools, struct view_items *out,
                       struct buf *error)
 {
     struct view_items list = {.first = v->manifest.lanes[lane].first,
@@ -305,7 +305,7 @@ enum status view_list(struct view *v, unsigned lane, struct source *source, stru
     for (uint32_t i = 0; i < list.count && st == ST_OK;) {
         struct view_item *item = &list.items[i];
         bool there;
-        st = look_at(v, lane, source, item, &there, error);
+        st = look_at(v, lane, tools, item, &there, error);
         if (!there) {
             memmove(item, item + 1, (--list.count - i) * sizeof *item);
             continue;

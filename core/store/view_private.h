@@ -5,6 +5,7 @@
 #include "core/store/index_file.h"
 #include "core/store/manifest.h"
 #include "core/store/scan.h"
+#include "core/store/survey.h"
 #include "core/store/view.h"
 
 #include <limits.h>
@@ -38,9 +39,9 @@ struct view_items {
     uint64_t synced_below; /* the highest witness: below it nothing may be missing */
 };
 
-/* Lists and looks at a lane's files. `source` is for the reading. ST_NO_MEMORY, ST_IO, ST_FORBIDDEN (with a
+/* Lists and looks at a lane's files. `tools` are for the reading. ST_NO_MEMORY, ST_IO, ST_FORBIDDEN (with a
  * line in `error`). */
-enum status view_list(struct view *v, unsigned lane, struct source *source, struct view_items *out,
+enum status view_list(struct view *v, unsigned lane, struct survey_tools *tools, struct view_items *out,
                       struct buf *error) MUST_CHECK;
 /* While a node runs: `first` may have moved. Keeps the old value when the MANIFEST cannot be read. */
 uint64_t view_first_now(struct view *v, unsigned lane);

@@ -146,15 +146,15 @@ static enum status map_index(const struct shelf *s, struct volume *v)
 
 static enum status remake_index(const struct shelf *s, struct volume *v)
 {
-    struct source source;
+    struct survey_tools tools;
     struct survey survey;
     enum status st = volume_open(s, v);
     if (st != ST_OK)
         return st;
-    source_init(&source);
-    source_open(&source, v->fd, v->data_end, NULL, NULL);
-    st = survey_run(&source, v->segment_epoch, v->base_offset, false, &survey);
-    source_deinit(&source);
+    survey_tools_init(&tools);
+    source_open(&tools.source, v->fd, v->data_end, NULL, NULL);
+    st = survey_run(&tools, v->segment_epoch, v->base_offset, false, &survey);
+    survey_tools_deinit(&tools);
     if (st != ST_OK)
         return st;
     if (survey.next_offset < v->next_offset)

@@ -21,7 +21,7 @@ struct walk {
     struct view *view;
     unsigned lane;
     struct walk_options options;
-    struct source source;
+    struct survey_tools tools;
     struct view_items list;
     struct scan scan;
     uint32_t at; /* of list */
@@ -140,9 +140,9 @@ static bool open_segment(struct walk *w)
     if (w->fd < 0 || fstat(w->fd, &stat) < 0)
         return false;
     w->inode = stat.st_ino;
-    source_open(&w->source, w->fd, item->end, NULL, NULL);
-    scan_init(&w->scan, &w->source, item->segment_epoch, item->base_offset, sizeof(struct segment_header),
-              item->base_offset);
+    source_open(&w->tools.source, w->fd, item->end, NULL, NULL);
+    scan_init(&w->scan, &w->tools.source, item->segment_epoch, item->base_offset,
+              sizeof(struct segment_header), item->base_offset);
     w->good_end = w->frame_end = sizeof(struct segment_header);
     w->gap_open = false;
     w->look.segment = (struct walk_segment){.base_offset = item->base_offset,
@@ -158,7 +158,8 @@ static bool begin_index(struct walk *w)
 {
     topic_index_destroy(w->index);
     w->index = NULL;
-    return !w->options.check_indexes || !item_of(w)->indexed || topic_index_create(&w->index) == ST_OK;
+    return !w->options.check_indexes || !item_of(w)->indexed ||
+           topic_index_create_whole(&w->tools.sort, &w->index) == ST_OK;
 }
 
 /* Goes to the segment at w->at. False: no memory. */
@@ -303,6 +304,8 @@ static bool compare_index(struct walk *w)
     uint32_t bad_count, file_bad;
     if (!w->index)
         return true;
+    if (topic_index_settle(w->index) != ST_OK)
+        return false;
     topic_index_bad(w->index, &bad_count);
     enum status st = index_file_map(walk_path(w, item_of(w)->base_offset, "idx"), true, &file);
     if (st == ST_NOT_FOUND)
@@ -454,8 +457,8 @@ enum status walk_open(struct view *v, unsigned lane, const struct walk_options *
     w->lane = lane;
     w->options = *o;
     w->fd = -1;
-    source_init(&w->source);
-    enum status st = view_list(v, lane, &w->source, &w->list, error);
+    survey_tools_init(&w->tools);
+    enum status st = view_list(v, lane, &w->tools, &w->list, error);
     if (st != ST_OK) {
         walk_close(w);
         return st;
@@ -474,7 +477,7 @@ void walk_close(struct walk *w)
     topic_index_destroy(w->index);
     if (w->fd >= 0)
         close(w->fd);
-    source_deinit(&w->source);
+    survey_tools_deinit(&w->tools);
     free(w->list.items);
     free(w->faults);
     free(w);

@@ -1,11 +1,15 @@
 /* The log beside bare system calls: bench_log FOLDER [commit|reads|scan|topics]...   (all of them)
  *
- *   commit   records a second with 1, 16, 256 and 1,024 waiting, beside a bare writer that copies as many
- * bytes and does nothing but pwrite and fdatasync, into blocks that were only allocated and into written
- * ones; turns of a quarter of a second within one run, medians reads    single records at random and pages in
- * order, beside bare preads of as many bytes, from the page cache scan     a start that must read everything
- * (index rebuilt), beside a bare read and CRC of the same files topics   10 million records of a million
- * topics: what the process takes, how long a look-up and a start are
+ * commit: records a second with 1, 16, 256 and 1,024 waiting, beside a bare writer that copies as many bytes
+ * and does nothing but pwrite and fdatasync, into blocks that were only allocated and into written ones;
+ * turns of a quarter of a second within one run, medians.
+ *
+ * reads: single records at random and pages in order, beside bare preads of as many bytes, from the page
+ * cache.
+ *
+ * scan: a start that must read everything (indexes lost), beside a bare read and CRC of the same files.
+ *
+ * topics: 10 million records of a million topics: what the process takes, how long a look-up and a start are.
  *
  * Release preset. Needs about 3 GB in FOLDER. */
 #include "core/crc32c.h"
@@ -52,10 +56,10 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static double median(double *values)
+static double median(double *values, unsigned count)
 {
-    qsort(values, ROUNDS, sizeof *values, by_value);
-    return values[ROUNDS / 2];
+    qsort(values, count, sizeof *values, by_value);
+    return values[count / 2];
 }
 
 static void begin(struct world *w)
@@ -63,6 +67,7 @@ static void begin(struct world *w)
     world_init(w, 1);
     w->options.segment_bytes = 256 << 20;
     w->options.unsynced_bytes_max = 256 << 20;
+    w->options.recovery_threads = 0;
     world_open(w);
 }
 
@@ -158,8 +163,9 @@ static void bench_commit(void)
             ratio[1][i] = rate[0][i] / rate[2][i];
         }
         printf("         %7u  %11.0f  %6.0f  %17.0f  %5.2f  %16.0f  %5.2f  %6.0f\n", counts[c],
-               median(rate[0]), median(cpu[0]), median(rate[1]), median(ratio[0]), median(rate[2]),
-               median(ratio[1]), median(cpu[2]));
+               median(rate[0], ROUNDS), median(cpu[0], ROUNDS), median(rate[1], ROUNDS),
+               median(ratio[0], ROUNDS), median(rate[2], ROUNDS), median(ratio[1], ROUNDS),
+               median(cpu[2], ROUNDS));
     }
     close(bares[0].fd);
     close(bares[1].fd);
@@ -335,29 +341,43 @@ static double open_seconds(struct world *w)
     return seconds_since(begun);
 }
 
+/* A start without indexes less one with them, beside a read and CRC of the same files: `rounds` in turn. */
+static void rebuilds(struct world *w, const char *name, unsigned rounds)
+{
+    double one[ROUNDS], all[ROUNDS], bare[ROUNDS], clean[ROUNDS], one_ratio[ROUNDS], all_ratio[ROUNDS];
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < rounds; i++) {
+        uint64_t begun = now_ns();
+        bytes = each_file(w, ".seg", read_and_crc);
+        bare[i] = seconds_since(begun);
+        clean[i] = open_seconds(w);
+        world_close(w);
+        for (unsigned threads = 0; threads < 2; threads++) { /* 0: as many as there are CPUs */
+            each_file(w, ".idx", remove_one);
+            w->options.recovery_threads = threads;
+            (threads ? one : all)[i] = open_seconds(w) - clean[i];
+            world_close(w);
+        }
+        one_ratio[i] = bare[i] / one[i];
+        all_ratio[i] = bare[i] / all[i];
+    }
+    double gb = (double)bytes / 1e9;
+    double one_median = median(one_ratio, rounds), all_median = median(all_ratio, rounds);
+    printf(
+        "%s verified and indexed, %.0f MB: one thread %.2f GB/s, all CPUs %.2f GB/s; bare read and CRC %.2f "
+        "GB/s; ratios %.2f (%.2f to %.2f), %.2f (%.2f to %.2f)\n",
+        name, gb * 1e3, gb / median(one, rounds), gb / median(all, rounds), gb / median(bare, rounds),
+        one_median, one_ratio[0], one_ratio[rounds - 1], all_median, all_ratio[0], all_ratio[rounds - 1]);
+}
+
 static void bench_scan(void)
 {
     struct world w;
-    double with[ROUNDS], bare[ROUNDS], clean[ROUNDS];
-    uint64_t bytes = 0;
     begin(&w);
     fill(&w, READ_RECORDS * 4, READ_TOPICS);
     world_close(&w);
-    for (unsigned i = 0; i < ROUNDS; i++) {
-        uint64_t begun = now_ns();
-        bytes = each_file(&w, ".seg", read_and_crc);
-        bare[i] = seconds_since(begun);
-        clean[i] = open_seconds(&w);
-        world_close(&w);
-        each_file(&w, ".idx", remove_one);
-        with[i] = open_seconds(&w) - clean[i];
-        world_close(&w);
-    }
-    double scan = median(with), crc = median(bare);
-    printf("scan     %.2f GB/s verified and indexed (%.0f MB, %.0f M records/s); bare read and CRC %.2f "
-           "GB/s; ratio %.2f\n",
-           (double)bytes / 1e9 / scan, (double)bytes / 1e6, READ_RECORDS * 4 / 1e6 / scan,
-           (double)bytes / 1e9 / crc, crc / scan);
+    rebuilds(&w, "scan    ", ROUNDS);
+    world_open(&w);
     world_deinit(&w);
 }
 
@@ -426,9 +446,8 @@ static void bench_topics(void)
     look_up(&w, "after a start, first look-ups");
     look_up(&w, "and again");
     world_close(&w);
-    each_file(&w, ".idx", remove_one);
-    double lost = open_seconds(&w);
-    printf("         start with all indexes lost %.2f s (%.2f GB/s)\n", lost, (double)log / 1e9 / lost);
+    rebuilds(&w, "        ", ROUNDS / 2);
+    world_open(&w);
     world_deinit(&w);
 }
 

@@ -74,6 +74,7 @@ static inline void world_init(struct world *w, unsigned lanes)
                                         .lazy_bytes = 256 << 10,
                                         .recent_bytes = 1 << 20,
                                         .sync = STORE_SYNC_ALWAYS,
+                                        .recovery_threads = 1, /* the order of calls is the same each time */
                                         .clock = clock_system()};
     w->metrics = metrics_register();
     buf_init(&w->error, 4096);

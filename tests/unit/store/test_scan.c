@@ -189,14 +189,14 @@ Test(survey, says_where_the_log_ends_and_what_vouches)
 {
     struct bytes b;
     struct survey s;
-    struct source source;
+    struct survey_tools tools;
     uint32_t bad;
     three_frames(&b);
     b.data[b.frames[1] + 9] ^= 1;
     int fd = file_of(&b, 128);
-    source_init(&source);
-    source_open(&source, fd, b.len + 128, NULL, NULL);
-    cr_assert_eq(survey_run(&source, EPOCH, 100, false, &s), ST_OK);
+    survey_tools_init(&tools);
+    source_open(&tools.source, fd, b.len + 128, NULL, NULL);
+    cr_assert_eq(survey_run(&tools, EPOCH, 100, false, &s), ST_OK);
     cr_assert_eq(s.next_offset, 112);
     cr_assert_eq(s.data_end, b.len);
     cr_assert_eq(s.synced_below, 108);
@@ -208,6 +208,6 @@ Test(survey, says_where_the_log_ends_and_what_vouches)
     cr_assert_eq(topic_index_posting_count(s.index), 8);
     topic_index_destroy(s.index);
     survey_deinit(&s);
-    source_deinit(&source);
+    survey_tools_deinit(&tools);
     close(fd);
 }

@@ -670,6 +670,50 @@ Test(store, a_lost_or_damaged_index_is_made_anew)
     world_deinit(&w);
 }
 
+/* The files of a log that has lost all its indexes, and has rot in it: read by one thread or by several, what
+ * is made and told is the same. */
+Test(store, all_indexes_made_anew_by_several_threads)
+{
+    enum { RECORDS = 6000, ROTTEN = 2000 };
+    static const unsigned threads[] = {1, 2, 8};
+    char path[400], next[400], command[700];
+    with_lanes(2);
+    w.options.segment_bytes = 64 << 10;
+    world_open(&w);
+    uint64_t first = put_many(0, RECORDS, 11);
+    put_many(1, RECORDS, 1);
+    world_close(&w);
+    for (unsigned i = 1;; i++) { /* the file that holds it */
+        file_path(".seg", 0, i, next, sizeof next);
+        if (strtoull(strrchr(next, '/') + 1, NULL, 10) > first + ROTTEN)
+            break;
+        strcpy(path, next);
+    }
+    flip_byte(path, place_of_record(path, first + ROTTEN));
+    for (unsigned t = 0; t < sizeof threads / sizeof *threads; t++) {
+        struct world_read r;
+        snprintf(command, sizeof command, "rm -f %s/0/*.idx %s/1/*.idx", w.dir, w.dir);
+        cr_assert_eq(system(command), 0);
+        w.options.recovery_threads = threads[t];
+        world_open(&w);
+        world_read_init(&r, 0, first + ROTTEN - 5);
+        world_read_run(&w, &r);
+        cr_assert(r.read.found == 5 && r.read.next == first + ROTTEN, "%u threads: ends before the rot",
+                  threads[t]);
+        world_read_free(&r);
+        world_read_init(&r, 0, first + ROTTEN + 1);
+        r.read.topic = slice_cstr("t/3");
+        r.read.count_only = true;
+        world_read_run(&w, &r);
+        cr_assert_eq(r.read.found, 364, "%u threads: %lu", threads[t], r.read.found);
+        world_read_free(&r);
+        cr_assert_eq(world_count(&w, 1, "t/0"), RECORDS);
+        world_close(&w);
+    }
+    world_open(&w);
+    world_deinit(&w);
+}
+
 static void damage_is_told(bool index_knows)
 {
     char path[400];
