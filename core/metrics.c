@@ -100,6 +100,7 @@ static const struct metric_row {
     [M_AUTH_OTHER_USER] = {AUTH, "reason=\"other_user\"", AUTH_HELP},
     [M_AUTH_PASSWORD] = {AUTH, "reason=\"password\"", AUTH_HELP},
     [M_AUTH_ANONYMOUS] = {AUTH, "reason=\"anonymous\"", AUTH_HELP},
+    [M_AUTH_REVOKED] = {AUTH, "reason=\"revoked\"", AUTH_HELP},
     [M_AUTH_BUSY] = {AUTH, "reason=\"busy\"", AUTH_HELP},
 #define DISCONNECTS      "tidegate_disconnects_total", COUNTER
 #define DISCONNECTS_HELP "Connections that ended, by who or what ended them."
@@ -109,6 +110,8 @@ static const struct metric_row {
     [M_DISCONNECT_LIMIT] = {DISCONNECTS, "reason=\"limit\"", DISCONNECTS_HELP},
     [M_DISCONNECT_SERVER] = {DISCONNECTS, "reason=\"server\"", DISCONNECTS_HELP},
     [M_DISCONNECT_NETWORK] = {DISCONNECTS, "reason=\"network\"", DISCONNECTS_HELP},
+    [M_DISCONNECT_EXPIRED] = {DISCONNECTS, "reason=\"token_expired\"", DISCONNECTS_HELP},
+    [M_DISCONNECT_REVOKED] = {DISCONNECTS, "reason=\"revoked\"", DISCONNECTS_HELP},
     [M_USER_CONNECTIONS] = {"tidegate_user_connections", GAUGE, NULL,
                             "Connections whose user is known, as the directory has them."},
     [M_USER_CONNECTIONS_REFUSED] = {"tidegate_user_connections_refused_total", COUNTER, NULL,

@@ -7,6 +7,7 @@
 #include "core/logging.h"
 #include "core/pool.h"
 #include "gateway/acceptor.h"
+#include "gateway/auth/revocations.h"
 #include "gateway/descriptors.h"
 #include "gateway/edge.h"
 #include "gateway/snapshots.h"
@@ -238,6 +239,24 @@ static enum status fold_lanes(struct node *n)
     return ST_OK;
 }
 
+static bool wants_revocation(void *ctx, struct slice topic)
+{
+    (void)ctx;
+    return revocation_topic(topic);
+}
+
+static void on_revocation(void *ctx, const struct msg *m)
+{
+    auth_office_fold(ctx, m);
+}
+
+/* Nor may the revoked come in before that is known. */
+static void fold_revocations(struct node *n)
+{
+    for (unsigned lane = 0; lane < n->map.lane_count; lane++)
+        shard_each_retained(n->map.lanes[lane].shard, wants_revocation, on_revocation, n->auth);
+}
+
 /* With several loops the listeners share the port by SO_REUSEPORT, which would also let a second process of
  * the same user in: a listener without it looks first. */
 static enum status open_port(struct node *n, const char *what, const char *address, uint16_t *port,
@@ -386,6 +405,8 @@ enum status node_create(const struct settings *settings, struct node **out, stru
         st = create_snapshots(n);
     if (st == ST_OK)
         st = fold_lanes(n);
+    if (st == ST_OK)
+        fold_revocations(n);
     if (st == ST_OK)
         st = load_tls(n, error);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)

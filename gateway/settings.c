@@ -189,6 +189,8 @@ static const struct config_option options[] = {
     {"limit.sessions_bytes", CONFIG_BYTES, AT(limit_sessions_bytes), "64M", NULL, 0, 0, "Memory of those"},
     {"limit.session_bytes", CONFIG_BYTES, AT(limit_session_bytes), "64K", NULL, 256, UINT64_C(16) << 20,
      "Record of one session: its filters, and 8 bytes a filter and partition"},
+    {"limit.revocations", CONFIG_UINT, AT(limit_revocations), "100000", NULL, 1, 10000000,
+     "Revoked users and tokens that are remembered; above, POST /v1/revocations is refused"},
     {"session.expiry_ms", CONFIG_MS, AT(session_expiry_ms), "24h", NULL, 200, UINT64_C(3155760000000),
      "A session that no connection has is kept for this long"},
     {"session.save_ms", CONFIG_MS, AT(session_save_ms), "10s", NULL, 10, 3600000,

@@ -69,10 +69,10 @@ struct settings {
     unsigned log_sync; /* enum store_sync, made of it */
     uint64_t log_sync_interval_ms;
 
-    uint64_t limit_connections, limit_user_connections, limit_message_bytes, limit_topic_bytes,
-        limit_topic_levels, limit_subscriptions, limit_inflight, limit_ws_unacked, limit_publish_open,
-        limit_batch_messages, limit_batch_bytes, limit_history_count, limit_retained, limit_retained_bytes,
-        limit_sessions, limit_sessions_bytes, limit_session_bytes;
+    uint64_t limit_connections, limit_user_connections, limit_revocations, limit_message_bytes,
+        limit_topic_bytes, limit_topic_levels, limit_subscriptions, limit_inflight, limit_ws_unacked,
+        limit_publish_open, limit_batch_messages, limit_batch_bytes, limit_history_count, limit_retained,
+        limit_retained_bytes, limit_sessions, limit_sessions_bytes, limit_session_bytes;
     uint64_t session_expiry_ms, session_save_ms, session_save_count;
     uint64_t limit_lag_messages, limit_drops; /* 0 = none */
     uint64_t dedup_producers, dedup_max, dedup_bytes, dedup_keep_ms;

@@ -20,4 +20,11 @@ static inline bool topic_session(struct slice topic)
     return slice_starts_with(topic, slice_of(prefix, sizeof prefix - 1));
 }
 
+/* Records of the node itself: those, and revocations (gateway/auth/revocations.h). */
+static inline bool topic_own(struct slice topic)
+{
+    static const char revoked[] = "$revoked/";
+    return topic_session(topic) || slice_starts_with(topic, slice_of(revoked, sizeof revoked - 1));
+}
+
 #endif

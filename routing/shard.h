@@ -46,6 +46,9 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
  * shard's state. Blocks until the lane has been read. ST_NO_MEMORY; damaged records are passed over and
  * logged. */
 enum status shard_fold(struct shard *s) MUST_CHECK;
+/* Start-up, after shard_fold: calls back for the retained messages (borrowed) whose topic is wanted. */
+void shard_each_retained(struct shard *s, bool (*wants)(void *ctx, struct slice topic),
+                         void (*on_message)(void *ctx, const struct msg *m), void *ctx);
 void shard_destroy(struct shard *s);
 
 /* The letters. From the same loop these are called directly; from another loop they are the

@@ -195,3 +195,18 @@ enum status shard_fold(struct shard *s)
         log->ops->trim(log->ctx, s->lane, 0); /* retention may begin to ask */
     return st;
 }
+
+void shard_each_retained(struct shard *s, bool (*wants)(void *ctx, struct slice topic),
+                         void (*on_message)(void *ctx, const struct msg *m), void *ctx)
+{
+    struct msg *msgs[64];
+    const uint32_t most = sizeof msgs / sizeof msgs[0];
+    for (uint64_t next = 0; next < UINT64_MAX;) {
+        uint32_t n =
+            retained_walk(s->retained, next, UINT64_MAX, wants, ctx, shard_wall_ms(s), msgs, most, &next);
+        for (uint32_t i = 0; i < n; i++) {
+            on_message(ctx, msgs[i]);
+            msg_unref(msgs[i]);
+        }
+    }
+}

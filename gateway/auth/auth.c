@@ -5,6 +5,7 @@
  *
  * A fetch for an unknown key is asked for at most once in REFETCH_MS: between two of them an unknown key is
  * refused at once, so that made-up key identifiers neither hold connections nor hammer the issuer. */
+#include "core/logging.h"
 #include "gateway/auth/office_private.h"
 
 #include <assert.h>
@@ -21,6 +22,11 @@ enum status auth_create(struct auth_office *o, struct loop *loop, struct metrics
     assert(o->desk_count < AUTH_LOOPS_MAX);
     *a = (struct auth){.office = o, .loop = loop, .metrics = m};
     list_init(&a->waiting);
+    list_init(&a->watchers);
+    if (revocations_create(&a->revoked) != ST_OK) {
+        free(a);
+        return ST_NO_MEMORY;
+    }
     o->desks[o->desk_count++] = a;
     *out = a;
     return ST_OK;
@@ -33,6 +39,7 @@ void auth_destroy(struct auth *a)
     while (!list_empty(&a->waiting))
         auth_check_free(LIST_OF(a->waiting.next, struct auth_check, link));
     keys_unref(a->fetched);
+    revocations_destroy(a->revoked);
     free(a);
 }
 
@@ -51,10 +58,70 @@ bool auth_takes_anonymous(const struct auth *a, bool loopback)
     return loopback && !(a && a->office->settings->auth_anonymous != 0);
 }
 
+uint64_t auth_left_ms(const struct auth *a, const struct principal *p)
+{
+    if (!a || p->expires_ms == 0)
+        return UINT64_MAX;
+    uint64_t end = p->expires_ms + a->office->settings->auth_leeway_ms, now = loop_wall_ms(a->loop);
+    return now < end ? end - now : 0;
+}
+
 void auth_failed(struct auth *a, enum auth_verdict v)
 {
     if (a)
         auth_count(a->metrics, v);
+}
+
+/* --- revocations -------------------------------------------------------------------------------- */
+
+void auth_watch(struct auth *a, struct auth_watcher *w)
+{
+    list_init(&w->link);
+    if (a)
+        list_push(&a->watchers, &w->link);
+}
+
+bool auth_concerns(const struct auth *a, const struct revocation *what, const struct principal *p)
+{
+    return revocation_concerns(what, p, loop_wall_ms(a->loop));
+}
+
+struct auth *auth_desk(const struct auth *a, unsigned loop_index)
+{
+    assert(loop_index < a->office->desk_count);
+    return a->office->desks[loop_index];
+}
+
+void auth_revoke(struct auth *a, const struct revocation *what)
+{
+    static struct log_limit limit = {.every_ms = 1000};
+    uint64_t held;
+    if (revocations_put(a->revoked, what, loop_wall_ms(a->loop)) != ST_OK && log_permitted(&limit, &held))
+        log_error("no memory for a revocation: it counts again after a restart only repeated=%lu",
+                  (unsigned long)held);
+    LIST_EACH (node, &a->watchers) {
+        struct auth_watcher *w = LIST_OF(node, struct auth_watcher, link);
+        w->on_revoked(w, what);
+    }
+}
+
+bool auth_revocations_full(const struct auth *a)
+{
+    return revocations_count(a->revoked) >= a->office->settings->limit_revocations;
+}
+
+void auth_office_fold(struct auth_office *o, const struct msg *m)
+{
+    struct revocation what;
+    struct buf text;
+    buf_init(&text, REVOCATION_RECORD_BYTES_MAX);
+    enum status st = revocation_read(m, &text, &what);
+    for (unsigned i = 0; st == ST_OK && i < o->desk_count; i++)
+        auth_revoke(o->desks[i], &what);
+    if (st != ST_OK)
+        log_error("a revocation of the log is not understood, written by a later version? lane=%u offset=%lu",
+                  m->partition, (unsigned long)m->offset);
+    buf_deinit(&text);
 }
 
 /* --- what comes later --------------------------------------------------------------------------- */
@@ -139,7 +206,16 @@ static enum auth_verdict check_password(struct auth_check *k)
 
 static enum auth_verdict judge_token(struct auth *a, struct slice token, struct principal **out)
 {
-    return office_judge(a->office, a->fetched, token, loop_wall_ms(a->loop), out);
+    uint64_t now_ms = loop_wall_ms(a->loop);
+    struct principal *p;
+    enum auth_verdict v = office_judge(a->office, a->fetched, token, now_ms, &p);
+    if (v == AUTH_OK && revocations_have(a->revoked, p, now_ms)) {
+        principal_unref(p);
+        return AUTH_REVOKED;
+    }
+    if (v == AUTH_OK)
+        *out = p;
+    return v;
 }
 
 /* May its key still come? */

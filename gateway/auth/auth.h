@@ -6,6 +6,7 @@
 #ifndef TG_GATEWAY_AUTH_AUTH_H
 #define TG_GATEWAY_AUTH_AUTH_H
 
+#include "core/list.h"
 #include "gateway/auth/verdict.h"
 #include "gateway/settings.h"
 #include "session/principal.h"
@@ -14,6 +15,7 @@ struct auth_office;
 struct auth; /* a desk */
 struct auth_check;
 struct loop;
+struct msg;
 
 /* `error` gets a line: ST_INVALID (a rule, a key), ST_FORBIDDEN, ST_NOT_FOUND, ST_NO_SPACE, ST_IO,
  * ST_NO_MEMORY. */
@@ -55,6 +57,29 @@ void auth_abandon(struct auth_check *k);
  * fails. */
 enum auth_verdict auth_office_judge(const struct auth_office *o, struct slice token, uint64_t now_ms,
                                     struct principal **out, struct buf *error);
+
+/* --- revocations: the same at every desk --- */
+
+struct revocation;
+/* A door that wants to know: embedded, unlinked by the door. */
+struct auth_watcher {
+    struct list link;
+    /* Close whom it concerns (auth_concerns). */
+    void (*on_revoked)(struct auth_watcher *w, const struct revocation *what);
+};
+void auth_watch(struct auth *a, struct auth_watcher *w); /* a NULL: nothing will come */
+bool auth_concerns(const struct auth *a, const struct revocation *what, const struct principal *p);
+/* Of the same office. Any thread, the loops run. */
+struct auth *auth_desk(const struct auth *a, unsigned loop_index);
+/* It counts from here on, and the watchers hear of it. Once the loops run, on the desk's; before, anywhere.
+ */
+void auth_revoke(struct auth *a, const struct revocation *what);
+/* Start-up: what the log holds, as revocation records. */
+void auth_office_fold(struct auth_office *o, const struct msg *m);
+bool auth_revocations_full(const struct auth *a);
+
+/* How long the principal's token is still good; 0 = it has expired, UINT64_MAX = it never does. */
+uint64_t auth_left_ms(const struct auth *a, const struct principal *p);
 
 /* A failure that a door has found itself. */
 void auth_failed(struct auth *a, enum auth_verdict v);

@@ -5,6 +5,7 @@
 #include "core/loop.h"
 #include "gateway/auth/auth.h"
 #include "gateway/auth/keys.h"
+#include "gateway/auth/revocations.h"
 
 enum { AUTH_LOOPS_MAX = 64 };
 
@@ -31,6 +32,8 @@ struct auth {
     struct keys *fetched; /* of auth.jwks_url; NULL: none yet */
     bool fetching; /* an answer of the fetcher is due */
     uint64_t fetched_at_ms; /* loop's time of the last answer; 0 = none yet */
+    struct revocations *revoked;
+    struct list watchers;
     struct list waiting; /* struct auth_check: tokens that wait for keys */
     uint32_t waiting_count;
 };

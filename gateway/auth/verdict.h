@@ -18,6 +18,7 @@ enum auth_verdict {
     AUTH_OTHER_USER, /* named beside the token, or of the connection so far */
     AUTH_PASSWORD, /* no such user or a wrong password: nobody is told which */
     AUTH_ANONYMOUS, /* none was given where one is needed */
+    AUTH_REVOKED,
     AUTH_NO_MEMORY,
     AUTH_BUSY, /* too many passwords are being checked */
     AUTH_PENDING, /* not known yet */

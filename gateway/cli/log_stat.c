@@ -88,7 +88,7 @@ static enum status stat_lane(struct stat_run *r, unsigned lane)
             st = on_fault(r, lane, w);
         else if (e == WALK_SEGMENT)
             add_segment(l, &walk_look(w)->segment);
-        else if (!topic_session(msg_topic(walk_look(w)->msg)))
+        else if (!topic_own(msg_topic(walk_look(w)->msg)))
             st = topic_table_add(&r->topics, walk_look(w)->msg);
     }
     walk_close(w);

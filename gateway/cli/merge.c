@@ -57,7 +57,7 @@ static bool is_wanted(const struct merge *m, const struct msg *msg)
 {
     const struct selection *w = &m->wanted;
     return msg->ts_ms >= w->from_ms && msg->ts_ms < w->to_ms &&
-           (w->topic ? topic_matches(slice_cstr(w->topic), msg_topic(msg)) : !topic_session(msg_topic(msg)));
+           (w->topic ? topic_matches(slice_cstr(w->topic), msg_topic(msg)) : !topic_own(msg_topic(msg)));
 }
 
 static bool add_old(struct merge *m, struct msg *msg)

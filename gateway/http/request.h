@@ -226,6 +226,10 @@ void presence_give_up(struct request *r);
 
 void nodes_run(struct request *r);
 
+void revocations_begin(struct request *r);
+void revocations_run(struct request *r);
+void revocations_give_up(struct request *r);
+
 void drops_run(struct request *r);
 void drops_give_up(struct request *r);
 

@@ -22,6 +22,8 @@ const struct route routes[] = {
     {"/v1/nodes", false, "GET, HEAD", NULL, nodes_run, NULL, false, false, 0},
     {"/v1/node/snapshot", false, "POST", snapshot_begin, snapshot_run, snapshot_give_up, true, false, 0},
     {.path = "/v1/node/drain"},
+    {"/v1/revocations", false, "POST", revocations_begin, revocations_run, revocations_give_up, true, false,
+     0},
     {.path = "/v1/tickets"},
     {.path = "/openapi.json"},
     {.path = "/console", .below = true},

@@ -271,7 +271,9 @@ static uint64_t conn_deadline(const struct mqtt_conn *c)
         due = c->state_deadline_ms;
     else if (c->keep_alive_ms && mqtt_conn_hears(c))
         due = c->last_in_ms + c->keep_alive_ms;
-    uint64_t stall = conn_stall_ms(c);
+    uint64_t stall = conn_stall_ms(c), left = auth_left_ms(c->door->edge->auth, c->principal);
+    if (c->state == MQTT_STATE_CONNECTED && left < UINT64_MAX && conn_now(c) + left < due)
+        due = conn_now(c) + left;
     return stall < due ? stall : due;
 }
 
@@ -292,7 +294,9 @@ static void conn_on_timer(struct timer *t)
         mqtt_conn_rearm(c);
         return;
     }
-    if (c->state == MQTT_STATE_CONNECTED && conn_now(c) < conn_stall_ms(c))
+    if (c->state == MQTT_STATE_CONNECTED && auth_left_ms(c->door->edge->auth, c->principal) == 0)
+        mqtt_conn_refuse(c, MQTT_RC_MAXIMUM_CONNECT_TIME, M_DISCONNECT_EXPIRED);
+    else if (c->state == MQTT_STATE_CONNECTED && conn_now(c) < conn_stall_ms(c))
         mqtt_conn_refuse(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, M_DISCONNECT_TIMEOUT);
     else
         mqtt_conn_close(c, M_DISCONNECT_TIMEOUT, true);

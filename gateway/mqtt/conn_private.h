@@ -36,6 +36,7 @@ struct mqtt_door {
     struct list dirty; /* connections with output of this turn (outq.dirty) */
     struct list dead; /* closed ones that wait for letters */
     struct loop_hook flush;
+    struct auth_watcher watcher; /* of revocations */
     uint32_t packet_bytes_max; /* announced */
     uint64_t next_assigned_id;
     struct buf scratch; /* for packets made one at a time */

@@ -37,6 +37,16 @@ static bool door_flush(struct loop_hook *hook)
     return false;
 }
 
+static void door_on_revoked(struct auth_watcher *w, const struct revocation *what)
+{
+    struct mqtt_door *d = LIST_OF(w, struct mqtt_door, watcher);
+    LIST_EACH (node, &d->conns) {
+        struct mqtt_conn *c = LIST_OF(node, struct mqtt_conn, link);
+        if (auth_concerns(d->edge->auth, what, c->principal))
+            mqtt_conn_refuse(c, MQTT_RC_NOT_AUTHORIZED, M_DISCONNECT_REVOKED);
+    }
+}
+
 enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door **out)
 {
     struct mqtt_door *d = calloc(1, sizeof *d);
@@ -58,6 +68,8 @@ enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door 
     list_init(&d->flush.link);
     d->flush.on_turn_end = door_flush;
     loop_hook_add(edge->loop, &d->flush);
+    d->watcher.on_revoked = door_on_revoked;
+    auth_watch(edge->auth, &d->watcher);
     *out = d;
     return ST_OK;
 }
@@ -86,6 +98,7 @@ void mqtt_door_destroy(struct mqtt_door *d)
     acceptor_destroy(d->acceptor);
     tls_port_close(d->tls);
     loop_hook_remove(d->edge->loop, &d->flush);
+    list_unlink(&d->watcher.link);
     while (!list_empty(&d->conns))
         mqtt_conn_close(LIST_OF(d->conns.next, struct mqtt_conn, link), M_DISCONNECT_SERVER, true);
     while (!list_empty(&d->dead)) {

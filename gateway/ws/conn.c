@@ -67,6 +67,8 @@ void conn_become(struct conn *c, struct principal *p)
     c->access = NULL;
     c->principal = p;
     c->nameless = false;
+    if (c->state == CONN_OPEN) /* it may expire before anything else is due */
+        timer_arm(loop_timers(c->door->loop), &c->timer, conn_now(c));
 }
 
 void conn_free(struct conn *c)
@@ -84,6 +86,7 @@ static void conn_count_end(struct conn *c, enum conn_end why)
         [END_CLIENT] = M_DISCONNECT_CLIENT,   [END_PROTOCOL] = M_DISCONNECT_PROTOCOL,
         [END_TIMEOUT] = M_DISCONNECT_TIMEOUT, [END_LIMIT] = M_DISCONNECT_LIMIT,
         [END_SERVER] = M_DISCONNECT_SERVER,   [END_NETWORK] = M_DISCONNECT_NETWORK,
+        [END_EXPIRED] = M_DISCONNECT_EXPIRED, [END_REVOKED] = M_DISCONNECT_REVOKED,
     };
     struct metrics *m = c->door->metrics;
     bool upgraded = c->state == CONN_OPEN || c->state == CONN_CLOSING;
@@ -305,6 +308,11 @@ static uint64_t conn_check_times(struct conn *c)
         conn_close(c, 4003, "ping timeout", END_TIMEOUT);
         return 0;
     }
+    uint64_t left = auth_left_ms(c->door->edge->auth, c->principal);
+    if (left == 0) {
+        conn_close(c, 4100, "token expired", END_EXPIRED);
+        return 0;
+    }
     if (c->nameless && now >= c->opened_ms + s->ws_hello_timeout_ms) {
         conn_close(c, 4200, "identity needed", END_TIMEOUT);
         return 0;
@@ -316,6 +324,8 @@ static uint64_t conn_check_times(struct conn *c)
         c->ping_sent_ms = now;
     }
     next = c->blocked ? c->progress_ms + s->out_stall_ms : c->last_out_ms + s->ws_ping_ms;
+    if (left < UINT64_MAX)
+        next = earlier(next, now + left);
     if (c->nameless)
         next = earlier(next, c->opened_ms + s->ws_hello_timeout_ms);
     if (c->ping_sent_ms)

@@ -35,7 +35,16 @@ enum {
 };
 
 /* Why a connection ended; each has its counter. */
-enum conn_end { END_CLIENT, END_PROTOCOL, END_TIMEOUT, END_LIMIT, END_SERVER, END_NETWORK };
+enum conn_end {
+    END_CLIENT,
+    END_PROTOCOL,
+    END_TIMEOUT,
+    END_LIMIT,
+    END_SERVER,
+    END_NETWORK,
+    END_EXPIRED,
+    END_REVOKED,
+};
 
 enum conn_state {
     CONN_HTTP, /* libwebsockets reads the request; only the timer is ours */
@@ -56,6 +65,7 @@ struct web_door {
     struct tls_port *tls; /* NULL: none */
     struct files *files;
     struct loop_hook hook;
+    struct auth_watcher watcher; /* of revocations */
     struct list conns; /* all with a socket */
     struct list buried; /* those without one to which publishes and reads under way still point */
     struct list relays;

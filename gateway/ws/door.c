@@ -191,6 +191,16 @@ static bool on_turn_end(struct loop_hook *hook)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
+static void on_revoked(struct auth_watcher *w, const struct revocation *what)
+{
+    struct web_door *d = LIST_OF(w, struct web_door, watcher);
+    LIST_EACH (node, &d->conns) {
+        struct conn *c = LIST_OF(node, struct conn, link);
+        if (c->state == CONN_OPEN && auth_concerns(d->edge->auth, what, c->principal))
+            conn_close(c, 4101, "revoked", END_REVOKED);
+    }
+}
+
 static size_t scratch_bytes_max(const struct web_door *d)
 {
     /* A text of control characters grows sixfold as JSON; a page of history holds half a MiB of them. */
@@ -214,6 +224,8 @@ static void door_init(struct web_door *d, struct edge *edge)
     list_init(&d->dirty);
     list_init(&d->hook.link);
     d->hook.on_turn_end = on_turn_end;
+    d->watcher.on_revoked = on_revoked;
+    auth_watch(edge->auth, &d->watcher);
     buf_init(&d->scratch, scratch_bytes_max(d));
     buf_init(&d->texts, 2 * (size_t)d->message_bytes_max);
 }
@@ -280,6 +292,7 @@ void web_door_destroy(struct web_door *d)
     while (!list_empty(&d->buried)) { /* publishes and reads that will not come back any more */
         conn_free(LIST_OF(d->buried.next, struct conn, link));
     }
+    list_unlink(&d->watcher.link);
     if (!list_empty(&d->hook.link))
         loop_hook_remove(d->loop, &d->hook);
     host_destroy(d->host);

@@ -74,7 +74,7 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_literal(
         &o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
             "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\",\"producer\","
-            "\"ack\",\"window\",\"credit\",\"session\",\"after\",\"token\",\"who\"]}}");
+            "\"ack\",\"window\",\"credit\",\"session\",\"after\",\"token\",\"auth\",\"who\"]}}");
     return o.status;
 }
 
@@ -97,6 +97,28 @@ enum status ws_put_unsubscribed(struct buf *buf, struct ws_id id, struct slice f
     struct json_out o = begin(buf, id);
     json_out_literal(&o, "\"ok\":{\"topic\":");
     json_out_string(&o, filter);
+    json_out_literal(&o, "}}");
+    return o.status;
+}
+
+enum status ws_put_end(struct buf *buf, struct slice filter, const char *code, const char *detail)
+{
+    struct json_out o = {.buf = buf, .status = ST_OK};
+    json_out_literal(&o, "{\"end\":{\"topic\":");
+    json_out_string(&o, filter);
+    json_out_literal(&o, ",\"code\":");
+    json_out_string(&o, slice_cstr(code));
+    json_out_literal(&o, ",\"detail\":");
+    json_out_string(&o, slice_cstr(detail));
+    json_out_literal(&o, "}}");
+    return o.status;
+}
+
+enum status ws_put_authenticated(struct buf *buf, struct ws_id id, struct slice user)
+{
+    struct json_out o = begin(buf, id);
+    json_out_literal(&o, "\"ok\":{\"user\":");
+    json_out_string(&o, user);
     json_out_literal(&o, "}}");
     return o.status;
 }

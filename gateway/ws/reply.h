@@ -27,6 +27,9 @@ enum status ws_put_hello(struct buf *out, struct ws_id id, const struct ws_hello
 enum status ws_put_subscribed(struct buf *out, struct ws_id id, struct slice filter, uint32_t epoch,
                               const struct place *at, uint64_t replay) MUST_CHECK;
 enum status ws_put_unsubscribed(struct buf *out, struct ws_id id, struct slice filter) MUST_CHECK;
+/* {"end":{"topic","code","detail"}}: nothing more comes of this subscription. */
+enum status ws_put_end(struct buf *out, struct slice filter, const char *code, const char *detail) MUST_CHECK;
+enum status ws_put_authenticated(struct buf *out, struct ws_id id, struct slice user) MUST_CHECK;
 enum status ws_put_live(struct buf *out, struct slice filter, uint32_t epoch,
                         const struct place *at) MUST_CHECK;
 enum status ws_put_published(struct buf *out, struct ws_id id, uint32_t epoch, const struct msg *m,

@@ -347,6 +347,7 @@ static void read_window(struct parse *p, struct json_value v)
         bad(p->r, "window must be an object");
 }
 
+static const struct member auth_members[] = {{"token", read_token}, {NULL, NULL}};
 static const struct member ack_members[] = {{"n", read_n}, {NULL, NULL}};
 static const struct member hello_members[] = {
     {"token", read_token},   {"session", read_session}, {"after", read_hello_after},
@@ -382,7 +383,7 @@ static const struct operation {
     {"pub", WS_OP_PUB, pub_members},          {"sub", WS_OP_SUB, sub_members},
     {"unsub", WS_OP_UNSUB, unsub_members},    {"hello", WS_OP_HELLO, hello_members},
     {"get", WS_OP_GET, get_members},          {"ack", WS_OP_ACK, ack_members},
-    {"credit", WS_OP_CREDIT, credit_members}, {"auth", WS_OP_OTHER, NULL},
+    {"credit", WS_OP_CREDIT, credit_members}, {"auth", WS_OP_AUTH, auth_members},
     {"who", WS_OP_WHO, unsub_members},
 };
 enum { OPERATION_COUNT = sizeof operations / sizeof *operations, MEMBERS_MAX = 16 };
@@ -418,6 +419,8 @@ static void check_complete(struct ws_request *r)
         bad(r, "one of data, text and b64 is wanted");
     if (r->operation == WS_OP_PUB && (r->producer.data != NULL) != r->has_sequence)
         bad(r, "producer and seq go together");
+    if (r->operation == WS_OP_AUTH && !r->token.data)
+        bad(r, "token is missing");
     if (r->operation == WS_OP_ACK && !r->has_n)
         bad(r, "n is missing");
     if (r->operation == WS_OP_CREDIT && !r->has_msgs && !r->has_bytes)

@@ -18,6 +18,7 @@ enum ws_operation {
     WS_OP_ACK,
     WS_OP_CREDIT,
     WS_OP_WHO,
+    WS_OP_AUTH,
     WS_OP_OTHER, /* known but not in this build, or unknown */
 };
 
@@ -62,7 +63,7 @@ struct ws_request {
     bool has_ttl;
     uint64_t ttl_ms;
     bool ack; /* sub */
-    struct slice session, token; /* hello; data NULL: not given */
+    struct slice session, token; /* hello, auth; data NULL: not given */
     struct slice
         after_filters; /* hello.after as written: an object of at least one filter, each with its positions */
     bool has_n;

@@ -373,36 +373,12 @@ static void hello_resume(struct conn *c, const struct ws_request *r)
         conn_break(c);
 }
 
-/* Becomes the one whom the token names. False: refused, or not known yet. Who has a name already may say it
- * again, no other. */
-static bool hello_identify(struct conn *c, const struct ws_request *r)
-{
-    struct principal *p;
-    enum auth_verdict v = serve_judge(c, r->token, &p);
-    if (v == AUTH_PENDING)
-        return false;
-    if (v == AUTH_OK && (c->token[0] || c->principal->user.len > 0) &&
-        !slice_equal(p->user, c->principal->user)) {
-        principal_unref(p);
-        v = AUTH_OTHER_USER;
-        auth_failed(c->door->edge->auth, v);
-    }
-    if (v != AUTH_OK) {
-        serve_unauthorized(c, serve_id(r), v);
-        return false;
-    }
-    conn_become(c, p);
-    if (session_identify(c->session, p->user,
-                         principal_connections_max(p, c->door->settings->limit_user_connections)) == ST_OK)
-        return true;
-    conn_break(c);
-    return false;
-}
-
 void serve_hello(struct conn *c, const struct ws_request *r)
 {
-    if (r->token.data && !hello_identify(c, r))
+    if (r->token.data && !serve_identify(c, r))
         return;
+    if (r->token.data)
+        serve_review(c);
     if (c->token[0] && (r->session.data || r->after_filters.data)) {
         serve_error(c, serve_id(r), "conflict", "session and after are for the first hello");
         return;

@@ -80,41 +80,12 @@ bool serve_refuse_topic(struct conn *c, const struct ws_request *r, enum access_
 /* Nobody stays anonymous on this connection. True: the request is not heard. */
 static bool serve_refuse_nameless(struct conn *c, const struct ws_request *r)
 {
-    if (!c->nameless || r->operation == WS_OP_HEARTBEAT || (r->operation == WS_OP_HELLO && r->token.data))
+    if (!c->nameless || r->operation == WS_OP_HEARTBEAT ||
+        ((r->operation == WS_OP_HELLO || r->operation == WS_OP_AUTH) && r->token.data))
         return false;
     auth_failed(c->door->edge->auth, AUTH_ANONYMOUS);
     serve_unauthorized(c, serve_id(r), AUTH_ANONYMOUS);
     return true;
-}
-
-static void on_checked(void *ctx, enum auth_verdict v, struct principal *p)
-{
-    struct conn *c = ctx;
-    c->check = NULL;
-    c->judged = true;
-    c->verdict = v;
-    c->named = v == AUTH_OK ? p : NULL;
-    conn_touch(c); /* reading goes on */
-}
-
-enum auth_verdict serve_judge(struct conn *c, struct slice token, struct principal **out)
-{
-    const struct auth_credential credential = {.is_token = true, .secret = token};
-    if (!c->judged)
-        return auth_check(c->door->edge->auth, &credential, on_checked, c, out, &c->check);
-    *out = c->named;
-    c->named = NULL;
-    c->judged = false;
-    return c->verdict;
-}
-
-void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v)
-{
-    if (auth_temporary(v))
-        serve_later(c, id, "unavailable", auth_text(v));
-    else
-        serve_error(c, id, "unauthorized", auth_text(v));
-    conn_close(c, (uint16_t)auth_close_code(v), auth_close_text(v), END_PROTOCOL);
 }
 
 /* --- lines -------------------------------------------------------------------------------------- */
@@ -162,6 +133,9 @@ static void serve_request(struct conn *c, const struct ws_request *r)
         break;
     case WS_OP_WHO:
         serve_who(c, r);
+        break;
+    case WS_OP_AUTH:
+        serve_auth(c, r);
         break;
     case WS_OP_NONE:
     case WS_OP_OTHER: /* always refused */

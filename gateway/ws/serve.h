@@ -15,6 +15,7 @@ void serve_get(struct conn *c, const struct ws_request *r);
 void serve_who(struct conn *c, const struct ws_request *r);
 void serve_ack(struct conn *c, const struct ws_request *r);
 void serve_credit(struct conn *c, const struct ws_request *r);
+void serve_auth(struct conn *c, const struct ws_request *r);
 /* hello's window. False: it comes too late and has been refused. */
 bool serve_window(struct conn *c, const struct ws_request *r);
 
@@ -43,6 +44,9 @@ static inline struct tally *subscription_tally(const struct subscription *sub)
  * that may be subscribed to. ST_FORBIDDEN, ST_FULL, ST_NO_MEMORY. */
 enum status serve_resume_filter(struct conn *c, struct slice filter, struct subscription_options *o,
                                 bool ack) MUST_CHECK;
+
+/* The rights to it are gone: no more of it, and out of the session's record. */
+void serve_end_subscription(struct conn *c, struct slice filter);
 
 /* --- keep.c: the session's record ------------------------------------------------------------------ */
 
@@ -85,6 +89,13 @@ enum status serve_fold(const struct conn *c, const struct ws_request *r, struct 
 bool serve_refuse_topic(struct conn *c, const struct ws_request *r, enum access_op op);
 /* Whose token it is. AUTH_PENDING: the request is to be left alone; its line comes again. */
 enum auth_verdict serve_judge(struct conn *c, struct slice token, struct principal **out);
+/* The connection becomes the one whom the request's token names. False: refused, or not known yet. Who has a
+ * name already may say it again, no other. */
+bool serve_identify(struct conn *c, const struct ws_request *r);
+/* What the connection's rights do not cover any more is ended, and told. */
+void serve_review(struct conn *c);
+/* Takes the reference over. False: no memory, the connection breaks. */
+bool serve_become(struct conn *c, struct principal *p);
 /* A credential was refused: `err`, then the connection is closed with the code that says why. */
 void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v);
 static inline bool conn_may(const struct conn *c, enum access_op op, struct slice topic)

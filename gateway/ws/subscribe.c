@@ -412,3 +412,13 @@ void serve_unsub(struct conn *c, const struct ws_request *r)
         serve_put(c, ws_put_unsubscribed(&c->door->scratch, serve_id(r), r->topic));
     tally_unref(tally);
 }
+
+void serve_end_subscription(struct conn *c, struct slice filter)
+{
+    serve_supersede(c, find_pending(c, filter), "ended by auth: the new token does not permit it");
+    struct subscription *sub = session_find(c->session, filter);
+    struct tally *tally = sub ? subscription_tally(sub) : NULL;
+    if (sub && session_unsubscribe(c->session, filter) == ST_OK && tally && c->keeper)
+        keep_without(c, (struct ws_id){0}, filter);
+    tally_unref(tally);
+}

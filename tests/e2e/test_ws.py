@@ -343,7 +343,7 @@ ERRORS = [
     ({"get": {"topic": "a/#"}}, "bad_request"), ({"get": {"topic": "a", "max": 0}}, "bad_request"),
     ({"get": {"topic": "a", "from": {"after": ["no"]}}}, "bad_request"),
     ({"get": {"topic": "a", "from": {"after": ["0000000a0000.0000000000000001"]}}}, "position_gone"),
-    ({"who": {"topic": "a/#"}}, "bad_request"), ({"who": {}}, "bad_request"), ({"auth": {"token": "x"}}, "unsupported"),
+    ({"who": {"topic": "a/#"}}, "bad_request"), ({"who": {}}, "bad_request"), ({"auth": {}}, "bad_request"), ({"auth": {"token": 1}}, "bad_request"),
     ({"dance": {}}, "unsupported"), ({}, "bad_request"),
 ]
 

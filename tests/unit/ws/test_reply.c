@@ -154,7 +154,7 @@ Test(ws_reply, answers)
            "\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\",\"from.after\","
            "\"from.time\",\"from.last\",\"mode.all\","
            "\"key\",\"ttl\",\"retain\",\"producer\",\"ack\",\"window\",\"credit\",\"session\",\"after\","
-           "\"token\",\"who\"]}}");
+           "\"token\",\"auth\",\"who\"]}}");
     snprintf(want, sizeof want, "{\"ok\":{\"topic\":\"a/+\",\"pos\":\"%s\",\"replay\":16}}", bookmark);
     expect(ws_put_subscribed(&out, none, slice_cstr("a/+"), 7, &at, 16), want);
     snprintf(want, sizeof want, "{\"live\":{\"topic\":\"a/+\",\"pos\":\"%s\"}}", bookmark);

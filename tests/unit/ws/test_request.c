@@ -14,7 +14,7 @@ static void describe(const char *line, char *out, size_t size)
     memcpy(copy, line, len);
     enum status st = ws_request_parse(slice_of(copy, len), &texts, &r);
     static const char *const names[] = {"none", "heartbeat", "hello",  "sub", "unsub", "pub",
-                                        "get",  "ack",       "credit", "who", "other"};
+                                        "get",  "ack",       "credit", "who", "auth",  "other"};
     int at = 0;
     if (st != ST_OK) {
         snprintf(out, size, "%s", status_name(st));
@@ -96,7 +96,7 @@ static const struct {
     {"{\"id\":1}", "none #1 bad_request"},
     {"{\"id\":1,\"foo\":{}}", "other #1 unsupported"},
     {"{\"foo\":1,\"bar\":2}", "other unsupported"},
-    {"{\"id\":9007199254740991,\"auth\":{\"token\":\"a\"}}", "other #9007199254740991 unsupported"},
+    {"{\"id\":9007199254740991,\"auth\":{\"token\":\"a\"}}", "auth #9007199254740991 token=a"},
     {"{\"id\":3,\"who\":{\"topic\":\"a\"}}", "who #3 <a>"},
     {"{\"id\":3,\"who\":{}}", "who #3 bad_request"},
     /* ack, credit */
@@ -115,7 +115,7 @@ static const struct {
     {"{\"credit\":{}}", "credit bad_request"},
     {"{\"credit\":{\"msgs\":\"1\"}}", "credit bad_request"},
     {"{\"credit\":{\"msgs\":18446744073709551616}}", "credit bad_request"},
-    {"{\"id\":5,\"auth\":{\"token\":\"x\"}}", "other #5 unsupported"},
+    {"{\"id\":5,\"auth\":{\"token\":\"x\"}}", "auth #5 token=x"},
     {"{\"id\":1,\"sub\":{\"topic\":\"a\"},\"unsub\":{\"topic\":\"a\"}}", "sub #1 bad_request"},
     {"{\"id\":1,\"sub\":[]}", "sub #1 bad_request"},
     {"{\"id\":1,\"x\":[1,{\"y\":2}],\"unsub\":{\"topic\":\"a\",\"z\":{}}}", "unsub #1 <a>"},

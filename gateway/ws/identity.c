@@ -1,0 +1,123 @@
+/* Whose connection it is: tokens in hello and auth, and what a change of rights means to subscriptions.
+ *
+ * A token that cannot be judged at once leaves its line unhandled and reading rests; when the verdict is
+ * there the line is parsed again and finds it (serve_judge). */
+#include "gateway/ws/serve.h"
+
+#include <stdlib.h>
+
+/* --- verdicts ----------------------------------------------------------------------------------- */
+
+static void on_checked(void *ctx, enum auth_verdict v, struct principal *p)
+{
+    struct conn *c = ctx;
+    c->check = NULL;
+    c->judged = true;
+    c->verdict = v;
+    c->named = v == AUTH_OK ? p : NULL;
+    conn_touch(c); /* reading goes on */
+}
+
+enum auth_verdict serve_judge(struct conn *c, struct slice token, struct principal **out)
+{
+    const struct auth_credential credential = {.is_token = true, .secret = token};
+    if (!c->judged)
+        return auth_check(c->door->edge->auth, &credential, on_checked, c, out, &c->check);
+    *out = c->named;
+    c->named = NULL;
+    c->judged = false;
+    return c->verdict;
+}
+
+void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v)
+{
+    if (auth_temporary(v))
+        serve_later(c, id, "unavailable", auth_text(v));
+    else
+        serve_error(c, id, "unauthorized", auth_text(v));
+    conn_close(c, (uint16_t)auth_close_code(v), auth_close_text(v), END_PROTOCOL);
+}
+
+bool serve_identify(struct conn *c, const struct ws_request *r)
+{
+    struct principal *p;
+    enum auth_verdict v = serve_judge(c, r->token, &p);
+    if (v == AUTH_PENDING)
+        return false;
+    if (v == AUTH_OK && (c->token[0] || c->principal->user.len > 0) &&
+        !slice_equal(p->user, c->principal->user)) {
+        principal_unref(p);
+        v = AUTH_OTHER_USER;
+        auth_failed(c->door->edge->auth, v);
+    }
+    if (v != AUTH_OK) {
+        serve_unauthorized(c, serve_id(r), v);
+        return false;
+    }
+    return serve_become(c, p);
+}
+
+bool serve_become(struct conn *c, struct principal *p)
+{
+    conn_become(c, p);
+    if (session_identify(c->session, p->user,
+                         principal_connections_max(p, c->door->settings->limit_user_connections)) == ST_OK)
+        return true;
+    conn_break(c);
+    return false;
+}
+
+/* --- auth --------------------------------------------------------------------------------------- */
+
+/* Filters that the new rights do not cover, each {u16 length, bytes}: they cannot be ended while they are
+ * walked. */
+struct lost_filters {
+    struct conn *conn;
+    struct buf filters;
+    enum status status;
+};
+
+static void find_lost(void *ctx, struct subscription *sub)
+{
+    struct lost_filters *l = ctx;
+    struct slice filter = subscription_filter(sub);
+    const uint16_t len = (uint16_t)filter.len;
+    if (l->status != ST_OK || conn_may(l->conn, ACL_SUBSCRIBE, filter))
+        return;
+    l->status = buf_put(&l->filters, slice_of(&len, sizeof len));
+    if (l->status == ST_OK)
+        l->status = buf_put(&l->filters, filter);
+}
+
+static void end_lost(struct lost_filters *l)
+{
+    struct conn *c = l->conn;
+    uint16_t len;
+    for (size_t at = 0; at < l->filters.len && c->state == CONN_OPEN; at += sizeof len + len) {
+        memcpy(&len, l->filters.data + at, sizeof len);
+        struct slice filter = slice_of(l->filters.data + at + sizeof len, len);
+        serve_end_subscription(c, filter);
+        serve_put(c, ws_put_end(&c->door->scratch, filter, "forbidden", access_denied_text(ACL_SUBSCRIBE)));
+    }
+}
+
+void serve_auth(struct conn *c, const struct ws_request *r)
+{
+    if (!serve_identify(c, r))
+        return;
+    if (r->has_id)
+        serve_put(c, ws_put_authenticated(&c->door->scratch, serve_id(r), c->principal->user));
+    serve_review(c);
+}
+
+void serve_review(struct conn *c)
+{
+    struct lost_filters lost = {.conn = c, .status = ST_OK};
+    buf_init(&lost.filters, SIZE_MAX / 2);
+    session_each(c->session, find_lost, &lost);
+    if (lost.status == ST_OK)
+        end_lost(&lost);
+    else
+        conn_break(c); /* rather than go on with rights that are gone */
+    buf_deinit(&lost.filters);
+}
