@@ -1,4 +1,4 @@
-/* Keys and signatures by OpenSSL 3 (ADR 7). A JWK becomes a key by its numbers (OSSL_PARAM); an ECDSA
+/* Keys and signatures by OpenSSL 3 (ADR 9). A JWK becomes a key by its numbers (OSSL_PARAM); an ECDSA
  * signature of a token is two numbers of 32 bytes (RFC 7518, 3.4), OpenSSL wants them in DER. */
 #include "gateway/auth/keys.h"
 
