@@ -356,7 +356,7 @@ def test_refused_requests(ws, item, code):
 
 
 def test_lines(ws):
-    ws.send(frame(b'{}\n{"id":1,"hello":{}}\r\n\n{"auth":{}}\n{"ack":{"n":1}}\n{"ack":{"n":0}}\n{ }'))
+    ws.send(frame(b'{}\n{"id":1,"hello":{}}\r\n\n{"dance":{}}\n{"ack":{"n":1}}\n{"ack":{"n":0}}\n{ }'))
     assert ws.item() == {}
     assert ws.item()["id"] == 1
     assert ws.item()["err"]["code"] == "unsupported"
