@@ -54,10 +54,14 @@ static const struct metric_row {
 #define SENT_HELP "Messages handed to subscribers' sockets."
     [M_SENT_MQTT] = {SENT, "proto=\"mqtt\"", SENT_HELP},
     [M_SENT_WS] = {SENT, "proto=\"ws\"", SENT_HELP},
+    [M_SENT_SSE] = {SENT, "proto=\"sse\"", SENT_HELP},
+    [M_SENT_POLL] = {SENT, "proto=\"poll\"", SENT_HELP},
 #define DELIVERED      "tidegate_messages_delivered_total", COUNTER
 #define DELIVERED_HELP "Messages acknowledged, or handed to the socket where nothing acknowledges."
     [M_DELIVERED_MQTT] = {DELIVERED, "proto=\"mqtt\"", DELIVERED_HELP},
     [M_DELIVERED_WS] = {DELIVERED, "proto=\"ws\"", DELIVERED_HELP},
+    [M_DELIVERED_SSE] = {DELIVERED, "proto=\"sse\"", DELIVERED_HELP},
+    [M_DELIVERED_POLL] = {DELIVERED, "proto=\"poll\"", DELIVERED_HELP},
     [M_RETURNED] = {"tidegate_messages_returned_total", COUNTER, NULL,
                     "Messages that were not acknowledged when their connection ended."},
 #define UNACKED      "tidegate_messages_unacknowledged", GAUGE
@@ -78,11 +82,14 @@ static const struct metric_row {
 #define CONNECTIONS_HELP "Connections open now."
     [M_CONNECTIONS_MQTT] = {CONNECTIONS, "proto=\"mqtt\"", CONNECTIONS_HELP},
     [M_CONNECTIONS_WS] = {CONNECTIONS, "proto=\"ws\"", CONNECTIONS_HELP},
+    [M_CONNECTIONS_SSE] = {CONNECTIONS, "proto=\"sse\"", CONNECTIONS_HELP},
+    [M_CONNECTIONS_POLL] = {CONNECTIONS, "proto=\"poll\"", CONNECTIONS_HELP},
     [M_CONNECTIONS_HTTP] = {CONNECTIONS, "proto=\"http\"", CONNECTIONS_HELP},
 #define CONNECTS      "tidegate_connects_total", COUNTER
 #define CONNECTS_HELP "Attempts to connect; result=\"limit\" is refused before it names its protocol."
     [M_CONNECTS_OK_MQTT] = {CONNECTS, "proto=\"mqtt\",result=\"ok\"", CONNECTS_HELP},
     [M_CONNECTS_OK_WS] = {CONNECTS, "proto=\"ws\",result=\"ok\"", CONNECTS_HELP},
+    [M_CONNECTS_OK_SSE] = {CONNECTS, "proto=\"sse\",result=\"ok\"", CONNECTS_HELP},
     [M_CONNECTS_REFUSED_MQTT] = {CONNECTS, "proto=\"mqtt\",result=\"refused\"", CONNECTS_HELP},
     [M_CONNECTS_REFUSED_WS] = {CONNECTS, "proto=\"ws\",result=\"refused\"", CONNECTS_HELP},
     [M_CONNECTS_REFUSED_LIMIT] = {CONNECTS, "proto=\"any\",result=\"limit\"", CONNECTS_HELP},
@@ -165,6 +172,8 @@ static const struct metric_row {
 #define BYTES_OUT_HELP "Bytes written to clients' sockets."
     [M_BYTES_OUT_MQTT] = {BYTES_OUT, "proto=\"mqtt\"", BYTES_OUT_HELP},
     [M_BYTES_OUT_WS] = {BYTES_OUT, "proto=\"ws\"", BYTES_OUT_HELP},
+    [M_BYTES_OUT_SSE] = {BYTES_OUT, "proto=\"sse\"", BYTES_OUT_HELP},
+    [M_BYTES_OUT_POLL] = {BYTES_OUT, "proto=\"poll\"", BYTES_OUT_HELP},
 #define HTTP      "tidegate_http_requests_total", COUNTER
 #define HTTP_HELP "HTTP requests answered, by class of status."
     [M_HTTP_2XX] = {HTTP, "code=\"2xx\"", HTTP_HELP},

@@ -19,6 +19,7 @@ enum wire_kind {
     WIRE_MQTT5_QOS1,
     WIRE_WS, /* subscription filter == topic */
     WIRE_WS_SUB, /* with "sub": valid for one channel */
+    WIRE_SSE, /* a block of an event stream */
     WIRE_KINDS
 };
 

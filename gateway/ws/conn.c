@@ -12,6 +12,7 @@
  * frame, the peer's close frame or CONN_CLOSE_WAIT_MS), conn_lost (libwebsockets'). */
 #include "gateway/ws/conn.h"
 
+#include "gateway/ws/feed.h"
 #include "gateway/ws/host.h"
 #include "gateway/ws/relay.h"
 
@@ -77,6 +78,7 @@ void conn_free(struct conn *c)
     principal_unref(c->principal);
     principal_unref(c->named);
     free(c->access);
+    free(c->opening_feed);
     free(c);
 }
 
@@ -90,9 +92,10 @@ static void conn_count_end(struct conn *c, enum conn_end why)
     };
     struct metrics *m = c->door->metrics;
     bool upgraded = c->state == CONN_OPEN || c->state == CONN_CLOSING;
-    if (upgraded)
+    if (upgraded || c->state == CONN_FEED)
         metric_add(m, counters[why], 1);
-    metric_sub(m, upgraded ? M_CONNECTIONS_WS : M_CONNECTIONS_HTTP, 1);
+    if (c->state != CONN_FEED) /* it counts itself */
+        metric_sub(m, upgraded ? M_CONNECTIONS_WS : M_CONNECTIONS_HTTP, 1);
     metric_sub(m, M_OUT_QUEUE_BYTES, c->waiting_bytes);
     atomic_fetch_sub(&c->door->edge->facts->connections, 1);
 }
@@ -103,6 +106,8 @@ static void conn_bury(struct conn *c, enum conn_end why)
     assert(c->state != CONN_DEAD);
     conn_count_end(c, c->state == CONN_CLOSING ? c->end : why);
     c->state = CONN_DEAD;
+    feed_close(c->feed);
+    c->feed = NULL;
     serve_end(c);
     if (c->watched)
         loop_watch_remove(c->door->loop, &c->watch);

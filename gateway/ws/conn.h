@@ -21,6 +21,8 @@
 
 struct lws;
 struct opening;
+struct feed;
+struct feed_opening;
 struct files;
 struct host;
 struct relay;
@@ -51,6 +53,7 @@ enum conn_state {
     CONN_FRESH, /* 101 is out; ours from the end of the turn on */
     CONN_OPEN,
     CONN_CLOSING, /* our close frame is queued; nothing but that goes out any more */
+    CONN_FEED, /* /sse, /poll: the feed has the socket */
     CONN_DEAD, /* no socket; only publishes and reads under way still point here */
 };
 
@@ -73,6 +76,7 @@ struct web_door {
     unsigned relay_pairs;
     struct list fresh;
     struct list dirty; /* outq.dirty: something to send, or to resume */
+    struct list feeds_turn; /* feed.turn: the same of feeds (feed.h) */
     uint32_t epoch;
     uint32_t message_bytes_max; /* of a WebSocket message */
     struct buf scratch; /* encoders; empty between calls */
@@ -128,6 +132,8 @@ struct conn {
     uint64_t opened_ms, last_in_ms, last_out_ms, progress_ms;
     uint64_t ping_sent_ms; /* not answered yet; 0 = none */
     uint64_t read_ns; /* when the bytes in hand came, for latency figures */
+    struct feed_opening *opening_feed; /* CONN_HTTP: becomes a feed at the end of the turn */
+    struct feed *feed; /* CONN_FEED */
     struct slice body; /* CONN_HTTP: what is still to be sent of the answer; static bytes */
 };
 

@@ -14,6 +14,7 @@
 #include "core/logging.h"
 #include "gateway/acceptor.h"
 #include "gateway/tls/server.h"
+#include "gateway/ws/feed.h"
 #include "gateway/ws/files.h"
 #include "gateway/ws/host.h"
 #include "gateway/ws/http.h"
@@ -143,14 +144,33 @@ static void take_over(struct conn *c)
         host_drop(wsi);
     } else {
         lws_rx_flow_control(wsi, 0);
+        if (c->opening_feed)
+            lws_http_mark_sse(wsi); /* gives its memory for the head back, and waits for nothing more */
         c->io = stream_plain(lws_get_socket_fd(wsi));
     }
-    if (conn_take_over(c) != ST_OK)
+    if (c->opening_feed) {
+        if (feed_open(c) != ST_OK)
+            conn_kill(c, END_LIMIT);
+    } else if (conn_take_over(c) != ST_OK)
         conn_kill(c, END_LIMIT);
     else if (early)
         on_early_bytes(c);
     else
         conn_touch(c);
+}
+
+static bool feeds_turn_end(struct web_door *d)
+{
+    struct list now;
+    bool more = false;
+    list_init(&now);
+    list_splice(&now, &d->feeds_turn);
+    while (!list_empty(&now)) {
+        struct feed *f = LIST_OF(now.next, struct feed, turn);
+        list_unlink(&f->turn);
+        more |= feed_turn_end(f);
+    }
+    return more;
 }
 
 static void take_over_fresh(struct web_door *d)
@@ -184,9 +204,10 @@ static bool on_turn_end(struct loop_hook *hook)
         list_unlink(&c->out.dirty);
         more |= conn_turn_end(c);
     }
+    more |= feeds_turn_end(d);
     release_large(&d->scratch);
     release_large(&d->texts);
-    return more || !list_empty(&d->dirty);
+    return more || !list_empty(&d->dirty) || !list_empty(&d->feeds_turn);
 }
 
 /* --- life --------------------------------------------------------------------------------------- */
@@ -222,6 +243,7 @@ static void door_init(struct web_door *d, struct edge *edge)
     list_init(&d->relays);
     list_init(&d->paired);
     list_init(&d->dirty);
+    list_init(&d->feeds_turn);
     list_init(&d->hook.link);
     d->hook.on_turn_end = on_turn_end;
     d->watcher.on_revoked = on_revoked;
@@ -275,6 +297,8 @@ void web_door_stop(struct web_door *d)
         struct conn *c = LIST_OF(node, struct conn, link);
         if (c->state == CONN_OPEN)
             conn_close(c, 4000, "shutdown", END_SERVER);
+        else if (c->state == CONN_FEED)
+            feed_goodbye(c->feed, 4000, "shutdown");
         else if (c->state != CONN_CLOSING)
             conn_kill(c, END_SERVER);
     }

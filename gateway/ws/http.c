@@ -8,11 +8,14 @@
 
 #include "core/base64.h"
 #include "gateway/host.h"
+#include "gateway/ws/feed.h"
 #include "gateway/ws/files.h"
 #include "gateway/ws/origin.h"
 
+#include <assert.h>
 #include <libwebsockets.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -28,7 +31,7 @@ static const char WS_PROTOCOL[] = "tidegate.v1.json";
 
 /* --- answers ------------------------------------------------------------------------------------ */
 
-static const char *reason_of(int status)
+const char *http_reason(int status)
 {
     static const struct {
         int status;
@@ -62,19 +65,29 @@ static bool send_head(struct conn *c, char *text, int len)
            lws_write(c->wsi, (unsigned char *)text, (size_t)len, LWS_WRITE_HTTP_FINAL) == len;
 }
 
+int http_problem(char *out, size_t size, int status, const char *code, const char *detail, uint32_t retry_ms)
+{
+    char retry[32] = "";
+    if (retry_ms > 0)
+        snprintf(retry, sizeof retry, ",\"retry_ms\":%u", (unsigned)retry_ms);
+    int len = snprintf(out, size,
+                       "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"code\":\"%s\","
+                       "\"detail\":\"%s\"%s}\n",
+                       http_reason(status), status, code, detail, retry);
+    assert(len > 0 && (size_t)len < size);
+    return len;
+}
+
 /* An answer that is a problem (RFC 9457). `headers`: further lines, each with its CRLF. False always: what
  * its callers have to say to libwebsockets. */
 static bool refuse(struct conn *c, int status, const char *code, const char *detail, const char *headers)
 {
     char memory[LWS_PRE + ANSWER_BYTES_MAX], body[ANSWER_BYTES_MAX / 2], *text = memory + LWS_PRE;
-    int body_len = snprintf(body, sizeof body,
-                            "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"code\":\"%s\","
-                            "\"detail\":\"%s\"}\n",
-                            reason_of(status), status, code, detail);
+    int body_len = http_problem(body, sizeof body, status, code, detail, 0);
     int len = snprintf(text, ANSWER_BYTES_MAX,
                        "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
                        "Connection: close\r\nX-Content-Type-Options: nosniff\r\n%s\r\n%s",
-                       status, reason_of(status), body_len, headers ? headers : "", body);
+                       status, http_reason(status), body_len, headers ? headers : "", body);
     count_answer(c, status);
     (void)send_head(c, text, len);
     return false;
@@ -235,6 +248,86 @@ static bool redirect(struct conn *c)
     return false;
 }
 
+/* --- feeds -------------------------------------------------------------------------------------- */
+
+static bool client_permitted(struct conn *c);
+
+/* libwebsockets has split the query at its '&' and decoded the percent signs of each piece. */
+static void read_query(struct conn *c, struct feed_request *r)
+{
+    char pair[FEED_TEXT_BYTES];
+    for (int i = 0;; i++) {
+        int len = lws_hdr_copy_fragment(c->wsi, pair, (int)sizeof pair, WSI_TOKEN_HTTP_URI_ARGS, i);
+        if (len < 0)
+            break;
+        feed_request_add(r, slice_of(pair, (size_t)len));
+    }
+}
+
+static void read_last_event(struct conn *c, struct feed_request *r)
+{
+    static const char name[] = "last-event-id:";
+    char value[FEED_TEXT_BYTES];
+    int len = lws_hdr_custom_copy(c->wsi, value, (int)sizeof value, name, (int)sizeof name - 1);
+    if (len > 0)
+        feed_request_last_event(r, slice_of(value, (size_t)len));
+}
+
+/* False: there is something else. */
+static bool read_token(struct conn *c, struct feed_opening *o)
+{
+    static const char scheme[] = "Bearer ";
+    char value[FEED_TOKEN_BYTES];
+    if (!has_header(c, WSI_TOKEN_HTTP_AUTHORIZATION))
+        return true;
+    int len = lws_hdr_copy(c->wsi, value, (int)sizeof value, WSI_TOKEN_HTTP_AUTHORIZATION);
+    size_t start = sizeof scheme - 1;
+    if (len <= (int)start || strncasecmp(value, scheme, start) != 0)
+        return false;
+    o->token_len = (size_t)len - start;
+    memcpy(o->token, value + start, o->token_len);
+    return true;
+}
+
+/* A token says who it is, whatever Host it came by. */
+static bool read_opening(struct conn *c, struct feed_opening *o)
+{
+    struct topic_limits limits = {(uint32_t)c->door->settings->limit_topic_bytes,
+                                  (uint32_t)c->door->settings->limit_topic_levels};
+    int len = lws_hdr_copy(c->wsi, o->origin, (int)sizeof o->origin, WSI_TOKEN_ORIGIN);
+    o->origin_len = len > 0 ? (size_t)len : 0;
+    o->nameless = c->nameless;
+    if (!read_token(c, o))
+        return refuse(c, 401, "unauthorized", "Authorization must be Bearer and a token",
+                      "WWW-Authenticate: Bearer\r\n");
+    read_query(c, &o->request);
+    if (o->request.kind == FEED_SSE)
+        read_last_event(c, &o->request);
+    feed_request_settle(&o->request, &limits);
+    return !o->request.refused || refuse(c, 400, "bad_request", o->request.refused, NULL);
+}
+
+/* True: it becomes a feed at the end of the turn, when libwebsockets is done with the request. */
+static bool begin_feed(struct conn *c, enum feed_kind kind, int method)
+{
+    if (method != LWSHUMETH_GET)
+        return refuse(c, 405, "bad_request", "this is for GET", "Allow: GET\r\n");
+    if (atomic_load(&c->door->edge->facts->stopping))
+        return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
+    if (!client_permitted(c))
+        return false;
+    c->opening_feed = calloc(1, sizeof *c->opening_feed);
+    if (!c->opening_feed)
+        return refuse(c, 503, "unavailable", "no memory", "Retry-After: 1\r\n");
+    feed_request_init(&c->opening_feed->request, kind);
+    if (!read_opening(c, c->opening_feed))
+        return false;
+    list_push(&c->door->fresh, &c->turn);
+    return true;
+}
+
+/* --- requests ----------------------------------------------------------------------------------- */
+
 bool http_request(struct conn *c)
 {
     char *uri;
@@ -247,7 +340,9 @@ bool http_request(struct conn *c)
         return redirect(c);
     if (slice_equal_cstr(path, "/ws"))
         return refuse(c, 426, "bad_request", "this is a WebSocket", "Upgrade: websocket\r\n");
-    if (slice_equal_cstr(path, "/mqtt") || slice_equal_cstr(path, "/sse") || slice_equal_cstr(path, "/poll"))
+    if (slice_equal_cstr(path, "/sse") || slice_equal_cstr(path, "/poll"))
+        return begin_feed(c, slice_equal_cstr(path, "/sse") ? FEED_SSE : FEED_POLL, method);
+    if (slice_equal_cstr(path, "/mqtt"))
         return refuse(c, 501, "unsupported", "not in this build", NULL);
     const struct file *f =
         slice_starts_with(path, demo) ? files_find(c->door->files, slice_from(path, demo.len)) : NULL;

@@ -14,6 +14,11 @@ bool http_writable(struct conn *c);
 /* A request with `Upgrade`. True: a WebSocket that may be opened. False: answered, close. */
 bool upgrade_permitted(struct conn *c);
 
+/* The standard's words for a status. */
+const char *http_reason(int status);
+/* A problem (RFC 9457) as text; returns its length. The texts are ours, and fit. */
+int http_problem(char *out, size_t size, int status, const char *code, const char *detail, uint32_t retry_ms);
+
 /* Before there is anything of libwebsockets: too many connections. Takes the descriptor over. */
 void http_refuse_socket(int fd);
 

@@ -228,4 +228,12 @@ MUTANTS = [
         "test": "test_tls.py::test_a_client_of_another_protocol_ends_in_the_handshake",
         "red": "DID NOT RAISE",
     },
+    {
+        "name": "a resumed event stream loses one",
+        "file": "gateway/ws/feed_deliver.c",
+        "old": "        uint64_t reached = subscription_reached(sub, lane);\n",
+        "new": "        uint64_t reached = subscription_reached(sub, lane) + 1;\n",
+        "test": "test_sse.py::test_nothing_between_the_bookmark_and_the_return_is_lost",
+        "red": "lost or repeated|TypeError|gap",
+    },
 ]

@@ -1,0 +1,336 @@
+/* The life of a feed. During a turn everything only queues and marks it (feed_touch); at the end
+ * feed_turn_end sends, once. What the client sends behind its request is thrown away: there is nothing more
+ * to ask for. */
+#include "gateway/ws/feed.h"
+
+#include "gateway/ws/http.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+enum { FLUSH_PIECES = 16, BOOKMARK_MS = 1000, ENDING_MS = 5000, GAPS_BYTES_MAX = 1 << 20 };
+
+static bool is_sse(const struct feed *f)
+{
+    return f->opening->request.kind == FEED_SSE;
+}
+
+static uint64_t feed_now(const struct feed *f)
+{
+    return loop_now_ms(f->door->loop);
+}
+
+void feed_touch(struct feed *f)
+{
+    if (list_empty(&f->turn))
+        list_push(&f->door->feeds_turn, &f->turn);
+}
+
+/* --- the end ------------------------------------------------------------------------------------ */
+
+static void feed_end_session(struct feed *f)
+{
+    auth_abandon(f->check);
+    f->check = NULL;
+    session_end(f->session);
+    f->session = NULL;
+}
+
+void feed_close(struct feed *f)
+{
+    const struct linger none = {.l_onoff = 1, .l_linger = 0};
+    if (!f)
+        return;
+    struct web_door *d = f->door;
+    feed_end_session(f);
+    if (f->out.bytes > 0) /* or it would stay in the kernel for a quarter of an hour */
+        (void)setsockopt(f->watch.fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    loop_watch_remove(d->loop, &f->watch);
+    timer_cancel(loop_timers(d->loop), &f->timer);
+    metric_sub(d->metrics, M_OUT_QUEUE_BYTES, f->waiting_bytes);
+    metric_sub(d->metrics, is_sse(f) ? M_CONNECTIONS_SSE : M_CONNECTIONS_POLL, 1);
+    outq_deinit(&f->out);
+    buf_deinit(&f->page);
+    buf_deinit(&f->gaps);
+    list_unlink(&f->turn);
+    principal_unref(f->principal);
+    free(f->opening);
+    free(f);
+}
+
+/* Now. The feed is gone after it. An end that was ours already has been counted as such. */
+static void feed_kill(struct feed *f, enum conn_end why)
+{
+    conn_kill(f->conn, f->state == FEED_ENDING ? END_SERVER : why);
+}
+
+static void feed_enter_ending(struct feed *f)
+{
+    feed_end_session(f);
+    f->state = FEED_ENDING;
+    timer_arm(loop_timers(f->door->loop), &f->timer, feed_now(f) + ENDING_MS);
+    feed_touch(f);
+}
+
+void feed_refuse(struct feed *f, int status, const char *code, const char *detail, uint32_t retry_ms)
+{
+    char body[1024], more[128] = "";
+    assert(f->state == FEED_JUDGING || f->state == FEED_SUBSCRIBING);
+    int len = http_problem(body, sizeof body, status, code, detail, retry_ms);
+    int at = snprintf(more, sizeof more, "Content-Length: %d\r\n", len);
+    if (retry_ms > 0)
+        at += snprintf(more + at, sizeof more - (size_t)at, "Retry-After: %u\r\n", (retry_ms + 999) / 1000);
+    if (status == 401)
+        snprintf(more + at, sizeof more - (size_t)at, "WWW-Authenticate: Bearer\r\n");
+    metric_add(f->door->metrics, status < 500 ? M_HTTP_4XX : M_HTTP_5XX, 1);
+    feed_head(f, status, "application/problem+json", more);
+    feed_put(f, slice_of(body, (size_t)len));
+    feed_enter_ending(f);
+}
+
+void feed_goodbye(struct feed *f, uint16_t code, const char *why)
+{
+    if (f->state == FEED_ENDING)
+        return;
+    if (f->state != FEED_OPEN) {
+        feed_refuse(f, 503, "unavailable", why, BOOKMARK_MS);
+        return;
+    }
+    feed_put_bye(f, code, why);
+    feed_enter_ending(f);
+}
+
+/* --- output ------------------------------------------------------------------------------------- */
+
+void feed_put(struct feed *f, struct slice bytes)
+{
+    if (outq_put(&f->out, bytes) != ST_OK)
+        f->broken = true;
+    f->last_out_ms = feed_now(f);
+    feed_touch(f);
+}
+
+/* ST_OK: all is out. ST_AGAIN: the rest is kept. ST_CLOSED. */
+static enum status feed_send(struct feed *f)
+{
+    while (f->out.bytes > 0) {
+        struct iovec pieces[FLUSH_PIECES];
+        struct msghdr message = {.msg_iov = pieces,
+                                 .msg_iovlen = (size_t)outq_gather(&f->out, pieces, FLUSH_PIECES)};
+        ssize_t n = sendmsg(f->watch.fd, &message, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN ? ST_AGAIN : ST_CLOSED;
+        outq_sent(&f->out, (size_t)n);
+        f->progress_ms = feed_now(f);
+        metric_add(f->door->metrics, is_sse(f) ? M_BYTES_OUT_SSE : M_BYTES_OUT_POLL, (uint64_t)n);
+    }
+    return ST_OK;
+}
+
+/* False: the peer has gone. */
+static bool feed_flush(struct feed *f)
+{
+    enum status st = f->blocked ? ST_AGAIN : feed_send(f);
+    if (st == ST_AGAIN && outq_own(&f->out) != ST_OK)
+        st = ST_NO_MEMORY;
+    if (st == ST_AGAIN && !f->blocked) {
+        f->blocked = true;
+        f->progress_ms = feed_now(f);
+    }
+    uint32_t waiting = f->blocked ? f->out.bytes : 0;
+    metric_add(f->door->metrics, M_OUT_QUEUE_BYTES, (uint64_t)waiting - f->waiting_bytes);
+    f->waiting_bytes = waiting;
+    loop_watch_set(f->door->loop, &f->watch, EPOLLIN | (f->blocked ? EPOLLOUT : 0u));
+    return st == ST_OK || st == ST_AGAIN;
+}
+
+/* When to look at the clock again: for the next bookmark, a sign of life, or a reader that has stopped. */
+static uint64_t feed_due(const struct feed *f)
+{
+    const struct settings *s = f->door->settings;
+    uint64_t due = f->deadline_ms;
+    if (f->state == FEED_OPEN) {
+        due = f->blocked ? f->progress_ms + s->out_stall_ms : f->last_out_ms + s->ws_ping_ms;
+        if (f->moved && !f->blocked && f->id_ms + BOOKMARK_MS < due)
+            due = f->id_ms + BOOKMARK_MS;
+    }
+    if (f->principal && f->principal->expires_ms > 0) {
+        uint64_t wall = loop_wall_ms(f->door->loop), expires = f->principal->expires_ms;
+        uint64_t end = feed_now(f) + (expires > wall ? expires - wall : 0);
+        due = end < due ? end : due;
+    }
+    return due;
+}
+
+static void feed_rearm(struct feed *f)
+{
+    if (f->state != FEED_ENDING)
+        timer_arm(loop_timers(f->door->loop), &f->timer, feed_due(f));
+}
+
+bool feed_turn_end(struct feed *f)
+{
+    bool more = false;
+    if (f->finished && f->state != FEED_ENDING) {
+        feed_answer_page(f);
+        if (f->state != FEED_ENDING)
+            feed_enter_ending(f);
+    }
+    if (f->broken || !feed_flush(f)) {
+        feed_kill(f, f->broken ? END_LIMIT : END_NETWORK);
+        return false;
+    }
+    if (f->state == FEED_ENDING && f->out.bytes == 0 && !f->shut) {
+        f->shut = true; /* the peer's end follows, or the time is over */
+        (void)shutdown(f->watch.fd, SHUT_WR);
+    }
+    if (f->starved && f->session && f->out.bytes <= f->out.bytes_max / 2) {
+        f->starved = false;
+        session_room(f->session);
+        more = true;
+    }
+    feed_rearm(f);
+    return more;
+}
+
+/* --- time --------------------------------------------------------------------------------------- */
+
+static void feed_tick(struct feed *f)
+{
+    const struct settings *s = f->door->settings;
+    uint64_t now = feed_now(f);
+    if (f->blocked && now >= f->progress_ms + s->out_stall_ms) {
+        feed_kill(f, END_TIMEOUT);
+        return;
+    }
+    if (f->moved && !f->blocked && now >= f->id_ms + BOOKMARK_MS)
+        feed_put_bookmark(f);
+    if (!f->blocked && now >= f->last_out_ms + s->ws_ping_ms)
+        feed_put(f, slice_of(":\n\n", 3));
+    feed_rearm(f);
+}
+
+static void feed_on_timer(struct timer *t)
+{
+    struct feed *f = LIST_OF(t, struct feed, timer);
+    uint64_t expires = f->principal ? f->principal->expires_ms : 0;
+    if (f->state == FEED_ENDING) {
+        feed_kill(f, END_SERVER);
+    } else if (expires > 0 && loop_wall_ms(f->door->loop) >= expires) {
+        if (f->state == FEED_OPEN)
+            feed_goodbye(f, 4100, "token expired");
+        else
+            feed_refuse(f, 401, "unauthorized", "the token has expired", 0);
+    } else if (f->state == FEED_OPEN) {
+        feed_tick(f);
+    } else if (f->state == FEED_SUBSCRIBING && f->placed == f->opening->request.topic_count) {
+        f->finished = true; /* wait_ms is over */
+        feed_touch(f);
+    } else {
+        feed_refuse(f, 503, "unavailable", "not everything answered in time", BOOKMARK_MS);
+    }
+}
+
+static void feed_on_event(struct loop_watch *w, uint32_t events)
+{
+    struct feed *f = LIST_OF(w, struct feed, watch);
+    if (events & EPOLLIN) {
+        ssize_t n = recv(w->fd, f->door->input, CONN_READ_BYTES, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+            feed_kill(f, END_CLIENT);
+            return;
+        }
+    } else if (events & (EPOLLHUP | EPOLLERR)) {
+        feed_kill(f, END_NETWORK);
+        return;
+    }
+    if (events & EPOLLOUT) {
+        f->blocked = false;
+        feed_touch(f);
+    }
+}
+
+/* --- who it is ---------------------------------------------------------------------------------- */
+
+static void feed_is(struct feed *f, enum auth_verdict v, struct principal *p)
+{
+    if (v != AUTH_OK) {
+        bool temporary = auth_temporary(v);
+        feed_refuse(f, temporary ? 503 : 401, temporary ? "unavailable" : "unauthorized", auth_text(v),
+                    temporary ? BOOKMARK_MS : 0);
+        return;
+    }
+    f->principal = p;
+    f->state = FEED_SUBSCRIBING;
+    f->deadline_ms = feed_now(f) + f->door->settings->ws_hello_timeout_ms;
+    feed_subscribe(f);
+    if (f->state == FEED_SUBSCRIBING)
+        feed_rearm(f);
+}
+
+static void on_checked(void *ctx, enum auth_verdict v, struct principal *p)
+{
+    struct feed *f = ctx;
+    f->check = NULL;
+    feed_is(f, v, p);
+}
+
+static void feed_identify(struct feed *f)
+{
+    struct auth *a = f->door->edge->auth;
+    const struct feed_opening *o = f->opening;
+    const struct auth_credential token = {.is_token = true, .secret = slice_of(o->token, o->token_len)};
+    struct principal *p = NULL;
+    enum auth_verdict v = AUTH_OK;
+    if (o->token_len > 0) {
+        v = auth_check(a, &token, on_checked, f, &p, &f->check);
+        if (v == AUTH_PENDING)
+            return;
+    } else if (o->nameless) {
+        v = AUTH_ANONYMOUS;
+        auth_failed(a, v);
+    } else {
+        p = auth_anonymous(a);
+    }
+    feed_is(f, v, p);
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+enum status feed_open(struct conn *c, int fd)
+{
+    struct web_door *d = c->door;
+    struct feed *f = calloc(1, sizeof *f);
+    if (!f)
+        return ST_NO_MEMORY;
+    f->door = d;
+    f->conn = c;
+    f->watch = (struct loop_watch){.fd = fd, .on_event = feed_on_event};
+    enum status st = loop_watch_add(d->loop, &f->watch, EPOLLIN);
+    if (st != ST_OK) {
+        free(f);
+        return st;
+    }
+    f->opening = c->opening_feed;
+    c->opening_feed = NULL;
+    c->feed = f;
+    c->state = CONN_FEED;
+    timer_cancel(loop_timers(d->loop), &c->timer);
+    outq_init(&f->out, (uint32_t)d->settings->out_bytes_max);
+    buf_init(&f->page, d->scratch.limit);
+    buf_init(&f->gaps, GAPS_BYTES_MAX);
+    timer_init(&f->timer, feed_on_timer);
+    list_init(&f->turn);
+    metric_sub(d->metrics, M_CONNECTIONS_HTTP, 1);
+    metric_add(d->metrics, is_sse(f) ? M_CONNECTIONS_SSE : M_CONNECTIONS_POLL, 1);
+    f->last_out_ms = f->progress_ms = f->id_ms = feed_now(f);
+    f->deadline_ms = feed_now(f) + d->settings->ws_hello_timeout_ms;
+    feed_rearm(f);
+    feed_identify(f);
+    return ST_OK;
+}
