@@ -148,11 +148,11 @@ static void take_over(struct conn *c)
             lws_http_mark_sse(wsi); /* gives its memory for the head back, and waits for nothing more */
         c->io = stream_plain(lws_get_socket_fd(wsi));
     }
-    if (c->opening_feed) {
-        if (feed_open(c) != ST_OK)
-            conn_kill(c, END_LIMIT);
-    } else if (conn_take_over(c) != ST_OK)
+    bool feeds = c->opening_feed;
+    if ((feeds ? feed_open(c) : conn_take_over(c)) != ST_OK)
         conn_kill(c, END_LIMIT);
+    else if (feeds)
+        return; /* what came behind its request is thrown away, early or not; it may be gone */
     else if (early)
         on_early_bytes(c);
     else

@@ -6,7 +6,6 @@
 #include "gateway/ws/http.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -118,16 +117,14 @@ static enum status feed_send(struct feed *f)
 {
     while (f->out.bytes > 0) {
         struct iovec pieces[FLUSH_PIECES];
-        struct msghdr message = {.msg_iov = pieces,
-                                 .msg_iovlen = (size_t)outq_gather(&f->out, pieces, FLUSH_PIECES)};
-        ssize_t n = sendmsg(f->watch.fd, &message, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EAGAIN ? ST_AGAIN : ST_CLOSED;
-        outq_sent(&f->out, (size_t)n);
+        int count = outq_gather(&f->out, pieces, FLUSH_PIECES);
+        size_t n;
+        enum status st = stream_write(&f->conn->io, pieces, count, &n);
+        if (st != ST_OK)
+            return st;
+        outq_sent(&f->out, n);
         f->progress_ms = feed_now(f);
-        metric_add(f->door->metrics, is_sse(f) ? M_BYTES_OUT_SSE : M_BYTES_OUT_POLL, (uint64_t)n);
+        metric_add(f->door->metrics, is_sse(f) ? M_BYTES_OUT_SSE : M_BYTES_OUT_POLL, n);
     }
     return ST_OK;
 }
@@ -145,7 +142,7 @@ static bool feed_flush(struct feed *f)
     uint32_t waiting = f->blocked ? f->out.bytes : 0;
     metric_add(f->door->metrics, M_OUT_QUEUE_BYTES, (uint64_t)waiting - f->waiting_bytes);
     f->waiting_bytes = waiting;
-    loop_watch_set(f->door->loop, &f->watch, EPOLLIN | (f->blocked ? EPOLLOUT : 0u));
+    loop_watch_set(f->door->loop, &f->watch, stream_events(&f->conn->io, true, f->blocked));
     return st == ST_OK || st == ST_AGAIN;
 }
 
@@ -187,7 +184,7 @@ bool feed_turn_end(struct feed *f)
     }
     if (f->state == FEED_ENDING && f->out.bytes == 0 && !f->shut) {
         f->shut = true; /* the peer's end follows, or the time is over */
-        (void)shutdown(f->watch.fd, SHUT_WR);
+        stream_shut(&f->conn->io);
     }
     if (f->starved && f->session && f->out.bytes <= f->out.bytes_max / 2) {
         f->starved = false;
@@ -239,12 +236,14 @@ static void feed_on_timer(struct timer *t)
 static void feed_on_event(struct loop_watch *w, uint32_t events)
 {
     struct feed *f = LIST_OF(w, struct feed, watch);
+    size_t n;
+    events = stream_ready(&f->conn->io, events);
     if (events & EPOLLIN) {
-        ssize_t n = recv(w->fd, f->door->input, CONN_READ_BYTES, MSG_DONTWAIT);
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        if (stream_read(&f->conn->io, f->door->input, CONN_READ_BYTES, &n) == ST_CLOSED) {
             feed_kill(f, END_CLIENT);
             return;
         }
+        feed_touch(f); /* it may wait for something else now */
     } else if (events & (EPOLLHUP | EPOLLERR)) {
         feed_kill(f, END_NETWORK);
         return;
@@ -302,7 +301,7 @@ static void feed_identify(struct feed *f)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-enum status feed_open(struct conn *c, int fd)
+enum status feed_open(struct conn *c)
 {
     struct web_door *d = c->door;
     struct feed *f = calloc(1, sizeof *f);
@@ -310,7 +309,7 @@ enum status feed_open(struct conn *c, int fd)
         return ST_NO_MEMORY;
     f->door = d;
     f->conn = c;
-    f->watch = (struct loop_watch){.fd = fd, .on_event = feed_on_event};
+    f->watch = (struct loop_watch){.fd = c->io.fd, .on_event = feed_on_event};
     enum status st = loop_watch_add(d->loop, &f->watch, EPOLLIN);
     if (st != ST_OK) {
         free(f);

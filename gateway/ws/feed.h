@@ -61,9 +61,9 @@ struct feed {
     uint64_t last_out_ms, progress_ms, id_ms, deadline_ms;
 };
 
-/* Makes c->feed of c->opening_feed: from here on the socket is read and written by it. ST_NO_MEMORY, ST_IO.
+/* Makes c->feed of c->opening_feed: from here on c->io is read and written by it. ST_NO_MEMORY, ST_IO.
  */
-enum status feed_open(struct conn *c, int fd) MUST_CHECK;
+enum status feed_open(struct conn *c) MUST_CHECK;
 /* The connection ends: all but the descriptor. For conn.c. NULL is allowed. */
 void feed_close(struct feed *f);
 /* At the end of the turn. True: work has come up for the next one. `f` may be gone after it. */

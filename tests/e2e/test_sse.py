@@ -163,7 +163,7 @@ def test_where_it_begins(node, start, want):
 def test_resume_loses_nothing(make_node):
     """Cut off at any moment, by either side, and through a kill -9: what came is all there is, in order."""
     node = make_node({"log.partitions": 3}, keep_ports=True)
-    total, got, mark, stop = 250, {}, "", threading.Event()
+    total, got, mark, stop = 150, {}, "", threading.Event()
 
     def send():
         sent = 0
@@ -240,7 +240,7 @@ def test_who_reads_nothing_is_closed(make_node):
 
 
 def test_gaps_are_told(make_node):
-    node = make_node({"log.segment_bytes": 65536, "log.retention_bytes": 131072})
+    node = make_node({"log.segment_bytes": 65536, "log.retention_bytes": 131072, "log.recent_bytes": 4096})
     first = publish(node, "t", b"first").json()["pos"]
     body = json.dumps({"messages": [{"topic": "t", "text": "x" * 2000}] * 400}).encode()
     curl(node.api("/v1/publish"), data=body)
@@ -451,3 +451,24 @@ def test_event_source_in_chromium(make_node, browser):  # noqa: F811
     assert got() == [str(i) for i in range(20)]
     assert browser.execute_script("return window.got[window.got.length - 1][2]").startswith("b")
     assert browser.execute_script("return window.gaps") == 0
+
+
+# --- over TLS ----------------------------------------------------------------------------------------------------
+
+def test_over_tls(make_node, certificates):
+    node = make_node(certificates.settings())
+    process = subprocess.Popen([need("curl"), "-sSNk", "--noproxy", "*", f"https://127.0.0.1:{node.ports['https']}/sse?topic=a"],
+                               stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline().startswith("id: b")
+        for i in range(3):
+            publish(node, "a", str(i).encode().ljust(BLOCK_BYTES))
+            line = next(line for line in process.stdout if line.startswith("data"))
+            assert int(json.loads(line[6:])["text"]) == i
+        page = curl(f"https://127.0.0.1:{node.ports['https']}/poll?topic=a&after=earliest", "-k").json()
+        assert len(page["messages"]) == 3
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    wait_until(lambda: node.metric("tidegate_connections", "sse") == 0, "the stream to be gone")
