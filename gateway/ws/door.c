@@ -219,6 +219,9 @@ static void on_revoked(struct auth_watcher *w, const struct revocation *what)
         struct conn *c = LIST_OF(node, struct conn, link);
         if (c->state == CONN_OPEN && auth_concerns(d->edge->auth, what, c->principal))
             conn_close(c, 4101, "revoked", END_REVOKED);
+        else if (c->state == CONN_FEED && c->feed->principal &&
+                 auth_concerns(d->edge->auth, what, c->feed->principal))
+            feed_goodbye(c->feed, 4101, "revoked");
     }
 }
 

@@ -146,6 +146,11 @@ static bool feed_flush(struct feed *f)
     return st == ST_OK || st == ST_AGAIN;
 }
 
+static uint64_t feed_left_ms(const struct feed *f)
+{
+    return f->principal ? auth_left_ms(f->door->edge->auth, f->principal) : UINT64_MAX;
+}
+
 /* When to look at the clock again: for the next bookmark, a sign of life, or a reader that has stopped. */
 static uint64_t feed_due(const struct feed *f)
 {
@@ -156,12 +161,8 @@ static uint64_t feed_due(const struct feed *f)
         if (f->moved && !f->blocked && f->id_ms + BOOKMARK_MS < due)
             due = f->id_ms + BOOKMARK_MS;
     }
-    if (f->principal && f->principal->expires_ms > 0) {
-        uint64_t wall = loop_wall_ms(f->door->loop), expires = f->principal->expires_ms;
-        uint64_t end = feed_now(f) + (expires > wall ? expires - wall : 0);
-        due = end < due ? end : due;
-    }
-    return due;
+    uint64_t left = feed_left_ms(f);
+    return left < UINT64_MAX && feed_now(f) + left < due ? feed_now(f) + left : due;
 }
 
 static void feed_rearm(struct feed *f)
@@ -215,10 +216,9 @@ static void feed_tick(struct feed *f)
 static void feed_on_timer(struct timer *t)
 {
     struct feed *f = LIST_OF(t, struct feed, timer);
-    uint64_t expires = f->principal ? f->principal->expires_ms : 0;
     if (f->state == FEED_ENDING) {
         feed_kill(f, END_SERVER);
-    } else if (expires > 0 && loop_wall_ms(f->door->loop) >= expires) {
+    } else if (feed_left_ms(f) == 0) {
         if (f->state == FEED_OPEN)
             feed_goodbye(f, 4100, "token expired");
         else

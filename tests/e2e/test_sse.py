@@ -12,6 +12,7 @@ import pytest
 from clients import WAIT_S, Web, curl, history, need, publish
 from node import wait_until
 from test_demo_page import browser  # noqa: F401  (a fixture)
+from test_revocation import revoke
 from tokens import make
 
 BLOCK_BYTES = 200_000
@@ -472,3 +473,12 @@ def test_over_tls(make_node, certificates):
         process.wait()
         process.stdout.close()
     wait_until(lambda: node.metric("tidegate_connections", "sse") == 0, "the stream to be gone")
+
+
+def test_a_revoked_token_ends_the_stream(node):
+    with Stream(node, topic="a", fields=f"Authorization: Bearer {make(node, 'ann')}\r\n") as stream, \
+            Stream(node, topic="a", fields=f"Authorization: Bearer {make(node, 'bob')}\r\n") as other:
+        revoke(node, user="ann")
+        assert stream.event("bye")["code"] == 4101 and stream.is_over()
+        publish(node, "a", b"1")
+        assert other.message()["text"] == "1"
