@@ -7,6 +7,7 @@
 #include "gateway/cli/token.h"
 #include "gateway/cli/user.h"
 #include "gateway/node.h"
+#include "gateway/tls/context.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -18,15 +19,32 @@ enum { ERROR_BYTES_MAX = 4096, DOCUMENT_BYTES_MAX = 1 << 20 };
 
 /* --- serve -------------------------------------------------------------------------------------- */
 
+/* SIGHUP: certificates only; other settings are read once. */
+static void reload(struct node *node, const struct settings *s)
+{
+    struct buf error;
+    buf_init(&error, ERROR_BYTES_MAX);
+    if (tls_configured(s)) {
+        enum status st = node_reload_tls(node, s, &error);
+        if (st != ST_OK)
+            log_error("certificates are not renewed, the old ones stay: %.*s (%s)", (int)error.len,
+                      (const char *)error.data, status_name(st));
+    } else {
+        log_warn(
+            "SIGHUP: no certificates to read again; this build reloads nothing else, restart to change it");
+    }
+    buf_deinit(&error);
+}
+
 /* The signals are blocked before any thread exists, so only this thread takes them. */
-static void wait_for_end(const sigset_t *signals)
+static void wait_for_end(const sigset_t *signals, struct node *node, const struct settings *s)
 {
     for (;;) {
         int signal_number;
         if (sigwait(signals, &signal_number) != 0)
             continue;
         if (signal_number == SIGHUP) {
-            log_warn("SIGHUP ignored: this build does not reload its configuration; restart to change it");
+            reload(node, s);
             continue;
         }
         log_info("stopping signal=%d", signal_number);
@@ -62,7 +80,7 @@ static int command_serve(int count, char **words)
     } else {
         st = node_start(node, &error);
         if (st == ST_OK)
-            wait_for_end(&signals);
+            wait_for_end(&signals, node, &s);
         else
             code = arguments_complain(&error, arguments_exit_code(st));
         node_stop(node);

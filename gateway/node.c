@@ -493,6 +493,39 @@ enum status node_start(struct node *n, struct buf *error)
     return st;
 }
 
+/* --- new certificates ----------------------------------------------------------------------------- */
+
+static enum status judge_certificates(const struct tls_context *t, const struct settings *s,
+                                      struct buf *error)
+{
+    if (tls_context_expiry(t) > (int64_t)(clock_wall_ms(clock_system()) / 1000))
+        return ST_OK;
+    enum status st = buf_printf(error, "tls.cert_file: %s: a certificate has expired", s->tls_cert_file);
+    (void)st;
+    return ST_EXPIRED;
+}
+
+enum status node_reload_tls(struct node *n, const struct settings *s, struct buf *error)
+{
+    struct tls_context *fresh = NULL;
+    if (!n->tls)
+        return ST_OK;
+    enum status st = tls_context_load(s, &fresh, error);
+    if (st == ST_OK)
+        st = judge_certificates(fresh, s, error);
+    for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
+        st = tls_server_renew(n->loops[i].tls, fresh);
+    if (st != ST_OK) {
+        tls_context_unref(fresh);
+        return st;
+    }
+    tls_context_unref(n->tls);
+    n->tls = fresh;
+    metrics_set_certificate_end(tls_context_expiry(fresh));
+    log_info("certificates read again files=%s", s->tls_cert_file);
+    return ST_OK;
+}
+
 /* --- stopping ----------------------------------------------------------------------------------- */
 
 static void stop_poll(struct timer *t)

@@ -64,6 +64,10 @@ static const struct config_option options[] = {
      "good"},
     {"tls.client_ca_file", CONFIG_TEXT, AT(tls_client_ca_file), "", NULL, 0, 0,
      "PEM file of the authorities that sign clients' certificates"},
+    {"tls.client_identity", CONFIG_ENUM, AT(tls_client_identity), "none", "none|cn|san", 0, 0,
+     "The user that a client's certificate makes it: nobody; its common name; its first e-mail address, else "
+     "DNS "
+     "name, else URI among the subject alternative names"},
 
     {"api.bind", CONFIG_TEXT, AT(api_bind), "127.0.0.1", NULL, 0, 0,
      "Address of the private API; anything but loopback needs api.key"},
@@ -335,6 +339,8 @@ static const char *tls_flaw(const struct settings *s)
         return "tls.cert_file and tls.key_file: set both, or neither";
     if (s->tls_client_verify != TLS_CLIENT_NONE && s->tls_client_ca_file[0] == '\0')
         return "tls.client_verify: needs tls.client_ca_file, whose certificates sign the clients'";
+    if (s->tls_client_identity != TLS_IDENTITY_NONE && s->tls_client_verify == TLS_CLIENT_NONE)
+        return "tls.client_identity: needs tls.client_verify, optional or require";
     return NULL;
 }
 

@@ -28,6 +28,7 @@ enum acl_setting_op {
     ACL_SETTING_READ,
 };
 
+enum tls_client_identity { TLS_IDENTITY_NONE, TLS_IDENTITY_CN, TLS_IDENTITY_SAN };
 enum tls_client_verify { TLS_CLIENT_NONE, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRE };
 
 struct settings {
@@ -44,6 +45,7 @@ struct settings {
     char *tls_client_ca_file;
     unsigned tls_min_version; /* 0 = 1.2, 1 = 1.3 */
     unsigned tls_client_verify; /* enum tls_client_verify */
+    unsigned tls_client_identity; /* enum tls_client_identity */
     char *api_bind;
     uint64_t api_port, api_connections;
     char *api_key;

@@ -53,6 +53,14 @@ struct principal *auth_admin(const struct auth *a)
     return a ? principal_ref(a->office->admin) : principal_anonymous();
 }
 
+struct principal *auth_certified(const struct auth *a, struct slice user, uint64_t expires_ms)
+{
+    const struct principal_spec spec = {
+        .user = user, .expires_ms = expires_ms, .policy = a ? a->office->policy : NULL};
+    struct principal *p;
+    return principal_create(&spec, &p) == ST_OK ? p : NULL;
+}
+
 bool auth_takes_anonymous(const struct auth *a, bool loopback)
 {
     return loopback && !(a && a->office->settings->auth_anonymous != 0);

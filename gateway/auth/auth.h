@@ -39,6 +39,10 @@ bool auth_takes_anonymous(const struct auth *a, bool loopback);
 /* `api.key`: the principal that may do everything. */
 struct principal *auth_admin(const struct auth *a);
 
+/* The user of a certificate that was verified. A reference for the caller. NULL: no user name, or no memory.
+ */
+struct principal *auth_certified(const struct auth *a, struct slice user, uint64_t expires_ms);
+
 /* A token, or a user name and a password. */
 struct auth_credential {
     bool is_token;

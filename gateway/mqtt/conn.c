@@ -9,6 +9,7 @@
 #include "gateway/mqtt/conn_private.h"
 
 #include "core/logging.h"
+#include "gateway/tls/identity.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -38,7 +39,9 @@ void mqtt_conn_open(struct mqtt_door *d, struct stream *io)
         return;
     }
     c->door = d;
-    c->principal = auth_anonymous(d->edge->auth);
+    c->principal = tls_identity(d->edge, io);
+    if (!c->principal)
+        c->principal = auth_anonymous(d->edge->auth);
     c->reading = true;
     c->client_packet_max = UINT32_MAX;
     c->io = *io;

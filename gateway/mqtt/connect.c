@@ -86,6 +86,19 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
 
 /* --- who is it? --------------------------------------------------------------------------------- */
 
+/* Who has a name already, by his certificate, may say it again, no other. Takes the reference over. */
+static enum auth_verdict connect_become(struct mqtt_conn *c, struct principal *p)
+{
+    if (c->principal->user.len > 0 && !slice_equal(c->principal->user, p->user)) {
+        principal_unref(p);
+        auth_failed(c->door->edge->auth, AUTH_OTHER_USER);
+        return AUTH_OTHER_USER;
+    }
+    principal_unref(c->principal);
+    c->principal = p;
+    return AUTH_OK;
+}
+
 static void connect_checked(void *ctx, enum auth_verdict v, struct principal *p)
 {
     struct mqtt_conn *c = ctx;
@@ -94,12 +107,8 @@ static void connect_checked(void *ctx, enum auth_verdict v, struct principal *p)
         principal_unref(p);
     if (c->state != MQTT_STATE_CHECKING)
         return;
-    if (v == AUTH_OK) {
-        principal_unref(c->principal);
-        c->principal = p;
-    }
     c->judged = true;
-    c->verdict = v;
+    c->verdict = v == AUTH_OK ? connect_become(c, p) : v;
     c->state = MQTT_STATE_NEW;
     c->in_event = true; /* it may be refused and closed under the parser's feet */
     mqtt_conn_continue(c); /* CONNECT again */
@@ -123,6 +132,8 @@ static enum auth_verdict connect_judge(struct mqtt_conn *c, const struct mqtt_co
     struct principal *who;
     if (c->judged)
         return c->verdict;
+    if (!p->has_password && c->principal->user.len > 0) /* by its certificate; it may repeat the name */
+        return !p->has_user_name || slice_equal(p->user_name, c->principal->user) ? AUTH_OK : AUTH_OTHER_USER;
     if (!p->has_user_name && !p->has_password) {
         bool loopback = host_address_is_loopback(slice_cstr(c->door->edge->settings->mqtt_bind));
         enum auth_verdict v = auth_takes_anonymous(a, loopback) ? AUTH_OK : AUTH_ANONYMOUS;
@@ -130,11 +141,7 @@ static enum auth_verdict connect_judge(struct mqtt_conn *c, const struct mqtt_co
         return v;
     }
     enum auth_verdict v = auth_check(a, &credential, connect_checked, c, &who, &c->check);
-    if (v == AUTH_OK) {
-        principal_unref(c->principal);
-        c->principal = who;
-    }
-    return v;
+    return v == AUTH_OK ? connect_become(c, who) : v;
 }
 
 static enum auth_verdict connect_identify(struct mqtt_conn *c, const struct mqtt_connect *p)

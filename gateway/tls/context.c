@@ -55,9 +55,10 @@ static int no_passphrase(char *out, int size, int writing, void *ctx)
     return -1;
 }
 
-static int64_t unix_seconds(const ASN1_TIME *t)
+int64_t tls_not_after(const X509 *cert)
 {
     struct tm parts;
+    const ASN1_TIME *t = X509_get0_notAfter(cert);
     return t && ASN1_TIME_to_tm(t, &parts) == 1 ? (int64_t)timegm(&parts) : 0;
 }
 
@@ -69,7 +70,7 @@ static enum status load_pair(struct tls_context *t, const char *cert, const char
     if (SSL_CTX_use_PrivateKey_file(t->ssl, key, SSL_FILETYPE_PEM) != 1 ||
         SSL_CTX_check_private_key(t->ssl) != 1)
         return complain(error, "tls.key_file", key);
-    int64_t expiry = unix_seconds(X509_get0_notAfter(SSL_CTX_get0_certificate(t->ssl)));
+    int64_t expiry = tls_not_after(SSL_CTX_get0_certificate(t->ssl));
     if (t->expiry_unix_s == 0 || expiry < t->expiry_unix_s)
         t->expiry_unix_s = expiry;
     return ST_OK;

@@ -91,8 +91,14 @@ static void tls_close(struct stream *s)
     close(s->fd);
 }
 
+static const struct stream_ops tls_ops = {tls_read, tls_write, tls_shut, tls_close};
+
 struct stream tls_stream(SSL *ssl, int fd)
 {
-    static const struct stream_ops ops = {tls_read, tls_write, tls_shut, tls_close};
-    return (struct stream){.ops = &ops, .state = ssl, .fd = fd};
+    return (struct stream){.ops = &tls_ops, .state = ssl, .fd = fd};
+}
+
+SSL *tls_stream_ssl(const struct stream *s)
+{
+    return s->ops == &tls_ops ? s->state : NULL;
 }

@@ -16,6 +16,11 @@ struct tls_alpn {
  * (static). NULL: no memory. */
 SSL *tls_context_connection(struct tls_context *t, int fd, const struct tls_alpn *alpn);
 
+/* Unix seconds. */
+int64_t tls_not_after(const X509 *cert);
+
+/* NULL: another kind of stream. */
+SSL *tls_stream_ssl(const struct stream *s);
 /* stream.c: the stream of a connection whose handshake is done. Takes both over. */
 struct stream tls_stream(SSL *ssl, int fd);
 

@@ -401,18 +401,20 @@ static bool is_forwarded(struct conn *c)
 
 /* Who may stay anonymous is told by PROTOCOL.md 2. Who may not gets the WebSocket all the same, to say a
  * token: a browser learns nothing of an upgrade that was refused. Host protects anonymous access alone: a
- * page whose name was rebound to loopback has no token. */
+ * page whose name was rebound to loopback has no token, and no certificate of ours for that name. */
 static bool client_permitted(struct conn *c)
 {
     char host[VALUE_BYTES_MAX], origin[VALUE_BYTES_MAX];
     struct slice from = {0};
     bool loopback = host_address_is_loopback(slice_cstr(c->door->settings->http_bind));
-    c->nameless = is_forwarded(c) || !auth_takes_anonymous(c->door->edge->auth, loopback);
+    bool named = c->principal->user.len > 0 || auth_takes_anonymous(c->door->edge->auth, loopback);
+    c->nameless = is_forwarded(c) || !named; /* a proxy's certificate is not its client's */
     if (has_header(c, WSI_TOKEN_ORIGIN))
         from = header(c, WSI_TOKEN_ORIGIN, origin) ? slice_cstr(origin) : slice_cstr("too long");
     if (!header(c, WSI_TOKEN_HOST, host))
         return refuse(c, 403, "forbidden", "Host is missing or too long", NULL);
-    if (!origin_permitted(slice_cstr(host), from, c->door->settings->http_origins, c->nameless))
+    if (!origin_permitted(slice_cstr(host), from, c->door->settings->http_origins,
+                          c->nameless || c->principal->user.len > 0))
         return refuse(c, 403, "forbidden", "Host must be loopback, and Origin ours or in http.origins", NULL);
     return true;
 }

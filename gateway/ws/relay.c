@@ -12,6 +12,7 @@
  * slow. */
 #include "gateway/ws/relay.h"
 
+#include "gateway/tls/identity.h"
 #include "gateway/ws/host.h"
 
 #include <assert.h>
@@ -78,6 +79,9 @@ enum status relay_open(struct conn *c, struct stream *io)
     }
     list_push(&c->door->relays, &r->link);
     c->relay = r;
+    struct principal *who = tls_identity(c->door->edge, &r->io);
+    if (who)
+        conn_become(c, who);
     return ST_OK;
 }
 

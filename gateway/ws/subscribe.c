@@ -203,7 +203,12 @@ static const struct transport_ops ops = {.door = "ws",
 
 enum status serve_begin(struct conn *c)
 {
-    return session_create(c->door->hub, &ops, c, &c->session);
+    const struct principal *p = c->principal; /* a name it has by its certificate */
+    enum status st = session_create(c->door->hub, &ops, c, &c->session);
+    if (st != ST_OK || p->user.len == 0)
+        return st;
+    return session_identify(c->session, p->user,
+                            principal_connections_max(p, c->door->settings->limit_user_connections));
 }
 
 static void drop_tally(void *ctx, struct subscription *sub)

@@ -165,6 +165,7 @@ def test_expiry_is_told(tls_node):
     (lambda c: {"tls.cert_file": f"{c.pem('ec')},{c.pem('ec')}", "tls.key_file": f"{c.key('ec')},{c.key('ec')}"},
      ["ec.pem", "same kind"]),
     (lambda c: {"tls.client_verify": "require"}, ["tls.client_ca_file"]),
+    (lambda c: {"tls.client_identity": "cn"}, ["tls.client_verify"]),
     (lambda c: {"tls.client_verify": "optional", "tls.client_ca_file": str(c.key("ec"))}, ["tls.client_ca_file", "ec.key"]),
 ])
 def test_what_is_wrong_with_the_files_is_said(certificates, tmp_path, change, words):
@@ -207,6 +208,149 @@ def test_a_certificate_that_is_optional_must_be_good(make_tls, certificates):
     refused(node, certificates.client("mallory"))
     wait_until(lambda: failures(node, "client_cert") == 1, "the refusal to be counted")
     node.tls = certificates.client()
+
+
+def with_clients(certificates, name="alice", verify="optional", **more):
+    return {"tls.client_verify": verify, "tls.client_ca_file": certificates.pem("client-ca"), **more}
+
+
+@pytest.mark.parametrize("kind, user", [("cn", "alice"), ("san", "alice@example.org")])
+def test_a_certificate_is_an_identity(make_tls, certificates, kind, user):
+    """At both doors: the own inbox is open, another's is not. A session that is resumed keeps the name."""
+    node = make_tls(with_clients(certificates, **{"tls.client_identity": kind}), client=certificates.client("alice"))
+    inbox = "$user/" + user
+    with Web(node, hello={}) as web:
+        assert web.hello["user"] == user
+        web.subscribe(inbox)
+        assert web.ask({"sub": {"topic": "$user/bob"}})["err"]["code"] == "forbidden"
+        session = None
+        for _ in range(2):
+            with node.tls.wrap_socket(socket.create_connection(("127.0.0.1", node.ports["mqtts"])), session=session,
+                                      server_hostname="127.0.0.1") as wire:
+                wire.settimeout(WAIT_S)
+                wire.sendall(mqtt_wire.connect(5, "device") + mqtt_wire.subscribe(1, inbox, "$user/bob"))
+                said = b""
+                while not said.endswith(b"\x01\x87"):
+                    piece = wire.recv(1000)
+                    assert piece, said
+                    said += piece
+                assert wire.session_reused == bool(session)
+                session = wire.session
+
+
+def test_no_certificate_no_identity(make_tls, certificates):
+    node = make_tls(with_clients(certificates, **{"tls.client_identity": "cn"}))
+    with Web(node, hello={}) as web:
+        assert not web.hello.get("user")
+        assert web.ask({"sub": {"topic": "$user/alice"}})["err"]["code"] == "forbidden"
+    refused(node, certificates.client("mallory"))
+    node.tls = certificates.client()
+
+
+def test_a_certificate_alone_names_nobody(make_tls, certificates):
+    node = make_tls(with_clients(certificates), client=certificates.client("alice"))
+    with Web(node, hello={}) as web:
+        assert not web.hello.get("user")
+
+
+def test_who_has_a_certificate_needs_no_other_credential(make_tls, certificates):
+    node = make_tls(with_clients(certificates, **{"tls.client_identity": "cn", "auth.anonymous": "never"}),
+                    client=certificates.client("alice"))
+    with Web(node, hello={}) as web:
+        assert web.hello["user"] == "alice"
+    for name, code in (("alice", 0), ("bob", 0x86)):
+        with node.connect("mqtt") as wire:
+            wire.sendall(mqtt_wire.connect(5, "x", flags=0x82, rest=mqtt_wire.text(name)))
+            assert wire.recv(100)[3] == code
+    node.tls = certificates.client()
+    with node.connect("mqtt") as wire:
+        wire.sendall(mqtt_wire.connect(5, "x"))
+        assert wire.recv(100)[3] in (0x86, 0x87)
+
+
+def test_a_token_of_somebody_else_is_refused(make_tls, certificates):
+    node = make_tls(with_clients(certificates, **{"tls.client_identity": "cn"}), client=certificates.client("alice"))
+
+    def token(user):
+        return subprocess.run([PROGRAM, "token", "create", user, "--set", f"data.dir={node.data}"], check=True,
+                              capture_output=True, text=True, timeout=WAIT_S).stdout.strip()
+    with Web(node) as web:
+        assert web.ask({"hello": {"token": token("bob")}})["err"]["code"] == "unauthorized"
+    with Web(node) as web:
+        assert web.ask({"hello": {"token": token("alice")}})["ok"]["user"] == "alice"
+    for user, code in (("bob", 0x86), ("alice", 0)):
+        with node.connect("mqtt") as wire:
+            wire.sendall(mqtt_wire.connect(5, "x", flags=0xC2, rest=mqtt_wire.text("jwt") + mqtt_wire.text(token(user))))
+            assert wire.recv(100)[3] == code
+
+
+# --- new certificates ------------------------------------------------------------------------------------------
+
+class Renewed:
+    """A node whose files are its own, so that they can be replaced."""
+
+    def __init__(self, make_node, certificates, folder):
+        self.certificates, self.folder = certificates, folder
+        self.put("ec")
+        self.node = make_node({"tls.cert_file": folder / "a.pem", "tls.key_file": folder / "a.key"})
+        self.node.tls = certificates.client()
+
+    def put(self, name, key=None):
+        (self.folder / "a.pem").write_bytes(self.certificates.pem(name).read_bytes())
+        (self.folder / "a.key").write_bytes(self.certificates.key(key or name).read_bytes())
+
+    def reload(self, words):
+        said = len(self.node.stderr)
+        self.node.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any(all(word in line for word in words) for line in self.node.stderr[said:]),
+                   f"{words} in the log")
+
+    def serial(self):
+        with self.node.connect("mqtt") as wire:
+            return int(wire.getpeercert()["serialNumber"], 16)
+
+
+@pytest.fixture
+def renewed(make_node, certificates, tmp_path):
+    return Renewed(make_node, certificates, tmp_path)
+
+
+def test_new_certificates_on_sighup(renewed, certificates):
+    certificates.make("next", "server-ca", number=777777, days=9)
+    with mqtt_wire.Wire(renewed.node) as wire, Web(renewed.node, hello={}) as web:
+        renewed.put("next")
+        renewed.reload(["certificates read again"])
+        wait_until(lambda: renewed.serial() == 777777, "the new certificate to be shown")
+        assert renewed.node.metrics()["tidegate_tls_cert_expiry_seconds"] > 8 * 86400
+        wire.send(mqtt_wire.PING)
+        assert wire.expect(mqtt_wire.PINGRESP) == b""
+        web.subscribe("a")
+
+
+@pytest.mark.parametrize("name, key, words", [("ec", "rsa", ["a.key"]), ("rsa", "ec", ["a.key"]),
+                                              ("expired", None, ["a.pem", "expired"])])
+def test_a_bad_new_certificate_is_refused_and_the_old_stays(renewed, certificates, name, key, words):
+    if name == "expired":
+        certificates.make("expired", "server-ca", days=-1)
+    before = renewed.serial()
+    renewed.put(name, key)
+    renewed.reload(["the old ones stay", *words])
+    assert renewed.serial() == before
+    (renewed.folder / "a.pem").unlink()
+    renewed.reload(["the old ones stay", "a.pem", "No such file"])
+    assert renewed.serial() == before
+    lives(renewed.node)
+
+
+def test_tickets_of_old_certificates_are_not_taken(renewed):
+    """What a client was believed for under the old rules is not believed under the new ones."""
+    with mqtt_wire.Wire(renewed.node) as wire:
+        session = wire.socket.session
+    renewed.reload(["certificates read again"])
+    again = socket.create_connection(("127.0.0.1", renewed.node.ports["mqtts"]))
+    with renewed.node.tls.wrap_socket(again, server_hostname="127.0.0.1", session=session) as wire:
+        assert not wire.session_reused
+    lives(renewed.node)
 
 
 # --- what is not TLS, or stops in the middle of it -------------------------------------------------------------

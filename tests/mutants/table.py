@@ -192,6 +192,26 @@ MUTANTS = [
         "red": "answered before the sync had returned",
     },
     {
+        "name": "a token may be somebody else's than the certificate's",
+        "file": "gateway/mqtt/connect.c",
+        "old": """    if (c->principal->user.len > 0 && !slice_equal(c->principal->user, p->user)) {
+""",
+        "new": """    if (c->principal->user.len > 0 && p->user.len == 0) {
+""",
+        "test": "test_tls.py::test_a_token_of_somebody_else_is_refused",
+        "red": "assert 0 == 134",
+    },
+    {
+        "name": "an expired certificate replaces a good one",
+        "file": "gateway/node.c",
+        "old": """        st = judge_certificates(fresh, s, error);
+""",
+        "new": """        (void)judge_certificates(fresh, s, error);
+""",
+        "test": "test_tls.py::test_a_bad_new_certificate_is_refused_and_the_old_stays",
+        "red": "in vain for .*the old ones stay",
+    },
+    {
         "name": "a client's certificate is not verified",
         "file": "gateway/tls/context.c",
         "old": "    SSL_CTX_set_verify(t->ssl, modes[s->tls_client_verify], NULL);",
