@@ -153,6 +153,12 @@ static const struct metric_row {
         {"tidegate_dedup_forgotten_total", COUNTER, NULL,
          "Producers and keys forgotten before their time because of dedup.producers, dedup.max or "
          "dedup.bytes."},
+    [M_INBOXES] = {"tidegate_inboxes", GAUGE, NULL, "Users whose inbox has a durable cursor."},
+    [M_INBOX_BYTES] = {"tidegate_inbox_bytes", GAUGE, NULL, "Memory of those cursors' records."},
+#define INBOX_WRITES      "tidegate_inbox_writes_total", COUNTER
+#define INBOX_WRITES_HELP "Cursors of inboxes written, or refused by the log or limit.inboxes."
+    [M_INBOX_WRITES] = {INBOX_WRITES, "result=\"ok\"", INBOX_WRITES_HELP},
+    [M_INBOX_WRITES_REFUSED] = {INBOX_WRITES, "result=\"refused\"", INBOX_WRITES_HELP},
     [M_SESSIONS] = {"tidegate_sessions", GAUGE, NULL, "Durable WebSocket sessions kept."},
     [M_SESSION_BYTES] = {"tidegate_session_bytes", GAUGE, NULL, "Memory of their records."},
 #define WRITES      "tidegate_session_writes_total", COUNTER

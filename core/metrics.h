@@ -102,6 +102,10 @@ enum metric {
     M_ONCE_KEYS, /* gauge */
     M_ONCE_BYTES, /* gauge */
     M_ONCE_FORGOTTEN,
+    M_INBOXES, /* gauge */
+    M_INBOX_BYTES, /* gauge */
+    M_INBOX_WRITES,
+    M_INBOX_WRITES_REFUSED,
     M_SESSIONS, /* gauge */
     M_SESSION_BYTES, /* gauge */
     M_SESSION_WRITES,

@@ -163,6 +163,10 @@ static enum status create_loop(struct node *n, unsigned index)
                  .bytes_max = s->dedup_bytes,
                  .keep_ms = s->dedup_keep_ms},
         .sessions = {.count_max = s->limit_sessions, .bytes_max = s->limit_sessions_bytes},
+        .inbox = {.records = {.count_max = s->limit_inboxes, .bytes_max = s->limit_inboxes_bytes},
+                  .save_ms = s->session_save_ms,
+                  .save_count = s->session_save_count,
+                  .keep_ms = s->inbox_keep_ms},
     };
     l->node = n;
     l->edge.metrics = metrics_register();
@@ -228,6 +232,19 @@ static enum status create_snapshots(struct node *n)
     return st;
 }
 
+/* A state that was folded anew must be the one that was there before (tests/e2e/node.py compares). */
+static void log_state(const struct node *n, const char *when)
+{
+    uint64_t at_ms = n->settings->test_state_at_ms;
+    for (unsigned lane = 0; at_ms > 0 && lane < n->map.lane_count; lane++) {
+        struct shard_digest d;
+        shard_digest(n->map.lanes[lane].shard, at_ms, &d);
+        log_info("state at %s lane=%u retained=%lu sessions=%lu inboxes=%lu once=%lu digest=%016lx", when,
+                 lane, (unsigned long)d.retained, (unsigned long)d.sessions, (unsigned long)d.inboxes,
+                 (unsigned long)d.once, (unsigned long)d.digest);
+    }
+}
+
 /* Before anybody can publish or subscribe, the shards know what the log says. */
 static enum status fold_lanes(struct node *n)
 {
@@ -236,6 +253,7 @@ static enum status fold_lanes(struct node *n)
         if (st != ST_OK)
             return st;
     }
+    log_state(n, "start");
     return ST_OK;
 }
 
@@ -604,6 +622,7 @@ void node_stop(struct node *n)
             pthread_join(n->loops[i].thread, NULL);
     auth_office_stop(n->auth); /* its last answers arrive while we settle */
     settle(n);
+    log_state(n, "stop");
     remove_file(n, "ports");
     remove_file(n, "pid");
     free_node(n);

@@ -195,10 +195,20 @@ static const struct config_option options[] = {
      "Record of one session: its filters, and 8 bytes a filter and partition"},
     {"limit.revocations", CONFIG_UINT, AT(limit_revocations), "100000", NULL, 1, 10000000,
      "Revoked users and tokens that are remembered; above, POST /v1/revocations is refused"},
+    {"limit.inboxes", CONFIG_UINT, AT(limit_inboxes), "1000000", NULL, 0, 0,
+     "Users of a partition whose inbox has a durable cursor; above, what a further one acknowledges is "
+     "forgotten when "
+     "it comes again, and counted"},
+    {"limit.inboxes_bytes", CONFIG_BYTES, AT(limit_inboxes_bytes), "256M", NULL, 0, 0, "Memory of those"},
+    {"inbox.keep_ms", CONFIG_MS, AT(inbox_keep_ms), "168h", NULL, 0, UINT64_C(3155760000000),
+     "A user who comes back gets what is not older than this; 0 = all that the log has"},
+    {"inbox.keep_messages", CONFIG_UINT, AT(inbox_keep_messages), "1000", NULL, 0, UINT32_MAX,
+     "and at most the newest so many; 0 = any number"},
     {"session.expiry_ms", CONFIG_MS, AT(session_expiry_ms), "24h", NULL, 200, UINT64_C(3155760000000),
      "A session that no connection has is kept for this long"},
     {"session.save_ms", CONFIG_MS, AT(session_save_ms), "10s", NULL, 10, 3600000,
-     "What a session's client has acknowledged is durable after this; a crash repeats no more"},
+     "What a session's client has acknowledged, in an inbox too, is durable after this; a crash repeats no "
+     "more"},
     {"session.save_count", CONFIG_UINT, AT(session_save_count), "100", NULL, 1, 1000000,
      "or when so many messages have been acknowledged"},
 
@@ -225,6 +235,10 @@ static const struct config_option options[] = {
      "Files served under /demo/; empty = none"},
     {"test.echo_port", CONFIG_UINT, AT(test_echo_port), "0", NULL, 0, 65535,
      "TCP echo on loopback that measures the event loop itself; 0 = off"},
+    {"test.state_at_ms", CONFIG_UINT, AT(test_state_at_ms), "0", NULL, 0, 0,
+     "At the start and at a clean stop the digest of each partition's state is logged, without what expires "
+     "before this "
+     "Unix time in ms: a test of the fold; 0 = off"},
     {"logging.level", CONFIG_ENUM, AT(log_level), "info", "debug|info|warn|error", 0, 0,
      "Least level of the program's own log"},
     {"logging.form", CONFIG_ENUM, AT(log_form), "auto", "auto|text|json", 0, 0,

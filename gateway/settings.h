@@ -75,6 +75,8 @@ struct settings {
         limit_topic_bytes, limit_topic_levels, limit_subscriptions, limit_inflight, limit_ws_unacked,
         limit_publish_open, limit_batch_messages, limit_batch_bytes, limit_history_count, limit_retained,
         limit_retained_bytes, limit_sessions, limit_sessions_bytes, limit_session_bytes;
+    uint64_t limit_inboxes, limit_inboxes_bytes;
+    uint64_t inbox_keep_ms, inbox_keep_messages; /* 0 = no end */
     uint64_t session_expiry_ms, session_save_ms, session_save_count;
     uint64_t limit_lag_messages, limit_drops; /* 0 = none */
     uint64_t dedup_producers, dedup_max, dedup_bytes, dedup_keep_ms;
@@ -83,6 +85,7 @@ struct settings {
     uint64_t ws_ping_ms, ws_pong_timeout_ms, ws_hello_timeout_ms;
     uint64_t http_timeout_ms;
 
+    uint64_t test_state_at_ms;
     char *demo_dir; /* static files under /demo/ */
     unsigned log_level, log_form;
     struct config_rows topics; /* of struct topic_settings */

@@ -20,11 +20,13 @@ static inline bool topic_session(struct slice topic)
     return slice_starts_with(topic, slice_of(prefix, sizeof prefix - 1));
 }
 
-/* Records of the node itself: those, and revocations (gateway/auth/revocations.h). */
+/* Records of the node itself: those, cursors of inboxes (inbox_record.h) and revocations
+ * (gateway/auth/revocations.h). Places and facts of this log, no messages. */
 static inline bool topic_own(struct slice topic)
 {
-    static const char revoked[] = "$revoked/";
-    return topic_session(topic) || slice_starts_with(topic, slice_of(revoked, sizeof revoked - 1));
+    static const char revoked[] = "$revoked/", inbox[] = "$inbox/";
+    return topic_session(topic) || slice_starts_with(topic, slice_of(revoked, sizeof revoked - 1)) ||
+           slice_starts_with(topic, slice_of(inbox, sizeof inbox - 1));
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* An open-addressing index from a 64-bit hash to items that the caller owns and compares. Private to
- * the filter table. Equal hashes may stand for different items; the caller looks at all of them.
- * Owning loop only. */
+ * the filter table and the shard. Equal hashes may stand for different items; the caller looks at all of
+ * them. Owning loop only. */
 #ifndef TG_ROUTING_HASH_SLOTS_H
 #define TG_ROUTING_HASH_SLOTS_H
 

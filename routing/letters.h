@@ -109,6 +109,23 @@ struct read {
 };
 void read_release(struct read *r); /* unrefs and frees the messages of the answer; r itself stays */
 
+/* INBOX: to the shard of an inbox, and back: where is its cursor, and perhaps it has moved. */
+struct inbox_letter {
+    struct mail mail;
+    uint16_t home, lane;
+    struct slice topic; /* `$inbox/<id>`; the owner keeps the bytes until it is back */
+    bool moves; /* all below `next` has been acknowledged; it was `count` messages */
+    bool now; /* with `moves`: the connection ends, it is to be written at once */
+    uint64_t next, count;
+    bool known; /* answer: there is a cursor, at `next` */
+    uint64_t first, end; /* answer: the offsets that the lane has */
+    void *shard; /* where it goes, while it travels to another loop */
+    void (*on_answer)(struct inbox_letter *l); /* home loop */
+    void (*asker_answer)(
+        struct inbox_letter *l); /* the hub's: the asker's on_answer while the hub stands between */
+    void *hub; /* of the asker; set by hub_inbox */
+};
+
 /* DELIVER: to an edge. The receiver unrefs the run and frees the letter (deliver_free). */
 struct deliver {
     struct mail mail;

@@ -477,3 +477,30 @@ void once_carried(struct once *o, uint64_t stored)
     e->stored_low = low;
     o->carry.at = o->carry.at->next;
 }
+
+/* --- digest --------------------------------------------------------------------------------------- */
+
+static uint64_t entry_digest(const struct entry *e)
+{
+    uint64_t digest = hash64_stable(slice_of(e->bytes, names_bytes(e))) + e->kind;
+    for (uint32_t i = 0; i < e->window.count; i++) {
+        const struct once_member *m = once_window_at(&e->window, i);
+        const uint64_t parts[] = {digest, m->sequence, m->check, m->offset};
+        digest = hash64_stable(slice_of(parts, sizeof parts));
+    }
+    return digest;
+}
+
+uint64_t once_state_digest(const struct once *o, uint64_t at_ms, uint64_t *entries)
+{
+    uint64_t sum = 0;
+    *entries = 0;
+    LIST_EACH (it, &o->all) {
+        const struct entry *e = LIST_OF(it, struct entry, all);
+        if (e->last_ms + o->limits.keep_ms <= at_ms)
+            continue;
+        ++*entries;
+        sum += entry_digest(e);
+    }
+    return sum;
+}

@@ -51,6 +51,10 @@ enum status once_fold_note(struct once *o, struct slice note, uint64_t stored, u
 void once_load(struct once *o);
 void once_loaded(struct once *o, uint64_t now_ms);
 
+/* A digest of what is remembered at `at_ms`, and how many entries that are: equal for equal states, in
+ * whatever order they were folded. */
+uint64_t once_state_digest(const struct once *o, uint64_t at_ms, uint64_t *entries);
+
 /* --- carrying: what is remembered of records below `upto` goes into the log again, as notes --- */
 
 void once_carry_begin(struct once *o, uint64_t upto);

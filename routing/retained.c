@@ -54,6 +54,13 @@ void retained_destroy(struct retained *r)
     free(r);
 }
 
+void retained_each(const struct retained *r, void (*on_message)(void *ctx, const struct msg *m), void *ctx)
+{
+    for (uint64_t i = 0; i < r->slot_count; i++)
+        if (r->slots[i])
+            on_message(ctx, r->slots[i]);
+}
+
 /* --- by topic ------------------------------------------------------------------------------------- */
 
 /* The slot of the topic, or the free one where it would go. */

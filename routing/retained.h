@@ -40,6 +40,9 @@ uint64_t retained_bytes(const struct retained *r);
 /* The message of a topic, borrowed, or NULL. Not looked at: whether it has expired. */
 struct msg *retained_get(const struct retained *r, struct slice topic);
 
+/* All of them, in no order. */
+void retained_each(const struct retained *r, void (*on_message)(void *ctx, const struct msg *m), void *ctx);
+
 /* One step of a walk over messages with from <= offset < to whose topic is wanted: looks at no more than
  * RETAINED_STEP of them. References into msgs[] (at most `most`; NULL: they are only counted, any number);
  * *next is where to go on, >= to at the end. Expired ones (`now_ms`) are passed over and let go. */

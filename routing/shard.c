@@ -148,19 +148,20 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     if (!s)
         return ST_NO_MEMORY;
     assert(g->shard_count < PLACE_LANES_MAX);
+    s->group = g;
+    s->lane = lane;
     buf_init(&s->carry.note, ONCE_NOTE_BYTES_MAX);
     if (retained_create(&g->limits.retained, &s->retained) != ST_OK ||
         retained_create(&g->limits.sessions, &s->sessions) != ST_OK ||
-        once_create(&g->limits.once, &s->once) != ST_OK ||
+        once_create(&g->limits.once, &s->once) != ST_OK || shard_inboxes_init(s) != ST_OK ||
         (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK)) {
         once_destroy(s->once);
         retained_destroy(s->retained);
         retained_destroy(s->sessions);
+        retained_destroy(s->inboxes.records);
         free(s);
         return ST_NO_MEMORY;
     }
-    s->group = g;
-    s->lane = lane;
     timer_init(&s->sweep, shard_on_sweep);
     timer_init(&s->carry.timer, shard_on_carry_timer);
     g->shards[g->shard_count++] = s;
@@ -186,6 +187,7 @@ void shard_destroy(struct shard *s)
     retained_destroy(s->retained);
     buf_deinit(&s->carry.note);
     retained_destroy(s->sessions);
+    shard_inboxes_deinit(s);
     free(s);
 }
 

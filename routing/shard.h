@@ -26,6 +26,12 @@ struct shard_limits { /* of one lane */
     struct retained_limits retained;
     struct once_limits once;
     struct retained_limits sessions; /* their records; 0: there are none */
+    struct {
+        struct retained_limits records;
+        uint64_t save_ms, save_count; /* what is acknowledged becomes durable after this, or with so many */
+        uint64_t
+            keep_ms; /* messages are kept for so long: a cursor need not be kept for longer; 0 = no end */
+    } inbox;
 };
 
 /* `on_deliver` is called on the receiving loop with each DELIVER letter (its hub is set from `hubs`). */
@@ -60,6 +66,14 @@ enum status shard_publish_lazy(struct shard *s, struct msg *m) MUST_CHECK;
 void shard_attach(struct shard *s, struct attach *a);
 void shard_detach(struct shard *s, struct detach *d);
 void shard_read(struct shard *s, struct read *r);
+void shard_inbox(struct shard *s, struct inbox_letter *l);
+/* What its state is, but for what expires before `at_ms`: two that have folded the same log have the same. At
+ * the start and the end, when the loop does not run, or on it; takes as long as there are entries. */
+struct shard_digest {
+    uint64_t retained, sessions, inboxes, once; /* entries */
+    uint64_t digest;
+};
+void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *out);
 struct loop *shard_loop(const struct shard *s); /* any thread */
 /* The lane's next offset as of the shard's last turn: never ahead of the truth, so a place made of it repeats
  * at worst. Any thread. */
@@ -79,5 +93,6 @@ void shard_map_publish(struct shard_map *map, struct courier *from, unsigned lan
 void shard_map_attach(struct shard_map *map, struct courier *from, struct attach *a);
 void shard_map_detach(struct shard_map *map, struct courier *from, struct detach *d);
 void shard_map_read(struct shard_map *map, struct courier *from, struct read *r);
+void shard_map_inbox(struct shard_map *map, struct courier *from, struct inbox_letter *l);
 
 #endif

@@ -1,10 +1,11 @@
 /* Carrying.
  *
- * The log's retention asks before it removes records: retained messages and sessions among them are carried
- * first, that is appended once more, and what is remembered of producers and keys is noted, a step at a time.
- * The next step waits until the one before is durable, so that carrying however many never takes more of the
- * log's window than a step, and never more of a turn. What need not be carried because it has been replaced
- * or cleared goes only when that is durable too: else a power cut could take both. */
+ * The log's retention asks before it removes records: retained messages and the records of sessions and
+ * inboxes are carried first, that is appended once more, and what is remembered of producers and keys is
+ * noted, a step at a time. The next step waits until the one before is durable, so that carrying however many
+ * never takes more of the log's window than a step, and never more of a turn. What need not be carried
+ * because it has been replaced or cleared goes only when that is durable too: else a power cut could take
+ * both. */
 #include "routing/shard_private.h"
 
 #include <assert.h>
@@ -35,16 +36,14 @@ static bool shard_carry(struct shard *s, struct msg **msgs, uint32_t count)
 static bool shard_carry_retained(struct shard *s)
 {
     struct msg *msgs[CARRY_COUNT];
-    uint32_t found =
-        retained_stored_below(s->carry.sessions ? s->sessions : s->retained, s->carry.next, s->carry.upto,
-                              shard_wall_ms(s), msgs, CARRY_COUNT, CARRY_BYTES, &s->carry.next);
+    uint32_t found = retained_stored_below(shard_table(s, s->carry.table), s->carry.next, s->carry.upto,
+                                           shard_wall_ms(s), msgs, CARRY_COUNT, CARRY_BYTES, &s->carry.next);
     bool all = shard_carry(s, msgs, found);
     for (uint32_t i = 0; i < found; i++)
         msg_unref(msgs[i]);
-    if (all && s->carry.next >= s->carry.upto && !s->carry.sessions && retained_count(s->sessions) > 0) {
-        s->carry.sessions = true;
-        s->carry.next = 0;
-    }
+    while (all && s->carry.next >= s->carry.upto && s->carry.table + 1 < TABLES)
+        if (retained_count(shard_table(s, ++s->carry.table)) > 0)
+            s->carry.next = 0;
     return all;
 }
 
@@ -110,7 +109,7 @@ void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto)
     s->carry.next = s->carry.end = 0;
     s->carry.noted = false;
     once_carry_begin(s->once, upto);
-    s->carry.sessions = false;
+    s->carry.table = 0;
     shard_carry_step(s);
 }
 

@@ -1,10 +1,11 @@
 /* What a shard knows is a fold over its records: at start over those the log holds, later over each that is
- * appended: the retained messages, in a table of their own the sessions' records, and which publishes with an
- * identity are stored. */
+ * appended: the retained messages, in tables of their own the records of sessions and inboxes, and which
+ * publishes with an identity are stored. */
 #include "routing/shard_private.h"
 
 #include "core/logging.h"
 #include "routing/attachment.h"
+#include "routing/topic.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -15,9 +16,10 @@ enum { SWEEP_STEP_MS = 20, SWEEP_REST_MS = 1000 };
 /* What would be carried. */
 static void shard_tell_live_bytes(struct shard *s)
 {
-    s->group->log.ops->set_live_bytes(s->group->log.ctx, s->lane,
-                                      retained_bytes(s->retained) + retained_bytes(s->sessions) +
-                                          once_counts(s->once)->log_bytes);
+    uint64_t bytes = once_counts(s->once)->log_bytes;
+    for (unsigned i = 0; i < TABLES; i++)
+        bytes += retained_bytes(shard_table(s, i));
+    s->group->log.ops->set_live_bytes(s->group->log.ctx, s->lane, bytes);
 }
 
 void shard_once_changed(struct shard *s, const struct once_counts *before)
@@ -33,10 +35,11 @@ void shard_once_changed(struct shard *s, const struct once_counts *before)
 
 void shard_retained_changed(struct shard *s)
 {
-    static const enum metric gauges[2][2] = {{M_RETAINED, M_RETAINED_BYTES}, {M_SESSIONS, M_SESSION_BYTES}};
-    const struct retained *tables[2] = {s->retained, s->sessions};
-    for (unsigned i = 0; i < 2; i++) {
-        uint64_t count = retained_count(tables[i]), bytes = retained_bytes(tables[i]);
+    static const enum metric gauges[TABLES][2] = {
+        {M_RETAINED, M_RETAINED_BYTES}, {M_SESSIONS, M_SESSION_BYTES}, {M_INBOXES, M_INBOX_BYTES}};
+    for (unsigned i = 0; i < TABLES; i++) {
+        const struct retained *table = shard_table(s, i);
+        uint64_t count = retained_count(table), bytes = retained_bytes(table);
         metric_add(s->group->metrics, gauges[i][0], count - s->told[i].count);
         metric_add(s->group->metrics, gauges[i][1], bytes - s->told[i].bytes);
         s->told[i].count = count;
@@ -53,8 +56,9 @@ static void shard_sweep_later(struct shard *s, uint64_t ms)
 
 static bool shard_sweep(struct shard *s)
 {
-    bool end = retained_expire(s->retained, shard_wall_ms(s));
-    end = retained_expire(s->sessions, shard_wall_ms(s)) && end;
+    bool end = true;
+    for (unsigned i = 0; i < TABLES; i++)
+        end = retained_expire(shard_table(s, i), shard_wall_ms(s)) && end;
     shard_retained_changed(s);
     return end;
 }
@@ -63,13 +67,20 @@ void shard_on_sweep(struct timer *t)
 {
     struct shard *s = LIST_OF(t, struct shard, sweep);
     bool end = shard_sweep(s);
-    if (retained_expiring(s->retained) + retained_expiring(s->sessions) > 0)
+    uint64_t expiring = 0;
+    for (unsigned i = 0; i < TABLES; i++)
+        expiring += retained_expiring(shard_table(s, i));
+    if (expiring > 0)
         shard_sweep_later(s, end ? SWEEP_REST_MS : SWEEP_STEP_MS);
 }
 
 void shard_fold_retained(struct shard *s, struct msg *m)
 {
-    if (retained_fold(topic_session(msg_topic(m)) ? s->sessions : s->retained, m) != ST_OK)
+    struct slice topic = msg_topic(m);
+    unsigned table = topic_session(topic)        ? TABLE_SESSIONS
+                     : topic_inbox_record(topic) ? TABLE_INBOXES
+                                                 : TABLE_RETAINED;
+    if (retained_fold(shard_table(s, table), m) != ST_OK)
         abort(); /* it is in the log: a shard that does not know it would tell subscribers wrongly */
     shard_retained_changed(s);
     if (m->expires_ms && !timer_armed(&s->sweep))
@@ -166,8 +177,8 @@ enum status shard_fold(struct shard *s)
                               .home = courier_loop(s->group->courier),
                               .on_done = fold_read_done}};
     uint64_t from = log->ops->first(log->ctx, s->lane), end = log->ops->next(log->ctx, s->lane);
-    retained_load(s->retained);
-    retained_load(s->sessions);
+    for (unsigned i = 0; i < TABLES; i++)
+        retained_load(shard_table(s, i));
     once_load(s->once);
     enum status st = ST_OK;
     while (from < end && st == ST_OK) {
@@ -187,10 +198,8 @@ enum status shard_fold(struct shard *s)
     struct once_counts before = *once_counts(s->once);
     once_loaded(s->once, shard_wall_ms(s));
     shard_once_changed(s, &before);
-    if (st == ST_OK)
-        st = retained_loaded(s->retained);
-    if (st == ST_OK)
-        st = retained_loaded(s->sessions);
+    for (unsigned i = 0; i < TABLES && st == ST_OK; i++)
+        st = retained_loaded(shard_table(s, i));
     if (st == ST_OK)
         log->ops->trim(log->ctx, s->lane, 0); /* retention may begin to ask */
     return st;

@@ -28,6 +28,12 @@ static void read_arrived(struct mail *mail)
     shard_read(r->shard, r);
 }
 
+static void inbox_arrived(struct mail *mail)
+{
+    struct inbox_letter *l = LIST_OF(mail, struct inbox_letter, mail);
+    shard_inbox(l->shard, l);
+}
+
 static bool at_home(const struct shard_map *map, const struct courier *from, unsigned lane)
 {
     assert(lane < map->lane_count);
@@ -81,4 +87,16 @@ void shard_map_read(struct shard_map *map, struct courier *from, struct read *r)
     r->shard = map->lanes[lane].shard;
     r->mail.on_arrival = read_arrived;
     courier_send(from, map->lanes[lane].loop_index, &r->mail);
+}
+
+void shard_map_inbox(struct shard_map *map, struct courier *from, struct inbox_letter *l)
+{
+    l->home = (uint16_t)courier_index(from);
+    if (at_home(map, from, l->lane)) {
+        shard_inbox(map->lanes[l->lane].shard, l);
+        return;
+    }
+    l->shard = map->lanes[l->lane].shard;
+    l->mail.on_arrival = inbox_arrived;
+    courier_send(from, map->lanes[l->lane].loop_index, &l->mail);
 }

@@ -7,6 +7,7 @@
 #define TG_ROUTING_SHARD_PRIVATE_H
 
 #include "routing/filter_table.h"
+#include "routing/hash_slots.h"
 #include "routing/shard.h"
 
 struct interest {
@@ -15,6 +16,10 @@ struct interest {
 };
 
 struct held;
+struct inbox_moved;
+
+/* What is kept as the newest message of each topic: shard_table. */
+enum { TABLE_RETAINED, TABLE_SESSIONS, TABLE_INBOXES, TABLES };
 
 struct shard {
     struct shard_group *group;
@@ -24,7 +29,7 @@ struct shard {
     bool dirty; /* appended since the last flush */
     struct {
         uint64_t count, bytes;
-    } told[2]; /* the gauges of `retained` and `sessions` */
+    } told[TABLES]; /* the gauges */
     _Atomic uint64_t
         next_shown; /* written here once a turn, read by any loop (shard_next_shown); orders nothing */
     struct publish *first_waiting; /* by mail.next, in the order of durable_at */
@@ -39,11 +44,17 @@ struct shard {
     struct retained *retained;
     struct once *once;
     struct retained *sessions; /* the newest record of each session */
-    struct timer sweep; /* armed while some retained message or session will expire */
+    struct {
+        struct retained *records; /* the newest of each inbox's cursor */
+        struct hash_slots moved; /* those that have moved since */
+        struct list due; /* the same, by when they are to be written */
+        struct timer timer;
+    } inboxes;
+    struct timer sweep; /* armed while something in the tables will expire */
     struct {
         uint64_t upto; /* below this the log wants to remove; 0: it has not asked */
         uint64_t next; /* below this nothing needs to be carried any more */
-        bool sessions; /* of the session records; the retained messages are done */
+        unsigned table; /* this one is being carried; those before are done */
         uint64_t end; /* what the trim relies on lies below */
         bool noted; /* what `once` remembers is in the log again, too */
         struct buf note;
@@ -88,7 +99,16 @@ void shard_offer(struct shard *s, struct msg *m);
 /* The open runs leave: before any answer that says "from n on everything comes live". */
 void shard_send_runs(struct shard *s);
 
+/* --- shard_inbox.c --- */
+enum status shard_inboxes_init(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */
+void shard_inboxes_deinit(struct shard *s);
+void shard_on_inbox_timer(struct timer *t);
+
 /* --- shard_fold.c --- */
+static inline struct retained *shard_table(const struct shard *s, unsigned table)
+{
+    return table == TABLE_RETAINED ? s->retained : table == TABLE_SESSIONS ? s->sessions : s->inboxes.records;
+}
 void shard_fold_retained(struct shard *s, struct msg *m);
 void shard_fold_once(struct shard *s, struct msg *m);
 /* The gauges follow what `once` has become since it was `before`. */

@@ -87,11 +87,27 @@ void cursor_jump(struct lane_cursor *lc, uint64_t to, uint64_t count, enum metri
         s->ops->gap(s->conn, lc->sub, &gap);
 }
 
+static void subscription_tell_skipped(struct subscription *sub)
+{
+    struct session *s = sub->session;
+    const struct lane_cursor *lc = &sub->behind->lanes[0];
+    const struct gap gap = {.lane = lc->lane,
+                            .from = sub->options.skipped_from,
+                            .to = lc->next - 1,
+                            .count = sub->options.skipped_count,
+                            .why = drop_reason(M_DROPPED_RETENTION)};
+    sub->options.skipped_count = 0;
+    subscription_dropped(sub, &gap, M_DROPPED_RETENTION);
+    s->ops->gap(s->conn, sub, &gap);
+}
+
 /* The lanes set off. `fresh`: ATTACHED has just been read. */
 static void subscription_set_off(struct subscription *sub, bool fresh)
 {
     struct catchup *c = sub->behind;
     unsigned lanes = sub->channel->lane_count;
+    if (sub->options.skipped_count > 0)
+        subscription_tell_skipped(sub);
     for (unsigned i = 0; i < lanes && sub->session && sub->behind == c; i++) {
         struct lane_cursor *lc = &c->lanes[i];
         if (lc->lost_to > 0) {

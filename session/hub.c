@@ -268,6 +268,23 @@ static void hub_send_read(struct hub *h, struct read *r)
     shard_map_read(h->map, h->courier, r);
 }
 
+static void hub_inbox_answered(struct inbox_letter *l)
+{
+    struct hub *h = l->hub;
+    h->letters--;
+    l->asker_answer(l);
+}
+
+void hub_inbox(struct hub *h, struct inbox_letter *l)
+{
+    h->letters++;
+    l->hub = h;
+    l->asker_answer = l->on_answer;
+    l->on_answer = hub_inbox_answered;
+    l->lane = (uint16_t)topic_partition(l->topic, h->map->lane_count);
+    shard_map_inbox(h->map, h->courier, l);
+}
+
 void hub_read_retained(struct hub *h, struct read *r)
 {
     r->retained = true;

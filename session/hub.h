@@ -74,6 +74,10 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m);
  * on_read and owner are set by the caller, who keeps r and the topic's bytes until on_read. */
 void hub_read(struct hub *h, struct read *r);
 
+/* Sends the letter to the shard of `$user/<id>`'s partition (l->lane is set); l->on_answer follows, not
+ * inside this call. */
+void hub_inbox(struct hub *h, struct inbox_letter *l);
+
 /* Is a message that was read to be shown? Not when it has expired or when it is older than its topic's policy
  * lets the past be; retained messages have no such age. */
 bool hub_shows(struct hub *h, const struct msg *m, bool retained);
@@ -130,6 +134,9 @@ struct subscription_options {
     uint32_t subscription_id; /* MQTT 5.0, 0 = none */
     enum start start;
     const struct place *after; /* START_AFTER: next offset of each lane; borrowed for the call */
+    uint64_t skipped_from,
+        skipped_count; /* START_AFTER, a filter of one lane: so many messages from there to the
+                          start are kept no more: dropped, and told as a gap of retention */
     uint64_t start_value;
     void *door; /* the door's own data */
 };

@@ -1,7 +1,7 @@
 /* Users: what is sent to one, and where he is.
  *
  *   POST /v1/users/<user>/messages[/<sub/topic>]    publishes to `$user/<id>[/<sub/topic>]`, by publish.c
- *   GET  /v1/users/<user>                           FIND at the directory
+ *   GET  /v1/users/<user>                           FIND at the directory, then where his inbox's cursor is
  *   both as /v1/users?user=<any user>[&topic=<sub/topic>]: a path cannot carry every name
  *
  * The path and the query name the user as he is; only in topics is he encoded (routing/user.h). */
@@ -9,6 +9,7 @@
 
 #include "gateway/json_out.h"
 #include "routing/user.h"
+#include "session/inbox.h"
 
 #include <stdlib.h>
 
@@ -17,6 +18,8 @@ enum { ENTRY_BYTES_MAX = 128, ANSWER_BYTES = 256 };
 /* A look-up under way. */
 struct look_up {
     struct directory_find find;
+    struct inbox *inbox;
+    uint32_t epoch;
     struct request *request; /* NULL: given up; freed when it is back */
     size_t len;
     uint8_t user[];
@@ -114,7 +117,20 @@ static void put_connection(struct json_out *o, const struct directory_found *f)
     json_out_literal(o, "}");
 }
 
-static enum status put_user(struct buf *out, const struct look_up *l)
+/* `pos` is the last that he has seen: what is unread lies strictly after it. */
+static void put_inbox(struct json_out *o, uint32_t epoch, const struct inbox_place *at)
+{
+    json_out_literal(o, ",\"inbox\":{\"pos\":");
+    if (at->known && at->cursor > 0)
+        json_out_position(o, epoch, at->lane, at->cursor - 1);
+    else
+        json_out_literal(o, "null");
+    json_out_literal(o, ",\"unread\":");
+    json_out_number(o, at->unread);
+    json_out_literal(o, "}");
+}
+
+static enum status put_user(struct buf *out, const struct look_up *l, const struct inbox_place *at)
 {
     const struct directory_find *f = &l->find;
     struct json_out o = {.buf = out, .status = ST_OK};
@@ -131,32 +147,62 @@ static enum status put_user(struct buf *out, const struct look_up *l)
             json_out_literal(&o, ",");
         put_connection(&o, &f->found[i]);
     }
-    json_out_literal(&o, "]}\n");
+    json_out_literal(&o, "]");
+    put_inbox(&o, l->epoch, at);
+    json_out_literal(&o, "}\n");
     return o.status;
 }
 
 static void look_up_free(struct look_up *l)
 {
+    inbox_close(l->inbox);
     free(l->find.found);
     free(l);
+}
+
+static void on_place(void *owner, enum status status, const struct inbox_place *place)
+{
+    struct look_up *l = owner;
+    const struct directory_find *f = &l->find;
+    struct request *r = l->request;
+    struct buf body;
+    if (r) {
+        size_t entry = ENTRY_BYTES_MAX + 12 * strlen(r->api->edge->settings->node_id);
+        r->pending = NULL;
+        buf_init(&body, ANSWER_BYTES + 6 * f->user.len + f->found_count * entry);
+        if (status == ST_OK && put_user(&body, l, place) == ST_OK) {
+            request_reply(r, 200, "application/json", &body);
+        } else {
+            buf_deinit(&body);
+            request_unavailable(r, "the inbox could not be read");
+        }
+    }
+    look_up_free(l);
+}
+
+static enum status ask_inbox(struct look_up *l)
+{
+    struct edge *e = l->request->api->edge;
+    const struct inbox_limits limits = {e->settings->inbox_keep_ms, e->settings->inbox_keep_messages};
+    struct slice id;
+    if (l->find.status != ST_OK || !topic_user(l->request->topic, &id))
+        return ST_NO_MEMORY;
+    l->epoch = e->facts->epoch;
+    enum status st = inbox_create(e->hub, &limits, id, l, &l->inbox);
+    if (st == ST_OK)
+        inbox_find(l->inbox, on_place);
+    return st;
 }
 
 static void on_found(struct directory_find *f)
 {
     struct look_up *l = LIST_OF(f, struct look_up, find);
     struct request *r = l->request;
-    struct buf body;
+    if (r && ask_inbox(l) == ST_OK)
+        return;
     if (r) {
         r->pending = NULL;
-        buf_init(&body, ANSWER_BYTES + 6 * f->user.len +
-                            f->found_count *
-                                (size_t)(ENTRY_BYTES_MAX + 12 * strlen(r->api->edge->settings->node_id)));
-        if (f->status == ST_OK && put_user(&body, l) == ST_OK) {
-            request_reply(r, 200, "application/json", &body);
-        } else {
-            buf_deinit(&body);
-            request_unavailable(r, "no memory");
-        }
+        request_unavailable(r, "no memory");
     }
     look_up_free(l);
 }

@@ -52,7 +52,7 @@ static void ack_made_room(struct conn *c)
 
 void serve_ack(struct conn *c, const struct ws_request *r)
 {
-    uint64_t count;
+    uint64_t count, inbox_open = inbox_open_count(c);
     if (flow_ack(&c->flow, r->n, &count) != ST_OK) {
         serve_error(c, serve_id(r), "bad_request", "n is beyond what was sent");
         return;
@@ -61,6 +61,7 @@ void serve_ack(struct conn *c, const struct ws_request *r)
     metric_add(c->door->metrics, M_DELIVERED_WS, count);
     if (count == 0)
         return;
+    inbox_acked(c, inbox_open - inbox_open_count(c));
     ack_made_room(c);
     if (c->keeper)
         keeper_moved(c->keeper, count);

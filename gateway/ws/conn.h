@@ -23,6 +23,7 @@ struct lws;
 struct opening;
 struct feed;
 struct feed_opening;
+struct inbox;
 struct files;
 struct host;
 struct relay;
@@ -125,6 +126,8 @@ struct conn {
     struct flow flow;
     char token[TOKEN_BYTES + 1]; /* of the session; empty before hello */
     struct keeper *keeper; /* of its record; NULL: nothing durable is wanted yet */
+    struct inbox *inbox; /* of its user; NULL: it has not asked for it */
+    struct tally *inbox_tally; /* what is acknowledged of this moves the inbox's cursor; NULL: nothing does */
     struct opening *opening; /* hello is being answered: reading rests */
     struct list leaving; /* struct leaving: unsub requests that wait for the record */
     bool over; /* the client has ended the session: close code 1000 */

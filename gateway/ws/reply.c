@@ -65,6 +65,10 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
         json_out_literal(&o, ",\"user\":");
         json_out_string(&o, h->user);
     }
+    if (h->inbox.len > 0) {
+        json_out_literal(&o, ",\"inbox\":");
+        json_out_string(&o, h->inbox);
+    }
     json_out_literal(&o, ",\"node\":");
     json_out_string(&o, slice_cstr(h->node));
     json_out_literal(&o, ",\"ping_ms\":");
@@ -74,7 +78,7 @@ enum status ws_put_hello(struct buf *buf, struct ws_id id, const struct ws_hello
     json_out_literal(
         &o, ",\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\","
             "\"from.after\",\"from.time\",\"from.last\",\"mode.all\",\"key\",\"ttl\",\"retain\",\"producer\","
-            "\"ack\",\"window\",\"credit\",\"session\",\"after\",\"token\",\"auth\",\"who\"]}}");
+            "\"ack\",\"window\",\"credit\",\"session\",\"after\",\"token\",\"auth\",\"who\",\"inbox\"]}}");
     return o.status;
 }
 

@@ -19,6 +19,7 @@ enum status ws_put_delivery(struct buf *out, uint32_t epoch, const struct msg *m
 struct ws_hello {
     const char *session, *node;
     struct slice user; /* "" = anonymous: not said */
+    struct slice inbox; /* the filter of the user's inbox, when it is subscribed; else empty */
     bool resumed;
     struct slice lost; /* JSON strings with commas between them */
     uint64_t ping_ms, max_bytes;

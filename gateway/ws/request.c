@@ -127,15 +127,6 @@ static void read_b64(struct parse *p, struct json_value v)
         p->status = ST_NO_MEMORY;
 }
 
-/* Members that ask for what is not there; their harmless values are accepted. */
-static void unless_false(struct parse *p, struct json_value v, const char *detail)
-{
-    if (v.type == JSON_IS_TRUE)
-        refuse(p->r, "unsupported", detail);
-    else if (v.type != JSON_IS_FALSE)
-        bad(p->r, "true or false is wanted");
-}
-
 static void read_ack(struct parse *p, struct json_value v)
 {
     if (v.type != JSON_IS_TRUE && v.type != JSON_IS_FALSE)
@@ -173,7 +164,10 @@ static void read_retain(struct parse *p, struct json_value v)
 
 static void read_inbox(struct parse *p, struct json_value v)
 {
-    unless_false(p, v, "inboxes are not in this build");
+    if (v.type == JSON_IS_TRUE || v.type == JSON_IS_FALSE)
+        p->r->inbox = v.type == JSON_IS_TRUE;
+    else
+        bad(p->r, "inbox must be true or false");
 }
 
 static void read_retained(struct parse *p, struct json_value v)
@@ -516,6 +510,7 @@ enum status ws_request_parse(struct slice line, struct buf *texts, struct ws_req
     out->topic = out->payload = out->key = out->type = out->producer = (struct slice){0};
     out->has_sequence = false;
     out->sequence = 0;
+    out->inbox = false;
     out->session = out->token = out->after_filters = (struct slice){0};
     out->start = WS_START_LIVE;
     out->after_count = 0;

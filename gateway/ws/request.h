@@ -64,6 +64,7 @@ struct ws_request {
     uint64_t ttl_ms;
     bool ack; /* sub */
     struct slice session, token; /* hello, auth; data NULL: not given */
+    bool inbox; /* hello */
     struct slice
         after_filters; /* hello.after as written: an object of at least one filter, each with its positions */
     bool has_n;

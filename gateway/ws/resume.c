@@ -8,12 +8,16 @@
  * it. What was read is written again before anything is sent: from then on the older connection's writes are
  * refused, and nobody acknowledges for the session but this one.
  *
+ *   hello {inbox}   -> before the filters, unless session or after say where it begins: where is the inbox's
+ * cursor?
+ *
  * A filter of the session that is acknowledged goes on after what was; hello.after may only move it forward.
  * Others begin where hello.after says, or are `lost`. */
 #include "gateway/ws/serve.h"
 
 #include "core/json.h"
 #include "gateway/json_out.h"
+#include "session/inbox.h"
 #include "session/record.h"
 
 #include <stdlib.h>
@@ -25,6 +29,9 @@ struct opening {
     struct keeper_wait wait;
     struct buf after; /* hello.after as written */
     struct buf record; /* as read; empty: a new session */
+    struct buf inbox; /* the filter of its user's inbox, if it asks for it; else empty */
+    bool placed; /* it begins here: */
+    struct inbox_place place;
 };
 
 /* A filter that hello.after names. */
@@ -41,6 +48,8 @@ struct resumption {
     struct named *named; /* by filter */
     size_t named_count;
     struct buf texts; /* the decoded filters */
+    struct slice inbox; /* wherever this filter begins, it has acknowledgements; empty: not asked for */
+    bool has_inbox; /* it is subscribed */
     struct buf lost;
     enum status status;
 };
@@ -52,6 +61,7 @@ void opening_free(struct opening *o)
     list_unlink(&o->wait.link);
     buf_deinit(&o->after);
     buf_deinit(&o->record);
+    buf_deinit(&o->inbox);
     free(o);
 }
 
@@ -182,8 +192,11 @@ static bool resume_named(struct resumption *r, const struct named *n)
 {
     struct place place = {.lane_count = hub_lane_count(r->conn->door->hub)};
     struct subscription_options o = {.after = &place};
-    return fold_positions(r->conn, n->positions, &place) == ST_OK &&
-           serve_resume_filter(r->conn, n->filter, &o, false) == ST_OK;
+    bool inbox = slice_equal(n->filter, r->inbox);
+    bool resumed = fold_positions(r->conn, n->positions, &place) == ST_OK &&
+                   serve_resume_filter(r->conn, n->filter, &o, inbox) == ST_OK;
+    r->has_inbox |= inbox && resumed;
+    return resumed;
 }
 
 static bool resume_kept(struct resumption *r, const struct record_filter *f, const struct named *n)
@@ -217,6 +230,8 @@ static void resume_record_filters(struct resumption *r, struct slice record)
             n->used = true;
         if (!resumed)
             put_lost(r, f.filter);
+        else
+            r->has_inbox |= slice_equal(f.filter, r->inbox);
     }
 }
 
@@ -227,15 +242,31 @@ static void resume_named_filters(struct resumption *r)
             put_lost_raw(r, r->named[i].raw_filter);
 }
 
+/* The inbox begins at its cursor. */
+static void resume_inbox(struct resumption *r, const struct inbox_place *at)
+{
+    struct place place = {.lane_count = hub_lane_count(r->conn->door->hub)};
+    struct subscription_options o = {.after = &place};
+    place.next[at->lane] = at->next;
+    if (at->skipped > 0) {
+        o.skipped_from = at->cursor;
+        o.skipped_count = at->skipped;
+    }
+    r->has_inbox = serve_resume_filter(r->conn, r->inbox, &o, true) == ST_OK;
+    if (!r->has_inbox)
+        put_lost(r, r->inbox);
+}
+
 /* --- the answer --------------------------------------------------------------------------------- */
 
-static void put_hello(struct conn *c, struct ws_id id, bool resumed, struct slice lost)
+static void put_hello(struct conn *c, struct ws_id id, bool resumed, const struct resumption *r)
 {
     const struct settings *s = c->door->settings;
     const struct ws_hello hello = {.session = c->token,
                                    .user = c->principal->user,
+                                   .inbox = r->has_inbox ? r->inbox : (struct slice){0},
                                    .resumed = resumed,
-                                   .lost = lost,
+                                   .lost = buf_slice(&r->lost),
                                    .node = s->node_id,
                                    .ping_ms = s->ws_ping_ms,
                                    .max_bytes = s->limit_message_bytes};
@@ -244,23 +275,24 @@ static void put_hello(struct conn *c, struct ws_id id, bool resumed, struct slic
 }
 
 /* Subscriptions only begin here: what they bring comes behind the answer. */
-static void hello_go_on(struct conn *c, struct ws_id id, struct slice record, struct slice after)
+static void hello_go_on(struct conn *c, const struct opening *o)
 {
     struct resumption r;
-    enum status st = resumption_init(&r, c, after);
+    enum status st = resumption_init(&r, c, buf_slice(&o->after));
+    r.inbox = buf_slice(&o->inbox);
     if (st == ST_OK) {
-        resume_record_filters(&r, record);
+        resume_record_filters(&r, buf_slice(&o->record));
         resume_named_filters(&r);
+        if (o->placed)
+            resume_inbox(&r, &o->place);
         st = r.status;
     }
     if (st == ST_OK)
-        put_hello(c, id, record.len > 0, buf_slice(&r.lost));
+        put_hello(c, o->id, o->record.len > 0, &r);
     else
         conn_break(c);
     resumption_deinit(&r);
 }
-
-/* --- a session that goes on --------------------------------------------------------------------- */
 
 static void opening_is_over(struct conn *c)
 {
@@ -268,6 +300,78 @@ static void opening_is_over(struct conn *c)
     c->opening = NULL;
     conn_touch(c); /* reading goes on */
 }
+
+/* From here on the record is what is subscribed. */
+static void opening_finish(struct conn *c)
+{
+    struct opening *o = c->opening;
+    c->opening = NULL;
+    hello_go_on(c, o);
+    c->opening = o;
+    opening_is_over(c);
+}
+
+/* Nothing has begun; the client may say hello again. */
+static void opening_give_up(struct conn *c)
+{
+    keeper_close(c->keeper, KEEPER_LEAVE);
+    c->keeper = NULL;
+    c->token[0] = '\0';
+    opening_is_over(c);
+}
+
+/* --- where the inbox begins --------------------------------------------------------------------- */
+
+static void on_inbox_found(void *conn, enum status status, const struct inbox_place *place)
+{
+    struct conn *c = conn;
+    struct opening *o = c->opening;
+    if (status != ST_OK) {
+        serve_later(c, o->id, "unavailable", "the inbox could not be read");
+        opening_give_up(c);
+        return;
+    }
+    o->placed = true;
+    o->place = *place;
+    opening_finish(c);
+}
+
+/* Does the session go on with the filter? */
+static bool record_has(struct slice record, struct slice filter)
+{
+    size_t place;
+    uint32_t epoch;
+    unsigned lanes;
+    struct record_filter f;
+    if (record.len == 0 || record_open(record, &place, &epoch, &lanes) != ST_OK)
+        return false;
+    while (record_next(record, &place, lanes, &f) == ST_OK)
+        if ((f.flags & RECORD_ACK) && slice_equal(f.filter, filter))
+            return true;
+    return false;
+}
+
+static bool after_has(struct conn *c, struct slice after, struct slice filter)
+{
+    struct resumption r;
+    bool has = resumption_init(&r, c, after) == ST_OK && named_find(&r, filter);
+    resumption_deinit(&r);
+    return has;
+}
+
+/* It is known which session this is. */
+static void opening_go_on(struct conn *c)
+{
+    struct opening *o = c->opening;
+    struct slice inbox = buf_slice(&o->inbox);
+    if (inbox.len == 0 || record_has(buf_slice(&o->record), inbox) ||
+        after_has(c, buf_slice(&o->after), inbox))
+        opening_finish(c);
+    else if (inbox_ask_place(c, on_inbox_found) != ST_OK)
+        conn_break(c);
+}
+
+/* --- a session that goes on --------------------------------------------------------------------- */
 
 static void on_attached(struct keeper_wait *w, enum status status)
 {
@@ -277,18 +381,13 @@ static void on_attached(struct keeper_wait *w, enum status status)
         keeper_read_again(c->keeper);
         return;
     }
-    c->opening = NULL; /* from here on the record is what is subscribed */
     if (status == ST_OK) {
         metric_add(c->door->metrics, M_SESSIONS_RESUMED, 1);
-        hello_go_on(c, o->id, buf_slice(&o->record), buf_slice(&o->after));
-    } else {
-        keep_refused(c, o->id, status);
-        keeper_close(c->keeper, KEEPER_LEAVE);
-        c->keeper = NULL;
-        c->token[0] = '\0';
+        opening_go_on(c);
+        return;
     }
-    c->opening = o;
-    opening_is_over(c);
+    keep_refused(c, o->id, status);
+    opening_give_up(c);
 }
 
 /* Of this log, and whole? */
@@ -311,15 +410,11 @@ static bool record_fits(const struct conn *c, struct slice record)
 /* Nobody knows the token (any more): a new session, under a token of ours. */
 static void begin_anew(struct conn *c)
 {
-    struct opening *o = c->opening;
-    c->opening = NULL;
     metric_add(c->door->metrics, M_SESSIONS_UNKNOWN, 1);
     if (token_make(c->token) == ST_OK)
-        hello_go_on(c, o->id, (struct slice){0}, buf_slice(&o->after));
+        opening_go_on(c);
     else
         conn_break(c);
-    c->opening = o;
-    opening_is_over(c);
 }
 
 void resume_on_read(void *conn, enum status status, struct slice record)
@@ -350,7 +445,9 @@ static struct opening *opening_create(struct conn *c, const struct ws_request *r
     list_init(&o->wait.link);
     buf_init(&o->after, c->door->message_bytes_max);
     buf_init(&o->record, UINT32_MAX);
-    if (buf_put(&o->after, r->after_filters) == ST_OK)
+    buf_init(&o->inbox, UINT16_MAX);
+    if (buf_put(&o->after, r->after_filters) == ST_OK &&
+        (!r->inbox || inbox_put_filter(c, &o->inbox) == ST_OK))
         return o;
     opening_free(o);
     return NULL;
@@ -358,11 +455,6 @@ static struct opening *opening_create(struct conn *c, const struct ws_request *r
 
 static void hello_resume(struct conn *c, const struct ws_request *r)
 {
-    c->opening = opening_create(c, r);
-    if (!c->opening) {
-        conn_break(c);
-        return;
-    }
     if (!token_valid(r->session)) {
         begin_anew(c);
         return;
@@ -371,6 +463,19 @@ static void hello_resume(struct conn *c, const struct ws_request *r)
     c->token[TOKEN_BYTES] = '\0';
     if (keep_resume(c) != ST_OK)
         conn_break(c);
+}
+
+/* True: there is no inbox for this connection, and that has been said. */
+static bool hello_refuse_inbox(struct conn *c, const struct ws_request *r)
+{
+    struct buf filter;
+    buf_init(&filter, UINT16_MAX);
+    bool may = c->principal->inbox_id.len > 0 && inbox_put_filter(c, &filter) == ST_OK &&
+               conn_may(c, ACL_SUBSCRIBE, buf_slice(&filter));
+    buf_deinit(&filter);
+    if (!may)
+        serve_error(c, serve_id(r), "forbidden", "there is no inbox for you; anonymous clients have none");
+    return !may;
 }
 
 void serve_hello(struct conn *c, const struct ws_request *r)
@@ -387,15 +492,13 @@ void serve_hello(struct conn *c, const struct ws_request *r)
         serve_error(c, serve_id(r), "bad_request", "after holds something that is no position of this log");
         return;
     }
-    if (!serve_window(c, r))
+    if ((r->inbox && hello_refuse_inbox(c, r)) || !serve_window(c, r))
         return;
-    if (r->session.data) {
-        hello_resume(c, r);
-        return;
-    }
-    if (!c->token[0] && token_make(c->token) != ST_OK) {
+    c->opening = opening_create(c, r);
+    if (!c->opening || (!r->session.data && !c->token[0] && token_make(c->token) != ST_OK))
         conn_break(c);
-        return;
-    }
-    hello_go_on(c, serve_id(r), (struct slice){0}, r->after_filters);
+    else if (r->session.data)
+        hello_resume(c, r);
+    else
+        opening_go_on(c);
 }

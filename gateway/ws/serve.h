@@ -69,6 +69,23 @@ void resume_on_read(void *conn, enum status status, struct slice record);
 struct slice resume_record(const struct opening *o); /* as it was read */
 void opening_free(struct opening *o); /* NULL is allowed */
 
+/* --- inbox.c: what the connection acknowledges of its user's inbox ------------------------------------ */
+
+struct inbox_place;
+bool inbox_is_whole(const struct conn *c, struct slice filter); /* `$user/<own id>/#` */
+enum status inbox_put_filter(const struct conn *c,
+                             struct buf *out) MUST_CHECK; /* that; the connection has a user */
+/* on_found follows, not inside this call, unless the connection ends before (session/inbox.h). ST_NO_MEMORY.
+ */
+enum status inbox_ask_place(struct conn *c, void (*on_found)(void *conn, enum status status,
+                                                             const struct inbox_place *place)) MUST_CHECK;
+/* From now on what is acknowledged of this tally, of the whole inbox, moves the inbox's cursor. ST_NO_MEMORY.
+ */
+enum status inbox_follow(struct conn *c, struct tally *t) MUST_CHECK;
+uint64_t inbox_open_count(const struct conn *c); /* its unacknowledged messages */
+void inbox_acked(struct conn *c, uint64_t count); /* so many of them have been acknowledged */
+void inbox_end(struct conn *c);
+
 /* --- ack.c: numbered messages. `shared` is the object's text without the number --- */
 size_t ack_text_bytes(const struct conn *c, struct slice shared);
 /* Queues it under the next number, which is spent then. ST_NO_MEMORY. */

@@ -226,6 +226,7 @@ void serve_end(struct conn *c)
     if (!c->session)
         return;
     keep_end(c);
+    inbox_end(c);
     metric_sub(c->door->metrics, M_UNACKED_WS, c->flow.sent - c->flow.acked);
     metric_add(c->door->metrics, M_RETURNED, c->flow.sent - c->flow.acked);
     flow_deinit(&c->flow);
@@ -331,6 +332,9 @@ static void serve_subscribe(struct conn *c, const struct ws_request *r, const st
         return;
     }
     enum status st = subscribe_with(c, r->topic, &o, s);
+    bool names_place = r->start == WS_START_AFTER || r->start == WS_START_EARLIEST;
+    if (st == ST_OK && r->ack && names_place && inbox_is_whole(c, r->topic))
+        st = inbox_follow(c, o.door);
     if (st == ST_FULL)
         serve_error(c, serve_id(r), "quota_exceeded", "limit.subscriptions is reached");
     else if (st != ST_OK)
@@ -369,7 +373,8 @@ enum status serve_resume_filter(struct conn *c, struct slice filter, struct subs
     o->qos = 1;
     o->retain_as_published = true;
     o->door = t;
-    return subscribe_with(c, filter, o, s);
+    enum status st = subscribe_with(c, filter, o, s);
+    return st == ST_OK && ack && inbox_is_whole(c, filter) ? inbox_follow(c, t) : st;
 }
 
 void serve_sub(struct conn *c, const struct ws_request *r)

@@ -22,6 +22,7 @@ DOORS = ("mqtt", "http", "api")
 RECEIVED_BECOMES = ("stored", "unstored", "duplicates", "refused", "publishes_open")
 OFFERED_BECOMES = ("delivered", "dropped", "returned", "unacknowledged")
 
+STATE = re.compile(r"state at (start|stop) lane=(\d+) ([a-z0-9= ]+)")
 CRASH_REPORT = re.compile(
     r"ERROR: (Address|Leak|Thread)Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
     r"SUMMARY: \w+Sanitizer|Assertion .* failed|stack smashing detected")
@@ -59,16 +60,19 @@ def free_ports(count):
 
 class Node:
     """`settings` become --set arguments. Ports: 0 (any), or with keep_ports=True ones that stay the same
-    across restarts, as a client that reconnects needs. `data`: a folder that something else has filled."""
+    across restarts, as a client that reconnects needs. `data`: a folder that something else has filled.
+    `folds=False`: the log is damaged on purpose, and what is folded anew may be another state."""
 
     def __init__(self, folder, settings=None, keep_ports=False, environment=None, descriptors=None,
-                 data=None):
+                 data=None, folds=True):
         self.data = Path(data or Path(folder) / "data")
         self.settings = {"data.dir": str(self.data), "node.id": "test"}
         numbers = free_ports(len(DOORS)) if keep_ports else [0] * len(DOORS)
         self.settings.update({f"{door}.port": number for door, number in zip(DOORS, numbers)})
         self.settings.update({"mqtt.tls_port": 0, "http.tls_port": 0})
+        self.settings["test.state_at_ms"] = int(time.time() * 1000) + 600000
         self.settings.update(settings or {})
+        self.folds = folds
         self.environment = environment or {}
         self.descriptors = descriptors  # RLIMIT_NOFILE
         self.tls = None  # an SSLContext: clients come by the TLS ports
@@ -175,6 +179,7 @@ class Node:
 
     def check(self):
         """The process was not ended by anything but us, its counters agree, and no sanitizer has spoken."""
+        runs = self.process is not None and self.process.poll() is None
         try:
             code = self.process.poll() if self.process else None
             if code is not None and not self.killed:
@@ -183,10 +188,31 @@ class Node:
                 self.check_identities()
             finally:
                 self.stop()
+            if runs and self.folds:
+                self.check_fold()
         finally:
             report = next((i for i, line in enumerate(self.stderr) if CRASH_REPORT.search(line)), None)
             if report is not None:
                 raise AssertionError("".join(self.stderr[max(0, report - 5):report + 60]))
+
+    def states(self, when):
+        """What the process has said last of its partitions' state: lane -> text."""
+        found = {}
+        for line in self.stderr:
+            match = STATE.search(line)
+            if match and match[1] == when:
+                found[match[2]] = match[3]
+        return found
+
+    def check_fold(self):
+        """The state that a new start folds out of the log alone is the one that the node had at its clean stop."""
+        had = self.states("stop")
+        assert had, f"the node has not said what its state was:\n{self.log()}"
+        self.stderr.clear()
+        self.start()
+        self.stop()
+        has = self.states("start")
+        assert has == had, f"folded anew: {has}, at the stop: {had}"
 
     def check_identities(self):
         """What was received has become something, and so has what was offered (ARCHITECTURE.md 2.3). At a quiet moment:

@@ -326,7 +326,7 @@ def test_hello(ws):
 
 ERRORS = [
     ({"hello": {"session": 1}}, "bad_request"),
-    ({"hello": {"inbox": True}}, "unsupported"), ({"hello": {"after": {"a": ["b"]}}}, "bad_request"),
+    ({"hello": {"inbox": True}}, "forbidden"), ({"hello": {"after": {"a": ["b"]}}}, "bad_request"),
     ({"sub": {"topic": "a", "ack": 1}}, "bad_request"), ({"sub": {"topic": "a", "mode": "latest"}}, "unsupported"),
     ({"ack": {"n": 1}}, "bad_request"), ({"ack": {}}, "bad_request"), ({"credit": {"msgs": -1}}, "bad_request"),
     ({"hello": {"window": {"msgs": 2 ** 53}}}, "bad_request"),

@@ -29,6 +29,7 @@ struct exchange {
 
 /* Time stands until the test moves it. */
 static uint64_t ex_lag_messages; /* of hubs built from now on */
+static uint64_t ex_inboxes_max = 1000, ex_inbox_keep_ms;
 static uint64_t ex_wall_ms = 1700000000000, ex_mono_ms = 1000;
 
 static inline uint64_t ex_mono(void *ctx)
@@ -56,6 +57,10 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
                                       .topic = {1024, 32}};
     *x = (struct exchange){.loop_count = loop_count,
                            .limits = {{1000, 1 << 20}, {1000, 1000, 1 << 20, 86400000}, {1000, 1 << 20}}};
+    x->limits.inbox.records = (struct retained_limits){ex_inboxes_max, 1 << 20};
+    x->limits.inbox.save_ms = 10000;
+    x->limits.inbox.save_count = 5;
+    x->limits.inbox.keep_ms = ex_inbox_keep_ms;
     fake_log_init(&x->log, lane_count);
     x->map.lane_count = lane_count;
     x->map.epoch = 7;
@@ -202,6 +207,13 @@ static inline void exchange_expect_fold(struct exchange *x)
         x->log.lanes[lane].loop = bound.loop; /* the running shard's again */
         x->log.lanes[lane].events = bound.events;
         x->log.lanes[lane].events_ctx = bound.events_ctx;
+        struct shard_digest was, is;
+        shard_digest(x->map.lanes[lane].shard, ex_wall_ms, &was);
+        shard_digest(again, ex_wall_ms, &is);
+        cr_assert_eq(is.sessions, was.sessions, "lane %u: sessions", lane);
+        cr_assert_eq(is.inboxes, was.inboxes, "lane %u: inboxes", lane);
+        cr_assert_eq(is.once, was.once, "lane %u: once", lane);
+        cr_assert_eq(is.digest, was.digest, "lane %u: digest", lane);
         size_t had = exchange_retained(x, lane % x->loop_count, x->map.lanes[lane].shard, lane, running,
                                        RETAINED_MOST);
         size_t has = exchange_retained(x, 0, again, lane, folded, RETAINED_MOST);

@@ -5,8 +5,10 @@ from collections import deque
 
 
 def matches(text, topic):
-    """MQTT filters (MQTT 5.0, 4.7), without `$` topics."""
+    """MQTT filters (MQTT 5.0, 4.7)."""
     filters, levels = text.split("/"), topic.split("/")
+    if topic.startswith("$") and text[0] in "+#":
+        return False
     for place, level in enumerate(filters):
         if level == "#":
             return True
@@ -158,3 +160,56 @@ class OwedAgain:
     def __str__(self):
         missing = {t: r[max(self.places[t]):][:3] for t, r in self.due.items() if max(self.places[t]) < len(r)}
         return f"{self.name} ({self.text}): {missing}"
+
+
+class Inbox:
+    """A user's inbox: what was sent to him, and how much of it some connection of his has acknowledged: what the node is
+    certain to know, what of that a crash leaves, and what was said at all."""
+
+    def __init__(self, user):
+        self.user, self.records = user, []
+        self.said = self.certain = self.durable = 0
+
+    def crashed(self):
+        self.certain = self.durable
+
+    def stopped(self):
+        self.durable = self.certain
+
+
+class OwedInbox:
+    """What one connection is to get of it: from a place between what the node must know and what it can know when the
+    connection comes, everything, in order, each once."""
+
+    lossy = False
+
+    def __init__(self, name, inbox):
+        self.name, self.inbox = name, inbox
+        self.least, self.place, self.first, self.got = inbox.certain, None, None, 0
+
+    def add(self, record):
+        """The inbox has it."""
+
+    def forget(self, lost):
+        assert not {id(record) for record in lost} & {id(record) for record in self.inbox.records}, "lost from an inbox"
+
+    def take(self, topic, payload):
+        records = self.inbox.records
+        if self.place is None:
+            # Payloads are unique. What was said after the connection came cannot have moved its beginning beyond that.
+            found = [at for at, record in enumerate(records) if (record.topic, record.payload) == (topic, payload)]
+            assert found, f"{self.name}: {topic} {payload[:60]!r} was never sent"
+            self.first = self.place = found[0]
+            assert self.least <= self.first <= self.inbox.said, (
+                f"{self.name}: begins at {self.first}, acknowledged were {self.least} to {self.inbox.said}")
+        self.got += 1
+        due = records[self.place] if self.place < len(records) else None
+        assert due and (due.topic, due.payload) == (topic, payload), (
+            f"{self.name}: {topic} {payload[:60]!r} where {due} is due")
+        self.place += 1
+
+    def complete(self):
+        return self.inbox.said == len(self.inbox.records) if self.place is None else self.place == len(self.inbox.records)
+
+    def __str__(self):
+        return f"{self.name} ({self.inbox.user}): {self.inbox.records[self.place or 0:][:3]} from {self.place}"

@@ -4,7 +4,8 @@
     tests/model/run.py [--steps N] [--seed S] [--partitions P] [--loops L]
 
 Publishers and subscribers of all doors publish, subscribe, unsubscribe, read the past, stop reading for a while, hold
-back acknowledgements, vanish and resume by position; retained messages are set and cleared; the node is killed with
+back acknowledgements, vanish and resume by position; retained messages are set and cleared; users get messages
+and acknowledge them by any of their connections; the node is killed with
 kill -9, or stopped, and started again. After every step nobody may have got what it was not owed, in another order or twice;
 at every settling point nothing may be missing, and what the node says of the past and of what is retained (the fold of
 its log, made anew after each start) must be the model's. The seed is printed; the same seed takes the same steps,
@@ -19,21 +20,24 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlencode
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
 
-from model import Log, Owed, OwedAgain, Record  # noqa: E402
+from model import Inbox, Log, Owed, OwedAgain, OwedInbox, Record  # noqa: E402
 from node import PATIENCE, Node  # noqa: E402
+from tokens import make as make_token  # noqa: E402
 from wire import Gone, Mqtt, Web, turn  # noqa: E402
 
 TOPICS = [f"m/{area}/{place}" for area in "abcd" for place in range(5)]
 FILTERS = ["m/#", "m/+/1", "m/a/+", "+/b/#", "m/c/2", "m/d/0", "#", "m/+/+"]
 SUBSCRIBERS = 12
+USERS = ["u1", "u1", "a/b"]  # of each inbox connection
 WAIT_S = 60 * PATIENCE
 SETTINGS = {"log.segment_bytes": "64K", "log.recent_bytes": "4K", "out.bytes_max": "4K", "out.stall_ms": "10m",
             "logging.level": "warn",
-            "session.save_count": 20}
+            "session.save_count": 20, "inbox.keep_messages": 0}
 
 
 def payload_of(message):
@@ -166,6 +170,59 @@ class SessionSubscriber(Asking):
             self.acknowledge()
 
 
+class InboxSubscriber(Asking):
+    """A connection of a user, with his inbox. It is never without it; what it acknowledges no later one gets."""
+
+    kind = "inbox"
+
+    def __init__(self, world, name, inbox):
+        self.world, self.name, self.inbox = world, name, inbox
+        self.connect()
+
+    def connect(self):
+        self.stream = self.web = self.world.track(Web(self.world.node.ports["http"], self.on_item))
+        self.n = self.acknowledged = 0
+        self.owed = OwedInbox(self.name, self.inbox)
+        window = {"window": {"msgs": 30}} if self.world.dice.random() < 0.5 else {}
+        ok = self.ask({"hello": {"token": make_token(self.world.node, self.inbox.user, exp=int(time.time()) + 864000), "inbox": True, **window}})
+        assert ok["user"] == self.inbox.user and ok["inbox"] and ok["lost"] == [], f"{self.name}: {ok}"
+
+    def subscribe(self, _text, _start):
+        raise AssertionError("it has its inbox")
+
+    def unsubscribe(self):
+        self.stream.close()
+        self.connect()
+
+    def on_item(self, item):
+        if "msg" in item:
+            assert item["n"] == self.n + 1, f"{self.name}: {item} after {self.n}"
+            self.n += 1
+            self.owed.take(item["msg"]["topic"], payload_of(item["msg"]))
+            if self.n - self.acknowledged >= self.world.dice.randint(1, 30):
+                self.acknowledge()
+        else:
+            assert "gap" not in item and "err" not in item, f"{self.name}: {item}"
+
+    def acknowledge(self):
+        if not self.web.gone and self.acknowledged < self.n:
+            self.acknowledged = self.n
+            self.inbox.said = max(self.inbox.said, self.owed.first + self.n)
+            self.web.tell({"ack": {"n": self.n}})
+
+    def confirm(self):
+        """A request that is answered behind the acknowledgement: the node knows of it."""
+        if self.acknowledged:
+            told = self.owed.first + self.acknowledged
+            self.ask({"get": {"topic": "m/a/0", "max": 1}})
+            self.inbox.certain = max(self.inbox.certain, told)
+
+    def slow(self, slow):
+        self.web.paused = slow
+        if not slow:
+            self.acknowledge()
+
+
 class MqttSubscriber:
     """A clean session: what it misses while it is away it is not owed."""
 
@@ -223,6 +280,8 @@ class World:
             kind = number % 4
             self.subscribers.append(WebSubscriber(self, name) if kind == 0 else SessionSubscriber(self, name) if kind == 3
                                     else MqttSubscriber(self, name, kind - 1))
+        self.inboxes = {user: Inbox(user) for user in USERS}
+        self.subscribers += [InboxSubscriber(self, f"i{n}", self.inboxes[user]) for n, user in enumerate(USERS)]
 
     def open_publishers(self):
         self.web = self.track(Web(self.node.ports["http"], lambda item: None))
@@ -281,6 +340,35 @@ class World:
         body = answer.read()
         assert answer.status == 200, body
         self.settled([record])
+
+    def step_publish_user(self):
+        inbox = self.inboxes[self.dice.choice(USERS)]
+        for _ in range(self.dice.choice([1, 1, 4, 15])):
+            self.number += 1
+            below = self.dice.choice(["", "/x", "/x/y"])
+            record = Record("$user/" + inbox.user.replace("/", "%2F") + below, f"{self.number} for {inbox.user}".encode(), False)
+            inbox.records.append(record)
+            self.publish(record)
+            self.api.request("POST", "/v1/users?" + urlencode({"user": inbox.user, **({"topic": below[1:]} if below else {})}),
+                             record.payload)
+            answer = self.api.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body
+            assert json.loads(body)["topic"] == record.topic
+            self.settled([record])
+
+    def step_confirm(self):
+        subscriber = self.pick(lambda s: s.kind == "inbox" and self.reads(s))
+        if subscriber:
+            subscriber.acknowledge()
+            subscriber.confirm()
+            self.check_inbox(subscriber.inbox)
+
+    def check_inbox(self, inbox):
+        unread = self.ask("/v1/users?" + urlencode({"user": inbox.user}))["inbox"]["unread"]
+        count = len(inbox.records)
+        assert count - inbox.said <= unread <= count - inbox.certain, (
+            f"{inbox.user}: {unread} of {count} unread, acknowledged are {inbox.certain} to {inbox.said}")
 
     def web_publish(self, record, waits):
         content = {"b64": base64.b64encode(record.payload).decode()}
@@ -369,17 +457,17 @@ class World:
 
     # --- what the node says of itself ---
 
-    def ask(self, target):
-        self.api.request("GET", target)
+    def ask(self, target, user=None):
+        self.api.request("GET", target, headers={"Authorization": f"Bearer {make_token(self.node, user)}"} if user else {})
         answer = self.api.getresponse()
         body = answer.read()
         assert answer.status == 200, f"{target}: {body}"
         return json.loads(body)
 
-    def pages(self, target):
+    def pages(self, target, user=None):
         found, start = [], "earliest"
         while True:
-            page = self.ask(f"{target}?from={start}&max=1000")
+            page = self.ask(f"{target}{'&' if '?' in target else '?'}from={start}&max=1000", user)
             found += page["messages"]
             if not page["messages"]:
                 return found
@@ -387,6 +475,12 @@ class World:
 
     def history(self, topic):
         return [payload_of(message) for message in self.pages(f"/v1/history/{topic}")]
+
+    def inbox_history(self, inbox):
+        """topic -> payloads; only the user may look."""
+        topics = {record.topic for record in inbox.records}
+        return {topic: [payload_of(m) for m in self.pages("/v1/history?" + urlencode({"topic": topic}), inbox.user)]
+                for topic in topics}
 
     def step_history(self):
         topic = self.dice.choice(TOPICS)
@@ -418,21 +512,26 @@ class World:
         except AssertionError as error:
             raise AssertionError(f"{error}:\n" + "\n".join(str(s.owed) for s in owing if not s.owed.complete())) from None
         self.check_retained()
+        for subscriber in owing:
+            if subscriber.kind == "inbox":
+                subscriber.confirm()
+        for inbox in self.inboxes.values():
+            self.check_inbox(inbox)
 
     @staticmethod
     def everybody_has(owing):
         for subscriber in owing:
-            if subscriber.kind == "session":
+            if subscriber.kind in ("session", "inbox"):
                 subscriber.acknowledge()
         return all(subscriber.owed.complete() for subscriber in owing)
 
     def step_kill(self):
-        self.crash(self.node.kill9)
+        self.crash(self.node.kill9, Inbox.crashed)
 
     def step_stop(self):
-        self.crash(self.node.stop)
+        self.crash(self.node.stop, Inbox.stopped)
 
-    def crash(self, end):
+    def crash(self, end, becomes):
         """With publishes under way, whose outcome nobody has been told."""
         for _ in range(self.dice.choice([0, 0, 3, 40])):
             record = self.make()
@@ -447,7 +546,11 @@ class World:
             stream.close()
         self.node.restart()
         self.open_publishers()
-        lost = self.log.reconcile({topic: self.history(topic) for topic in TOPICS})
+        kept = {topic: self.history(topic) for topic in TOPICS}
+        for inbox in self.inboxes.values():
+            kept.update(self.inbox_history(inbox))
+            becomes(inbox)
+        lost = self.log.reconcile(kept)
         self.counts["lost unacknowledged"] = self.counts.get("lost unacknowledged", 0) + len(lost)
         for subscriber in self.subscribers:
             if subscriber.owed:
@@ -457,8 +560,9 @@ class World:
 
     # --- the walk ---
 
-    WEIGHTS = {"publish_http": 100, "publish_web": 120, "publish_mqtt": 120, "publish_lazily": 40, "subscribe": 30,
-               "unsubscribe": 12, "slow": 15, "fast": 15, "vanish": 12, "history": 8, "reverse": 8, "settle": 6}
+    WEIGHTS = {"publish_http": 100, "publish_web": 120, "publish_mqtt": 120, "publish_lazily": 40, "publish_user": 50,
+               "confirm": 15, "subscribe": 30, "unsubscribe": 12, "slow": 15, "fast": 15, "vanish": 12, "history": 8,
+               "reverse": 8, "settle": 6}
 
     def walk(self, steps, kill_every):
         names, weights = list(self.WEIGHTS), list(self.WEIGHTS.values())

@@ -256,4 +256,38 @@ MUTANTS = [
         "test": "test_sse.py::test_nothing_between_the_bookmark_and_the_return_is_lost",
         "red": "lost or repeated|TypeError|gap",
     },
+    {
+        "name": "an inbox's cursor that goes back",
+        "file": "routing/shard_inbox.c",
+        "old": "    if (l->next > at || !known) {\n",
+        "new": "    if (!known || l->count > 0) {\n",
+        "test": "test_users.py::test_a_second_connection_begins_where_the_first_has_got",
+        "red": "assert 2 == 0",
+    },
+    {
+        "name": "an inbox's cursor not durable when the connection ends",
+        "file": "session/inbox.c",
+        "old": "                                        .now = i->closed,\n",
+        "new": "",
+        "test": "test_users.py::test_the_cursor_is_durable_when_the_connection_ends",
+        "red": "the cursor to be written",
+    },
+    {
+        "name": "an inbox's cursor forgotten by the fold",
+        "file": "routing/shard_fold.c",
+        "old": "    for (unsigned i = 0; i < TABLES && st == ST_OK; i++)\n        st = retained_loaded(shard_table(s, i));\n",
+        "new": "    for (unsigned i = 0; i < TABLES && st == ST_OK; i++)\n        st = retained_loaded(shard_table(s, i));\n"
+               "    retained_destroy(s->inboxes.records);\n"
+               "    st = retained_create(&s->group->limits.inbox.records, &s->inboxes.records);\n",
+        "test": "test_users.py::test_after_its_time",
+        "red": "folded anew",
+    },
+    {
+        "name": "the inbox of another user readable",
+        "file": "session/principal.c",
+        "old": "slice_equal(user, p->inbox_id)",
+        "new": "user.len > 0",
+        "test": "test_users.py::test_nobody_has_the_inbox_of_another",
+        "red": "KeyError: 'err'",
+    },
 ]

@@ -140,6 +140,8 @@ Test(ws_reply, answers)
     const struct ws_id id = {.given = true, .value = 9007199254740991}, none = {0};
     const struct place at = {.lane_count = 2, .next = {5, 0}};
     const struct ws_hello hello = {.session = "5e55",
+                                   .user = slice_cstr("a/b"),
+                                   .inbox = slice_cstr("$user/a%2Fb/#"),
                                    .resumed = true,
                                    .lost = slice_cstr("\"a\",\"b/+\""),
                                    .node = "n\"1",
@@ -150,11 +152,12 @@ Test(ws_reply, answers)
 
     expect(ws_put_hello(&out, id, &hello),
            "{\"id\":9007199254740991,\"ok\":{\"session\":\"5e55\",\"resumed\":true,"
-           "\"lost\":[\"a\",\"b/+\"],\"node\":\"n\\\"1\",\"ping_ms\":25000,\"max_bytes\":1048576,"
+           "\"lost\":[\"a\",\"b/+\"],\"user\":\"a/b\",\"inbox\":\"$user/a%2Fb/"
+           "#\",\"node\":\"n\\\"1\",\"ping_ms\":25000,\"max_bytes\":1048576,"
            "\"features\":[\"sub\",\"unsub\",\"pub\",\"get\",\"get.reverse\",\"from.earliest\",\"from.after\","
            "\"from.time\",\"from.last\",\"mode.all\","
            "\"key\",\"ttl\",\"retain\",\"producer\",\"ack\",\"window\",\"credit\",\"session\",\"after\","
-           "\"token\",\"auth\",\"who\"]}}");
+           "\"token\",\"auth\",\"who\",\"inbox\"]}}");
     snprintf(want, sizeof want, "{\"ok\":{\"topic\":\"a/+\",\"pos\":\"%s\",\"replay\":16}}", bookmark);
     expect(ws_put_subscribed(&out, none, slice_cstr("a/+"), 7, &at, 16), want);
     snprintf(want, sizeof want, "{\"live\":{\"topic\":\"a/+\",\"pos\":\"%s\"}}", bookmark);

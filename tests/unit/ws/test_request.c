@@ -53,6 +53,8 @@ static void describe(const char *line, char *out, size_t size)
                 at += snprintf(out + at, size - (size_t)at, " session=%.*s", SLICE_ARG(r.session));
             if (r.token.data)
                 at += snprintf(out + at, size - (size_t)at, " token=%.*s", SLICE_ARG(r.token));
+            if (r.inbox)
+                at += snprintf(out + at, size - (size_t)at, " inbox");
             if (r.after_filters.data)
                 at += snprintf(out + at, size - (size_t)at, " after=%.*s", SLICE_ARG(r.after_filters));
             if (r.ack)
@@ -142,7 +144,7 @@ static const struct {
     {"{\"id\":1,\"hello\":{\"window\":{}}}", "hello #1"},
     {"{\"id\":1,\"hello\":{\"window\":256}}", "hello #1 bad_request"},
     {"{\"id\":1,\"hello\":{\"window\":{\"msgs\":-1}}}", "hello #1 bad_request"},
-    {"{\"id\":1,\"hello\":{\"inbox\":true}}", "hello #1 unsupported"},
+    {"{\"id\":1,\"hello\":{\"inbox\":true}}", "hello #1 inbox"},
     {"{\"id\":1,\"hello\":{\"inbox\":1}}", "hello #1 bad_request"},
     {"{\"id\":1,\"hello\":{\"after\":[]}}", "hello #1 bad_request"},
     /* sub */
