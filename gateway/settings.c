@@ -29,6 +29,10 @@ static const struct config_option options[] = {
      "A connection without CONNECT is closed after this, and so is a TLS handshake on the MQTT port"},
     {"mqtt.keep_alive_max_s", CONFIG_UINT, AT(mqtt_keep_alive_max_s), "3600", NULL, 1, 65535,
      "Longest keep alive; 5.0 clients are told (Server Keep Alive), also those that ask for none"},
+    {"mqtt.session_expiry_max_s", CONFIG_UINT, AT(mqtt_session_expiry_max_s), "4294967295", NULL, 0,
+     UINT32_MAX,
+     "Longest time that an MQTT session is kept without a connection; 5.0 clients are told (Session Expiry "
+     "Interval), older ones that ask for a session get this; 4294967295 = for ever"},
     {"mqtt.topic_aliases", CONFIG_UINT, AT(mqtt_topic_aliases), "32", NULL, 0, 65535,
      "Topic aliases that a 5.0 client may use (Topic Alias Maximum), and that are used to one that allows "
      "them; 0 = none"},

@@ -97,7 +97,10 @@ struct read {
     bool want_live; /* the asker is a cursor that wants to go live; else a page of history */
     bool retained; /* walks the retained messages with from <= offset < to instead of the records; answers
                       after a bounded number of them: go on at `next` while that is below `end` */
-    bool session; /* with `retained`: a session record instead, store.topic names it */
+    bool session; /* with `retained`: the session record that store.topic names, or a walk over all of them */
+    bool once; /* no messages: the sequences of the anonymous producer that store.topic names, from store.from
+                  on (once_sequences); store.found of them in `sequences`, the caller's to free */
+    uint64_t *sequences; /* answer to `once` */
     bool live; /* answer */
     bool from_log; /* answer: by the reader thread, not from memory */
     bool beyond; /* answer, with ST_GONE: the place asked for lies behind the end of the log */

@@ -324,6 +324,19 @@ enum once_verdict once_ask(struct once *o, const struct msg *m, uint64_t now_ms,
     return found->check == asked.check ? ONCE_DUPLICATE : ONCE_OTHER;
 }
 
+uint32_t once_sequences(const struct once *o, struct slice producer, uint64_t from, uint64_t *out)
+{
+    const struct owner w = {.kind = ONCE_PRODUCER, .name = producer};
+    const struct entry *e = entry_find(o, &w, owner_hash(&w));
+    uint32_t found = 0;
+    for (uint32_t i = 0; e && i < e->window.count; i++) {
+        uint64_t sequence = once_window_at(&e->window, i)->sequence;
+        if (sequence >= from)
+            out[found++] = sequence;
+    }
+    return found;
+}
+
 /* The entry of `w` for a message of that time, made if there is none. One that was over by then begins anew,
  * as it did when the message was published: its sequences may have begun again. */
 static enum status entry_open(struct once *o, const struct owner *w, uint64_t time_ms, struct entry **out)

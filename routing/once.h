@@ -40,6 +40,9 @@ const struct once_counts *once_counts(const struct once *o);
 
 /* Of a message with MSG_ONCE. *offset: of the original; set with ONCE_DUPLICATE and ONCE_OTHER only. */
 enum once_verdict once_ask(struct once *o, const struct msg *m, uint64_t now_ms, uint64_t *offset);
+/* The remembered sequences of an anonymous producer from `from` on, ascending, at most ONCE_WINDOW
+ * (once_window.h); returns how many. */
+uint32_t once_sequences(const struct once *o, struct slice producer, uint64_t from, uint64_t *out);
 /* Folds in a message of the log (m->offset, stored and ts_ms are set); one without an identity changes
  * nothing. ST_NO_MEMORY: the state is what it was. */
 enum status once_fold(struct once *o, const struct msg *m, uint64_t now_ms) MUST_CHECK;

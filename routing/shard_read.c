@@ -2,6 +2,7 @@
  * past; a step of a walk over the retained messages. */
 #include "routing/shard_private.h"
 
+#include "routing/once_window.h"
 #include "routing/topic.h"
 
 #include <stdlib.h>
@@ -103,8 +104,8 @@ static void shard_read_retained(struct shard *s, struct read *r)
     } else if (sr->topic.data) {
         sr->found = shard_reads_topic(s, sr, r->session);
     } else {
-        sr->found = retained_walk(s->retained, sr->from, sr->end, sr->wants, sr->wants_ctx, shard_wall_ms(s),
-                                  sr->msgs, sr->count_max, &sr->next);
+        sr->found = retained_walk(r->session ? s->sessions : s->retained, sr->from, sr->end, sr->wants,
+                                  sr->wants_ctx, shard_wall_ms(s), sr->msgs, sr->count_max, &sr->next);
         shard_retained_changed(s);
     }
 }
@@ -130,9 +131,23 @@ static bool shard_read_beyond(struct shard *s, struct read *r)
     return true;
 }
 
+static void shard_read_once(struct shard *s, struct read *r)
+{
+    r->sequences = malloc(ONCE_WINDOW * sizeof *r->sequences);
+    r->store.status = r->sequences ? ST_OK : ST_NO_MEMORY;
+    r->store.msgs = NULL;
+    r->store.found = r->sequences ? once_sequences(s->once, r->store.topic, r->store.from, r->sequences) : 0;
+    r->mail.on_arrival = read_arrived_home;
+    courier_send(s->group->courier, r->home, &r->mail);
+}
+
 void shard_read(struct shard *s, struct read *r)
 {
     r->live = r->from_log = false;
+    if (r->once) {
+        shard_read_once(s, r);
+        return;
+    }
     if (shard_read_beyond(s, r))
         return;
     if (r->retained) {

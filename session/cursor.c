@@ -129,9 +129,10 @@ static void subscription_ready(struct subscription *sub)
     struct catchup *c = sub->behind;
     struct session *s = sub->session;
     c->announce = true;
+    bool held = sub->options.held; /* the callback may begin it, too */
     sub->letters++; /* the callbacks may end it */
     s->ops->subscribed(s->conn, sub, &c->at, c->replay);
-    if (sub->session && !sub->options.held)
+    if (sub->session && !held)
         subscription_set_off(sub, true);
     sub->letters--;
     subscription_release(sub);
@@ -296,6 +297,7 @@ void cursor_attach(struct subscription *sub, const struct subscription_options *
     for (unsigned i = 0; i < ch->lane_count; i++) {
         struct lane_cursor *lc = &c->lanes[i];
         lc->next = o->start == START_AFTER ? o->after->next[lc->lane] : 0;
+        lc->walk = o->walk_from ? o->walk_from->next[lc->lane] : 0;
         lc->attach = (struct attach){.lane = lc->lane,
                                      .filter = slice_of(ch->filter, ch->filter_len),
                                      .wants_interest = ask,
@@ -438,4 +440,12 @@ bool subscription_walking(const struct subscription *sub)
             return true;
     }
     return false;
+}
+
+uint64_t subscription_walk_place(const struct subscription *sub, unsigned lane)
+{
+    const struct catchup *c = sub->behind;
+    const struct lane_cursor *lc = c ? &c->lanes[lane - sub->channel->first_lane] : NULL;
+    bool walks = lc && (lc->walking || (lc->state == LANE_ATTACHING && sub->options.retained_again));
+    return walks ? lc->walk : UINT64_MAX;
 }

@@ -132,3 +132,11 @@ struct flight *flights_next(const struct flights *f, uint32_t *place, uint16_t *
     }
     return NULL;
 }
+
+struct flight *flights_behind(const struct flights *f, uint16_t *id)
+{
+    /* One that has left the range lies before all that is in it. */
+    uint32_t steps = *id == 0 ? f->span : steps_between(f->oldest, *id);
+    uint32_t place = steps < f->span ? steps + 1 : 0;
+    return flights_next(f, &place, id);
+}

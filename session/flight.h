@@ -67,5 +67,8 @@ void flights_reopen(struct flights *f, struct flight *flight);
 
 /* In the order of sending; *place starts at 0. NULL at the end. */
 struct flight *flights_next(const struct flights *f, uint32_t *place, uint16_t *id);
+/* The first behind *id, also when that has ended since (0: the first of all); *id is set to its identifier.
+ */
+struct flight *flights_behind(const struct flights *f, uint16_t *id);
 
 #endif

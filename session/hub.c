@@ -6,6 +6,8 @@
  * receiver lie side by side for all the others (one borrowed span, one write). */
 #include "session/hub_private.h"
 
+#include "core/hash.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
@@ -291,6 +293,11 @@ void hub_read_retained(struct hub *h, struct read *r)
     hub_send_read(h, r);
 }
 
+void hub_read_lane(struct hub *h, struct read *r)
+{
+    hub_send_read(h, r);
+}
+
 void hub_read(struct hub *h, struct read *r)
 {
     r->store.lane = topic_partition(r->store.topic, h->map->lane_count);
@@ -427,6 +434,17 @@ uint32_t hub_epoch(const struct hub *h)
 unsigned hub_lane_count(const struct hub *h)
 {
     return h->map->lane_count;
+}
+
+bool hub_is_home(const struct hub *h, unsigned lane)
+{
+    return h->map->lanes[lane].loop_index == courier_index(h->courier);
+}
+
+bool hub_stores(struct hub *h, struct slice topic)
+{
+    const struct topic_policy *policy = h->policies ? policies_find(h->policies, topic, hash64(topic)) : NULL;
+    return !policy || !policy->unstored;
 }
 
 bool hub_idle(const struct hub *h)

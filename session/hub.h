@@ -34,6 +34,7 @@ struct loop *hub_loop(const struct hub *h);
 struct metrics *hub_metrics(const struct hub *h);
 uint32_t hub_epoch(const struct hub *h);
 unsigned hub_lane_count(const struct hub *h);
+bool hub_is_home(const struct hub *h, unsigned lane); /* its shard is on this loop */
 /* No letter is under way that will come back (a stopping node waits for this). */
 bool hub_idle(const struct hub *h);
 /* Before the loops run: every hub meets every other, itself too. */
@@ -61,6 +62,9 @@ void hub_start(struct hub *h);
 
 /* --- publishing --------------------------------------------------------------------------------- */
 
+/* Is what is published to this topic kept (topic policies)? */
+bool hub_stores(struct hub *h, struct slice topic);
+
 /* Sends p to its shard (the lane is computed from the topic; m->partition is set). p->wait false: does not
  * come back. True: p->on_published is called later, never inside this call. */
 void hub_publish(struct hub *h, struct publish *p);
@@ -77,6 +81,10 @@ void hub_read(struct hub *h, struct read *r);
 /* Sends the letter to the shard of `$user/<id>`'s partition (l->lane is set); l->on_answer follows, not
  * inside this call. */
 void hub_inbox(struct hub *h, struct inbox_letter *l);
+
+/* Records of one lane: r->store.lane, from, to, count_max, bytes_max, and topic or wants (or neither: all),
+ * on_read and owner are set by the caller. */
+void hub_read_lane(struct hub *h, struct read *r);
 
 /* Is a message that was read to be shown? Not when it has expired or when it is older than its topic's policy
  * lets the past be; retained messages have no such age. */
@@ -130,6 +138,8 @@ struct subscription_options {
     bool no_local, retain_as_published;
     bool retained; /* START_LIVE: the retained messages first */
     bool retained_again; /* START_AFTER: first what is retained and lies before the start */
+    const struct place *walk_from; /* with retained_again: and not before here, in each lane; NULL: all.
+                                      Borrowed for the call */
     bool held; /* nothing is sent after `subscribed` until subscription_begin */
     uint32_t subscription_id; /* MQTT 5.0, 0 = none */
     enum start start;
@@ -154,7 +164,7 @@ struct slice subscription_filter(const struct subscription *sub);
 const struct subscription_options *subscription_options_of(const struct subscription *sub);
 /* The door's own data of a subscription may change while it lives. */
 void subscription_set_door(struct subscription *sub, void *door);
-/* Once, after `subscribed` of one that is held. It may end the subscription. */
+/* Once, after `subscribed` of one that is held, or inside it. It may end the subscription. */
 void subscription_begin(struct subscription *sub);
 /* The lanes its messages come from; before `subscribed` too. */
 void subscription_lanes(const struct subscription *sub, unsigned *first, unsigned *count);
@@ -165,6 +175,9 @@ uint64_t subscription_reached(const struct subscription *sub, unsigned lane);
 uint64_t subscription_behind(const struct subscription *sub);
 /* Some of the retained messages that it asked for are still to come. */
 bool subscription_walking(const struct subscription *sub);
+/* Of those of the lane, where to go on some other time (walk_from). UINT64_MAX: they have all been offered.
+ */
+uint64_t subscription_walk_place(const struct subscription *sub, unsigned lane);
 /* Calls back for each subscription of a session. */
 void session_each(struct session *s, void (*on_subscription)(void *ctx, struct subscription *sub), void *ctx);
 

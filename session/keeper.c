@@ -38,6 +38,7 @@ struct keeper {
     uint64_t moved; /* acknowledgements since the last write began */
     uint32_t letters;
     struct list waits; /* struct keeper_wait, by version */
+    struct keeper_wait *done; /* closed: told when all is written */
     struct timer timer;
     struct claim claim;
     struct read read;
@@ -75,6 +76,11 @@ static void keeper_finish(struct keeper *k)
 {
     if (k->conn || k->letters > 0)
         return;
+    if (k->done) {
+        struct keeper_wait *done = k->done;
+        k->done = NULL;
+        done->on_kept(done, ST_OK);
+    }
     if (k->claimed) {
         k->claimed = false;
         keeper_sent(k);
@@ -198,7 +204,8 @@ static enum status keeper_message(const struct keeper *k, struct slice record, s
         return st;
     (*out)->flags = MSG_RETAIN;
     (*out)->content = CONTENT_BINARY;
-    (*out)->expires_ms = record.len > 0 ? loop_wall_ms(k->hub->loop) + k->limits.expiry_ms : 0;
+    bool expires = record.len > 0 && k->limits.expiry_ms != UINT64_MAX;
+    (*out)->expires_ms = expires ? loop_wall_ms(k->hub->loop) + k->limits.expiry_ms : 0;
     (*out)->partition = keeper_lane(k);
     return ST_OK;
 }
@@ -285,6 +292,11 @@ void keeper_moved(struct keeper *k, uint64_t count)
     if (k->state != KEEPER_HELD || k->writing)
         return;
     keeper_arm(k, k->moved >= k->limits.save_count ? 0 : k->limits.save_ms);
+}
+
+void keeper_set_expiry(struct keeper *k, uint64_t expiry_ms)
+{
+    k->limits.expiry_ms = expiry_ms;
 }
 
 /* --- claiming and reading ----------------------------------------------------------------------- */
@@ -430,4 +442,10 @@ void keeper_close(struct keeper *k, enum keeper_end end)
     if (k->writing || k->state == KEEPER_READING)
         return; /* goes on when that is back */
     keeper_go_on(k);
+}
+
+void keeper_close_then(struct keeper *k, enum keeper_end end, struct keeper_wait *done)
+{
+    k->done = done;
+    keeper_close(k, end);
 }

@@ -21,7 +21,8 @@ enum { KEEPER_NAME_BYTES = 64 };
 struct keeper;
 
 struct keeper_limits {
-    uint64_t expiry_ms; /* a record that nobody has written for so long is gone; written again in time */
+    uint64_t expiry_ms; /* a record that nobody has written for so long is gone; written again in time.
+                           UINT64_MAX: never */
     uint64_t save_ms; /* places that have moved are durable after this */
     uint64_t save_count; /* or when so many acknowledgements have come */
     uint32_t record_bytes_max;
@@ -59,6 +60,8 @@ void keeper_read_again(struct keeper *k);
 /* on_kept follows, not inside this call, unless the keeper is closed or taken before. */
 void keeper_want(struct keeper *k, struct keeper_wait *w);
 void keeper_moved(struct keeper *k, uint64_t count);
+/* Of what is written from now on. */
+void keeper_set_expiry(struct keeper *k, uint64_t expiry_ms);
 
 enum keeper_end {
     KEEPER_LEAVE, /* as it is in the log */
@@ -68,5 +71,7 @@ enum keeper_end {
 /* No more calls of the ops, nor of the waiting. With KEEPER_DETACH the ops' snapshot is called inside.
  * NULL is allowed. */
 void keeper_close(struct keeper *k, enum keeper_end end);
+/* The same; then done->on_kept (ST_OK) when nothing of it is written any more. It may come inside. */
+void keeper_close_then(struct keeper *k, enum keeper_end end, struct keeper_wait *done);
 
 #endif

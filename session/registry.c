@@ -71,10 +71,17 @@ static void released_arrived_home(struct mail *mail)
     c->on_released(c);
 }
 
+static void claim_grant(struct registry *r, struct claim *c)
+{
+    c->mail.on_arrival = claimed_arrived_home;
+    courier_send(r->courier, c->home, &c->mail);
+}
+
 static void claim_arrived(struct mail *mail)
 {
     struct claim *c = LIST_OF(mail, struct claim, mail);
     struct registry *r = c->share;
+    bool waits = false;
     for (struct claim **place = bucket_of(r, c->hash); *place; place = &(*place)->next_in_bucket) {
         struct claim *holder = *place;
         if (holder->hash != c->hash || !slice_equal(holder->id, c->id))
@@ -82,6 +89,8 @@ static void claim_arrived(struct mail *mail)
         claim_drop(r, place);
         holder->taken.on_arrival = taken_arrived;
         courier_send(r->courier, holder->home, &holder->taken);
+        waits = c->patient;
+        holder->heir = waits ? c : NULL;
         break;
     }
     if (r->count >= r->bucket_count)
@@ -91,8 +100,8 @@ static void claim_arrived(struct mail *mail)
     *place = c;
     c->held = true;
     r->count++;
-    mail->on_arrival = claimed_arrived_home;
-    courier_send(r->courier, c->home, mail);
+    if (!waits)
+        claim_grant(r, c);
 }
 
 static void release_arrived(struct mail *mail)
@@ -105,6 +114,8 @@ static void release_arrived(struct mail *mail)
             break;
         }
     }
+    if (c->heir)
+        claim_grant(r, c->heir);
     mail->on_arrival = released_arrived_home;
     courier_send(r->courier, c->home, mail);
 }
@@ -116,6 +127,7 @@ void registry_claim(struct registry *r, struct claim *c)
     c->home = (uint16_t)courier_index(r->courier);
     c->share = r->shares[to];
     c->held = false;
+    c->heir = NULL;
     c->mail.on_arrival = claim_arrived;
     courier_send(r->courier, to, &c->mail);
 }

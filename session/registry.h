@@ -5,6 +5,9 @@
  *   CLAIM -> whoever held it is told `on_taken_over`; the claimer gets `on_claimed`
  *   RELEASE -> `on_released`: after it nothing of the registry refers to the claim any more
  *
+ * A patient claim is answered only when whoever held the identifier has released it: what he leaves is then
+ * whole.
+ *
  * A claim is embedded in its connection, which stays in memory until on_released. Owning loop only. */
 #ifndef TG_SESSION_REGISTRY_H
 #define TG_SESSION_REGISTRY_H
@@ -22,9 +25,11 @@ struct claim {
     uint64_t hash;
     uint16_t home;
     bool held; /* the registry's */
+    bool patient; /* the claimer's */
+    struct claim *heir; /* patient, and waits for the release of this one */
     struct slice id; /* the owner keeps the bytes until on_released */
     void (*on_claimed)(struct claim *c);
-    void (*on_taken_over)(struct claim *c); /* at most once; may come before on_claimed */
+    void (*on_taken_over)(struct claim *c); /* at most once; may come before on_claimed: that comes too */
     void (*on_released)(struct claim *c);
 };
 

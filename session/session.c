@@ -166,6 +166,7 @@ enum status session_subscribe(struct session *s, struct slice filter, const stru
     sub->session = s;
     sub->options = *o;
     sub->options.after = NULL;
+    sub->options.walk_from = NULL;
     list_init(&sub->link);
     list_init(&sub->waiting);
     list_push(&s->subscriptions, &sub->link);

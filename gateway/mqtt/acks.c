@@ -5,7 +5,7 @@
  *
  * An acknowledgement of something that is not in flight is no error: after a lost connection both sides may
  * say a thing twice. One that belongs to another QoS is. */
-#include "gateway/mqtt/conn_private.h"
+#include "gateway/mqtt/keep.h"
 
 static void send_ack(struct mqtt_conn *c, enum mqtt_type type, uint16_t packet_id, uint8_t reason)
 {
@@ -26,14 +26,16 @@ static void flight_done(struct mqtt_conn *c, uint16_t id)
     flights_end(&c->flights, id);
     metric_sub(c->door->edge->metrics, M_UNACKED_MQTT, 1);
     metric_add(c->door->edge->metrics, M_DELIVERED_MQTT, 1);
+    if (c->keep && c->keep->keeper)
+        keeper_moved(c->keep->keeper, 1);
     if (was_full || c->flights.open <= c->flights.max / 2)
-        session_room(c->session);
+        mqtt_conn_has_got_room(c);
 }
 
 void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p)
 {
     const struct flight *flight = flights_find(&c->flights, p->packet_id);
-    if (!flight)
+    if (!flight || flight->state == FLIGHT_HELD || flight->state == FLIGHT_OWED)
         return; /* 5.0 has no answer to a PUBACK; a late one is ignored */
     if (flight->qos != 1)
         protocol_error(c);
@@ -44,13 +46,16 @@ void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p)
 void mqtt_handle_pubrec(struct mqtt_conn *c, const struct mqtt_ack *p)
 {
     struct flight *flight = flights_find(&c->flights, p->packet_id);
-    if (!flight) {
+    if (!flight || flight->state == FLIGHT_HELD || flight->state == FLIGHT_OWED) {
         send_ack(c, MQTT_PUBREL, p->packet_id, MQTT_RC_PACKET_IDENTIFIER_NOT_FOUND);
     } else if (flight->qos != 2) {
         protocol_error(c);
     } else if (p->reason >= 0x80) { /* MQTT-4.3.3-4: it does not want it, and the identifier is free */
         flight_done(c, p->packet_id);
-    } else {
+    } else if (c->keep && flight->state == FLIGHT_SENT) {
+        flight->state = FLIGHT_RECEIVED;
+        mqtt_keep_step(c, MQTT_PUBREL, p->packet_id, MQTT_RC_SUCCESS);
+    } else if (flight->state != FLIGHT_RECEIVED) {
         flight->state = FLIGHT_RELEASED;
         send_ack(c, MQTT_PUBREL, p->packet_id, MQTT_RC_SUCCESS);
     }
@@ -59,7 +64,7 @@ void mqtt_handle_pubrec(struct mqtt_conn *c, const struct mqtt_ack *p)
 void mqtt_handle_pubcomp(struct mqtt_conn *c, const struct mqtt_ack *p)
 {
     const struct flight *flight = flights_find(&c->flights, p->packet_id);
-    if (!flight)
+    if (!flight || flight->state == FLIGHT_OWED)
         return;
     if (flight->qos != 2 || flight->state != FLIGHT_RELEASED)
         protocol_error(c); /* it answers a PUBREL that was not sent */
@@ -71,13 +76,23 @@ void mqtt_handle_pubcomp(struct mqtt_conn *c, const struct mqtt_ack *p)
 
 void mqtt_handle_pubrel(struct mqtt_conn *c, const struct mqtt_ack *p)
 {
-    const struct received *got = received_find(&c->received, p->packet_id);
-    if (!got) {
+    struct received *got = received_find(&c->received, p->packet_id);
+    if (!got && !c->keep) {
         send_ack(c, MQTT_PUBCOMP, p->packet_id, MQTT_RC_PACKET_IDENTIFIER_NOT_FOUND);
+        return;
+    }
+    if (!got) { /* a crash may have taken what was known of it: it is released all the same */
+        mqtt_keep_step(c, MQTT_PUBCOMP, p->packet_id, MQTT_RC_PACKET_IDENTIFIER_NOT_FOUND);
         return;
     }
     if (got->state == RECEIVED_STORING) { /* MQTT-4.3.3-5: not before our PUBREC */
         protocol_error(c);
+        return;
+    }
+    if (c->keep) {
+        if (got->state != RECEIVED_RELEASING)
+            mqtt_keep_step(c, MQTT_PUBCOMP, p->packet_id, MQTT_RC_SUCCESS);
+        got->state = RECEIVED_RELEASING;
         return;
     }
     received_remove(&c->received, p->packet_id);

@@ -6,9 +6,11 @@
  * There is one timer a connection. It is armed for the earliest of its deadlines (CONNECT, keep alive,
  * stalled output, lingering) and, when it fires, looks which of them has really come: traffic moves deadlines
  * without touching the wheel. */
-#include "gateway/mqtt/conn_private.h"
+#include "gateway/mqtt/keep.h"
 
 #include "core/logging.h"
+#include "gateway/mqtt/afterlife.h"
+#include "gateway/mqtt/will.h"
 #include "gateway/tls/identity.h"
 
 #include <assert.h>
@@ -69,7 +71,7 @@ void mqtt_conn_open(struct mqtt_door *d, struct stream *io)
 static void claim_released(struct claim *claim)
 {
     struct mqtt_conn *c = LIST_OF(claim, struct mqtt_conn, claim);
-    c->claim_letters--;
+    c->letters--;
     mqtt_conn_free_if_done(c);
 }
 
@@ -79,20 +81,70 @@ void mqtt_claim_return(struct mqtt_conn *c)
         return;
     c->claimed = false;
     c->claim.on_released = claim_released;
-    c->claim_letters++;
+    c->letters++;
     registry_release(c->door->edge->registry, &c->claim);
+}
+
+void mqtt_conn_detached(struct mqtt_conn *c)
+{
+    if (c->will) { /* not due yet */
+        afterlife_add(c->door->afterlife, c->keep->name, c->will);
+        c->will = NULL;
+    }
+    mqtt_claim_return(c);
+    mqtt_conn_free_if_done(c);
+}
+
+static void conn_will_published(struct publish *p)
+{
+    struct mqtt_conn *c = p->owner;
+    publish_free(p); /* what became of it is counted; there is nobody to be told */
+    c->letters--;
+    if (c->keep)
+        mqtt_keep_close(c);
+    else
+        mqtt_conn_detached(c);
+}
+
+/* The will of a connection that ends without a goodbye. True: it is under way, and the rest follows behind
+ * it. One that waits stays in c->will. */
+static bool conn_will_leaves(struct mqtt_conn *c)
+{
+    struct mqtt_will *will = c->will;
+    struct edge *e = c->door->edge;
+    if (!will || !c->established) {
+        mqtt_will_forget(c);
+        return false;
+    }
+    uint64_t delay_s = will->delay_s, expiry_s = c->keep ? c->keep->expiry_s : 0;
+    delay_s = expiry_s != RECORD_NEVER && expiry_s < delay_s ? expiry_s : delay_s;
+    if (delay_s > 0) {
+        will->due_ms = loop_wall_ms(e->loop) + delay_s * 1000;
+        return false;
+    }
+    c->will = NULL;
+    c->letters++;
+    if (mqtt_will_publish(e, will, session_id(c->session), c, conn_will_published) == ST_OK)
+        return true;
+    c->letters--;
+    return false;
 }
 
 /* Session and identifier go back; what is on the way comes back to a closed connection. */
 static void conn_detach(struct mqtt_conn *c)
 {
     mqtt_subacks_forget(c);
-    if (c->session)
-        mqtt_will_publish(c);
-    mqtt_will_forget(c);
+    bool leaving = conn_will_leaves(c);
+    if (c->keep)
+        mqtt_keep_end(c);
     session_end(c->session);
     c->session = NULL;
-    mqtt_claim_return(c);
+    if (leaving)
+        return;
+    if (c->keep)
+        mqtt_keep_close(c);
+    else
+        mqtt_claim_return(c);
 }
 
 static void conn_close_socket(struct mqtt_conn *c)
@@ -124,9 +176,11 @@ static void conn_close_socket(struct mqtt_conn *c)
 
 void mqtt_conn_free_if_done(struct mqtt_conn *c)
 {
-    if (c->state != MQTT_STATE_DEAD || c->publish_letters > 0 || c->claim_letters > 0 || c->in_event)
+    if (c->state != MQTT_STATE_DEAD || c->publish_letters > 0 || c->letters > 0 || c->in_event)
         return;
     list_unlink(&c->link);
+    mqtt_keep_free(c);
+    mqtt_will_forget(c);
     free(c->open);
     free(c->access);
     buf_deinit(&c->client_id);
@@ -234,6 +288,14 @@ bool mqtt_conn_has_room(struct mqtt_conn *c, size_t len)
     return outq_has_room(&c->out, len);
 }
 
+void mqtt_conn_has_got_room(struct mqtt_conn *c)
+{
+    if (c->keep && c->keep->resend.open)
+        mqtt_resend_go(c);
+    if (c->session)
+        session_room(c->session);
+}
+
 void mqtt_conn_flush(struct mqtt_conn *c)
 {
     size_t sent;
@@ -256,7 +318,7 @@ void mqtt_conn_flush(struct mqtt_conn *c)
     else
         conn_flushed(c);
     if (c->session && c->out.bytes <= c->out.bytes_max / 2)
-        session_room(c->session);
+        mqtt_conn_has_got_room(c);
 }
 
 /* --- timers ------------------------------------------------------------------------------------- */
@@ -309,11 +371,14 @@ static void conn_on_timer(struct timer *t)
 
 static void conn_goodbye(struct mqtt_conn *c, const struct mqtt_reasoned *p)
 {
-    /* MQTT-3.14.2.2.2: an expiry may not be asked for here when CONNECT had none (and none is kept here). */
-    if ((p->props.present & MQTT_HAS_SESSION_EXPIRY) && p->props.session_expiry_s > 0) {
+    bool expires = p->props.present & MQTT_HAS_SESSION_EXPIRY;
+    bool had_expiry = c->keep && c->keep->expiry_s > 0;
+    if (expires && p->props.session_expiry_s > 0 && !had_expiry) { /* MQTT-3.1.2.11.2, MQTT-3.14.2.2.2 */
         mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
         return;
     }
+    if (expires && c->keep)
+        c->keep->expiry_s = mqtt_expiry_allowed(c, p->props.session_expiry_s);
     if (p->reason == MQTT_RC_SUCCESS)
         mqtt_will_forget(c); /* MQTT-3.14.4-3; any other reason, 0x04 too, lets it out */
     mqtt_conn_close(c, M_DISCONNECT_CLIENT, true);
@@ -398,7 +463,7 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
     struct mqtt_decode_rules rules = {.version = c->version, .packet_bytes_max = c->door->packet_bytes_max};
     size_t taken = 0;
     while (taken < input.len && c->state < MQTT_STATE_CLOSING && c->state != MQTT_STATE_CLAIMING &&
-           c->state != MQTT_STATE_CHECKING && !c->publish_paused) {
+           c->state != MQTT_STATE_CHECKING && !c->publish_paused && !c->broken) {
         struct mqtt_packet p;
         size_t used;
         uint8_t reason;
@@ -408,6 +473,10 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
             break;
         if (st != ST_OK) {
             conn_bad_packet(c, &p, reason);
+            break;
+        }
+        if (c->keep && p.type == MQTT_PUBLISH && p.publish.qos == 2 && mqtt_keep_holds(c)) {
+            c->publish_paused = true; /* until the record is written: mqtt_publish_unpause */
             break;
         }
         conn_handle(c, &p);

@@ -7,6 +7,7 @@
  *   acks.c     acknowledgements from the client; PUBREL and PUBCOMP of both directions
  *   subscribe.c SUBSCRIBE, UNSUBSCRIBE
  *   deliver.c  messages to the client (transport.h)
+ *   keep.h     sessions that outlive their connection
  *   will.c     the message that is published when the connection ends without a word
  *
  * Owning loop only. */
@@ -35,6 +36,7 @@ struct mqtt_door {
     struct list conns;
     struct list dirty; /* connections with output of this turn (outq.dirty) */
     struct list dead; /* closed ones that wait for letters */
+    struct mqtt_afterlife *afterlife; /* of sessions that no connection has */
     struct loop_hook flush;
     struct auth_watcher watcher; /* of revocations */
     uint32_t packet_bytes_max; /* announced */
@@ -85,7 +87,7 @@ struct mqtt_conn {
     bool in_event; /* its memory stays until the event has been handled */
     bool broken; /* no memory for something that the client must be told: the flush closes it */
     uint32_t queued_counted; /* what M_OUT_QUEUE_BYTES holds of ours */
-    uint8_t claim_letters;
+    uint32_t letters; /* under way, that point to it: claims, reads, its record */
     uint32_t client_packet_max;
     struct flights flights; /* QoS 1 and 2 to the client */
     struct received_ids received; /* QoS 2 from it */
@@ -105,6 +107,9 @@ struct mqtt_conn {
     uint32_t keep_alive_ms; /* 0: none; already 1.5 times */
 
     struct mqtt_connect_kept *kept; /* between CONNECT and CONNACK */
+    struct mqtt_keep *keep; /* its session has a record; NULL: it ends with the connection */
+    bool established; /* CONNACK with success was sent */
+    bool taken; /* another has the client identifier already: its CONNACK is its end */
     struct claim claim;
     struct buf client_id;
     struct list link; /* door->conns or ->dead */
@@ -129,6 +134,8 @@ static inline void mqtt_conn_dirty(struct mqtt_conn *c)
 void mqtt_conn_rewatch(struct mqtt_conn *c);
 void mqtt_conn_rearm(struct mqtt_conn *c);
 void mqtt_conn_flush(struct mqtt_conn *c);
+/* The client has taken something: what waited goes on. */
+void mqtt_conn_has_got_room(struct mqtt_conn *c);
 /* Room for a message of `len` bytes? What this turn has queued is no reason to say no while the socket takes
  * it: it is sent first. Inside transport_ops.deliver too: nothing is closed here. */
 bool mqtt_conn_has_room(struct mqtt_conn *c, size_t len);
@@ -137,6 +144,8 @@ void mqtt_conn_free_if_done(struct mqtt_conn *c);
 void mqtt_conn_continue(struct mqtt_conn *c);
 /* Gives the client identifier back to the registry, once. */
 void mqtt_claim_return(struct mqtt_conn *c);
+/* All that is left of it is written: the client identifier is free. */
+void mqtt_conn_detached(struct mqtt_conn *c);
 
 /* Is the client read? Not while publishes wait for the disk, and not while it does not take what it is told:
  * answers (PUBACK, PINGRESP ...) are not dropped, so they must not be asked for without end. */
@@ -165,8 +174,15 @@ void mqtt_handle_pubcomp(struct mqtt_conn *c, const struct mqtt_ack *p);
 void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_connect_forget(struct mqtt_conn *c); /* frees what is kept between CONNECT and CONNACK */
+/* What waited for the session's record: CONNACK with success; or one with a reason, and the end. */
+void mqtt_connect_done(struct mqtt_conn *c, bool session_present);
+/* A session expiry as the client asks for it -> as the settings allow it. */
+uint32_t mqtt_expiry_allowed(const struct mqtt_conn *c, uint32_t asked_s);
+void mqtt_connect_refuse(struct mqtt_conn *c, uint8_t reason, const char *why);
 
 /* --- publish.c --- */
+/* Goes on with what the client has sent, if nothing stands against it any more. */
+void mqtt_publish_unpause(struct mqtt_conn *c);
 /* What is wrong with the message: the reason for the client; *why is how it counts. 0 = nothing. */
 uint8_t mqtt_publish_objection(struct mqtt_conn *c, const struct mqtt_publish *p, enum metric *why);
 /* ST_OK, or *reason. */
@@ -180,15 +196,17 @@ uint64_t mqtt_origin(const struct mqtt_conn *c);
 uint8_t mqtt_will_keep(struct mqtt_conn *c, const struct mqtt_connect *p);
 /* The client has said goodbye, or was never let in. */
 void mqtt_will_forget(struct mqtt_conn *c);
-/* The connection ends otherwise: it is published, durably, in the client's name. Once. */
-void mqtt_will_publish(struct mqtt_conn *c);
 
 /* --- subscribe.c --- */
 void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay);
+/* What was held until the session's record knows of it begins. */
+void mqtt_subscriptions_begin(struct mqtt_conn *c);
 /* The client has gone: SUBACKs that still wait are forgotten. */
 void mqtt_subacks_forget(struct mqtt_conn *c);
 
 /* --- deliver.c --- */
 extern const struct transport_ops mqtt_transport;
+/* A flight that was held (keep.h) is sent. */
+void mqtt_deliver_held(struct mqtt_conn *c, uint16_t packet_id, struct flight *flight);
 
 #endif

@@ -1,18 +1,21 @@
 /* CONNECT: what this build can keep is accepted, what it cannot is refused by the code that the standard has
  * for it, never accepted and forgotten. The client identifier is claimed at its registry first; CONNACK waits
  * for that. */
-#include "gateway/mqtt/conn_private.h"
+#include "gateway/mqtt/keep.h"
 
 #include "core/logging.h"
 #include "gateway/auth/jwt.h"
 #include "gateway/host.h"
+#include "routing/once_window.h"
 
 #include <stdlib.h>
 
 struct mqtt_connect_kept {
-    bool assigned; /* the client identifier is ours */
-    bool expiry_refused; /* the client asked for a session that outlives the connection */
-    uint16_t receive_maximum, server_keep_alive_s;
+    bool anonymous, assigned; /* the client identifier is ours; and is told */
+    bool clean_start;
+    bool expiry_told; /* it is another than the client asked for */
+    uint32_t expiry_s;
+    uint16_t server_keep_alive_s;
 };
 
 void mqtt_connect_forget(struct mqtt_conn *c)
@@ -36,7 +39,7 @@ static uint8_t return_code(uint8_t reason)
     }
 }
 
-static void connect_refuse(struct mqtt_conn *c, uint8_t reason, const char *why)
+void mqtt_connect_refuse(struct mqtt_conn *c, uint8_t reason, const char *why)
 {
     static struct log_limit limit = {.every_ms = 1000};
     struct mqtt_packet p = {.type = MQTT_CONNACK};
@@ -77,11 +80,7 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
         return "a client identifier is needed";
     }
     *reason = MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
-    if (connect_asks_for_positions(p))
-        return "this build has no tg-pos";
-    if (p->version != MQTT_V5 && !p->clean_start)
-        return "this build keeps no sessions: connect with clean session";
-    return NULL;
+    return connect_asks_for_positions(p) ? "this build has no tg-pos" : NULL;
 }
 
 /* --- who is it? --------------------------------------------------------------------------------- */
@@ -165,13 +164,16 @@ static uint8_t connect_reason(enum auth_verdict v)
 static void connect_taken_over(struct claim *claim)
 {
     struct mqtt_conn *c = LIST_OF(claim, struct mqtt_conn, claim);
-    mqtt_conn_refuse(c, MQTT_RC_SESSION_TAKEN_OVER, M_DISCONNECT_SERVER);
+    if (c->state == MQTT_STATE_CLAIMING)
+        c->taken = true; /* there is no CONNACK that says so: it gets its own first */
+    else
+        mqtt_conn_refuse(c, MQTT_RC_SESSION_TAKEN_OVER, M_DISCONNECT_SERVER);
 }
 
-static void connect_send_connack(struct mqtt_conn *c)
+static void connect_send_connack(struct mqtt_conn *c, bool session_present)
 {
     const struct mqtt_connect_kept *kept = c->kept;
-    struct mqtt_packet p = {.type = MQTT_CONNACK};
+    struct mqtt_packet p = {.type = MQTT_CONNACK, .connack = {.session_present = session_present}};
     struct mqtt_props *props = &p.connack.props;
     props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_PACKET_SIZE | MQTT_HAS_SHARED_AVAILABLE;
     props->receive_maximum = c->receive_max;
@@ -184,8 +186,10 @@ static void connect_send_connack(struct mqtt_conn *c)
         props->present |= MQTT_HAS_ASSIGNED_CLIENT_ID;
         props->assigned_client_id = buf_slice(&c->client_id);
     }
-    if (kept->expiry_refused)
-        props->present |= MQTT_HAS_SESSION_EXPIRY; /* 0: ends with the connection */
+    if (kept->expiry_told) {
+        props->present |= MQTT_HAS_SESSION_EXPIRY;
+        props->session_expiry_s = kept->expiry_s;
+    }
     if (kept->server_keep_alive_s) {
         props->present |= MQTT_HAS_SERVER_KEEP_ALIVE;
         props->server_keep_alive_s = kept->server_keep_alive_s;
@@ -196,7 +200,7 @@ static void connect_send_connack(struct mqtt_conn *c)
 static void connect_claimed(struct claim *claim)
 {
     struct mqtt_conn *c = LIST_OF(claim, struct mqtt_conn, claim);
-    c->claim_letters--;
+    c->letters--;
     c->claimed = true;
     if (c->state != MQTT_STATE_CLAIMING) { /* closed meanwhile */
         mqtt_claim_return(c);
@@ -207,14 +211,30 @@ static void connect_claimed(struct claim *claim)
     if (session_create(c->door->edge->hub, &mqtt_transport, c, &c->session) != ST_OK ||
         session_identify(c->session, who->user, principal_connections_max(who, s->limit_user_connections)) !=
             ST_OK) {
-        connect_refuse(c, MQTT_RC_SERVER_BUSY, "out of memory");
+        mqtt_connect_refuse(c, MQTT_RC_SERVER_BUSY, "out of memory");
         return;
     }
+    /* A name that we have just made up has no earlier session. */
+    bool fresh = c->kept->anonymous && c->kept->expiry_s == 0 && !c->will;
+    if (fresh)
+        mqtt_connect_done(c, false);
+    else if (mqtt_resume(c, c->kept->clean_start, c->kept->expiry_s) != ST_OK)
+        mqtt_connect_refuse(c, MQTT_RC_SERVER_BUSY, "out of memory");
+}
+
+void mqtt_connect_done(struct mqtt_conn *c, bool session_present)
+{
     c->state = MQTT_STATE_CONNECTED;
-    connect_send_connack(c);
+    c->established = true;
+    connect_send_connack(c, session_present);
     mqtt_connect_forget(c);
     metric_add(c->door->edge->metrics, M_CONNECTS_OK_MQTT, 1);
+    if (c->taken) {
+        mqtt_conn_refuse(c, MQTT_RC_SESSION_TAKEN_OVER, M_DISCONNECT_SERVER);
+        return;
+    }
     mqtt_conn_rearm(c);
+    mqtt_conn_rewatch(c);
     mqtt_conn_continue(c);
 }
 
@@ -247,8 +267,24 @@ static void connect_set_limits(struct mqtt_conn *c, const struct mqtt_connect *p
                                                                               : c->aliases_in.max;
     }
     c->keep_alive_ms = (uint32_t)(keep_alive_s * 1500); /* 1.5 times: MQTT-3.1.2-24 */
-    c->receive_max = (uint16_t)s->limit_publish_open;
+    /* Of what is stored under the identity of a session so many are remembered (routing/once_window.h). */
+    c->receive_max = (uint16_t)(s->limit_publish_open < ONCE_WINDOW ? s->limit_publish_open : ONCE_WINDOW);
     flights_init(&c->flights, (uint16_t)window);
+}
+
+uint32_t mqtt_expiry_allowed(const struct mqtt_conn *c, uint32_t asked_s)
+{
+    uint32_t most_s = (uint32_t)c->door->edge->settings->mqtt_session_expiry_max_s;
+    return asked_s < most_s ? asked_s : most_s;
+}
+
+/* Before 5.0 a session that is not clean never expires (3.1.1, 3.1.2.4). */
+static void connect_set_session(struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    uint32_t asked_s = p->version == MQTT_V5 ? p->props.session_expiry_s : p->clean_start ? 0 : RECORD_NEVER;
+    c->kept->clean_start = p->clean_start;
+    c->kept->expiry_s = mqtt_expiry_allowed(c, asked_s);
+    c->kept->expiry_told = p->version == MQTT_V5 && c->kept->expiry_s != asked_s;
 }
 
 void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
@@ -262,7 +298,7 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
     }
     const char *objection = connect_objection(p, &reason);
     if (objection) {
-        connect_refuse(c, reason, objection);
+        mqtt_connect_refuse(c, reason, objection);
         return;
     }
     enum auth_verdict verdict = connect_identify(c, p);
@@ -271,12 +307,12 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
         return;
     }
     if (verdict != AUTH_OK) {
-        connect_refuse(c, connect_reason(verdict), auth_text(verdict));
+        mqtt_connect_refuse(c, connect_reason(verdict), auth_text(verdict));
         return;
     }
     reason = p->will ? mqtt_will_keep(c, p) : 0;
     if (reason) {
-        connect_refuse(c, reason, "the will message would not be taken");
+        mqtt_connect_refuse(c, reason, "the will message would not be taken");
         return;
     }
     c->kept = calloc(1, sizeof *c->kept);
@@ -284,13 +320,15 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
+    c->kept->anonymous = p->client_id.len == 0;
     c->kept->assigned = p->client_id.len == 0 && p->version == MQTT_V5;
-    c->kept->expiry_refused = (p->props.present & MQTT_HAS_SESSION_EXPIRY) && p->props.session_expiry_s > 0;
+    connect_set_session(c, p);
     connect_set_limits(c, p);
     c->state = MQTT_STATE_CLAIMING;
     c->claim.id = buf_slice(&c->client_id);
     c->claim.on_claimed = connect_claimed;
     c->claim.on_taken_over = connect_taken_over;
-    c->claim_letters++;
+    c->claim.patient = true;
+    c->letters++;
     registry_claim(c->door->edge->registry, &c->claim);
 }

@@ -4,7 +4,7 @@
  * bytes are the same for all, so a connection only borrows them; else the frame is copied, and the flags and
  * the packet identifier are written in. A receiver with a subscription identifier or with topic aliases gets
  * a frame of its own. */
-#include "gateway/mqtt/conn_private.h"
+#include "gateway/mqtt/keep.h"
 
 #include "gateway/mqtt/frame.h"
 #include "gateway/peer.h"
@@ -41,6 +41,23 @@ static enum status no_room(const struct delivery *d, const struct frame_shape *s
     return shape->qos == 0 && d->live ? ST_FULL : ST_AGAIN;
 }
 
+/* A packet identifier; false: none is free. */
+static bool flight_take(struct mqtt_conn *c, const struct delivery *d, struct frame_shape *shape,
+                        struct flight **out)
+{
+    struct flight *flight;
+    if (flights_take(&c->flights, &shape->packet_id, &flight) != ST_OK)
+        return false;
+    flight->qos = shape->qos;
+    flight->lane = (uint16_t)d->msg->partition;
+    flight->offset = d->msg->offset;
+    flight->subscription_id = shape->subscription_id;
+    flight->flags =
+        (uint8_t)((shape->retain ? FLIGHT_RETAIN : 0) | (d->msg->flags & MSG_UNSTORED ? FLIGHT_UNSTORED : 0));
+    *out = flight;
+    return true;
+}
+
 /* Room for `len` bytes in the queue, and a packet identifier where one is needed. ST_OK with *place. */
 static enum status deliver_begin(struct mqtt_conn *c, const struct delivery *d, struct frame_shape *shape,
                                  size_t len, uint8_t **place)
@@ -48,7 +65,7 @@ static enum status deliver_begin(struct mqtt_conn *c, const struct delivery *d, 
     struct flight *flight;
     if (!mqtt_conn_has_room(c, len))
         return no_room(d, shape);
-    if (shape->qos > 0 && flights_take(&c->flights, &shape->packet_id, &flight) != ST_OK)
+    if (shape->qos > 0 && !flight_take(c, d, shape, &flight))
         return ST_AGAIN;
     *place = outq_reserve(&c->out, len);
     if (!*place) {
@@ -56,9 +73,51 @@ static enum status deliver_begin(struct mqtt_conn *c, const struct delivery *d, 
             flights_end(&c->flights, shape->packet_id);
         return ST_AGAIN;
     }
-    if (shape->qos > 0)
-        flight->qos = shape->qos;
     return ST_OK;
+}
+
+/* A message that may not leave before the session's record knows who gets it under which identifier: QoS 2,
+ * and what comes behind one that waits. */
+static enum status deliver_later(struct mqtt_conn *c, const struct delivery *d, struct frame_shape *shape)
+{
+    struct mqtt_keep *k = c->keep;
+    struct flight *flight;
+    struct frame_plan plan;
+    if (!frame_plan(d->msg, shape, loop_wall_ms(c->door->edge->loop), &plan) ||
+        plan.bytes > c->client_packet_max)
+        return ST_TOO_LARGE;
+    bool room = k->held_bytes == 0 || k->held_bytes + plan.bytes <= c->out.bytes_max;
+    if (!room || !mqtt_conn_has_room(c, plan.bytes) || !flight_take(c, d, shape, &flight))
+        return ST_AGAIN;
+    flight->state = FLIGHT_HELD;
+    flight->msg = msg_ref(d->msg);
+    k->held_bytes += plan.bytes;
+    mqtt_keep_step(c, MQTT_PUBLISH, shape->packet_id, MQTT_RC_SUCCESS);
+    return ST_OK;
+}
+
+void mqtt_deliver_held(struct mqtt_conn *c, uint16_t packet_id, struct flight *flight)
+{
+    struct edge *e = c->door->edge;
+    const struct frame_shape shape = {.version = c->version,
+                                      .qos = flight->qos,
+                                      .retain = flight->flags & FLIGHT_RETAIN,
+                                      .packet_id = packet_id,
+                                      .subscription_id = flight->subscription_id};
+    struct frame_plan plan;
+    bool made = frame_plan(flight->msg, &shape, loop_wall_ms(e->loop), &plan);
+    uint8_t *place = made ? outq_reserve(&c->out, plan.bytes) : NULL;
+    if (!place) {
+        c->broken = true;
+    } else {
+        frame_write(flight->msg, &plan, place);
+        flight->state = FLIGHT_SENT;
+        c->keep->held_bytes -= plan.bytes;
+        metric_add(e->metrics, M_SENT_MQTT, 1);
+        msg_unref(flight->msg);
+        flight->msg = NULL;
+    }
+    mqtt_conn_dirty(c);
 }
 
 /* By the bytes that all receivers of the kind share. */
@@ -128,10 +187,17 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
                                 .subscription_id = o->subscription_id};
     if (!d->live && o->no_local && is_own(c, d->msg))
         return ST_NOT_FOUND;
+    if (c->keep && !d->retained && shape.qos == 0 && !d->live && mqtt_keep_missed(c->keep, d->msg))
+        return ST_NOT_FOUND; /* nobody was there, and QoS 0 is not kept */
     bool own = shape.subscription_id > 0 || c->aliases_out.max > 0;
-    enum status st = own ? deliver_own(c, d, &shape) : deliver_shared(c, d, &shape);
+    bool waits = c->keep && shape.qos > 0 && c->keep->resend.open; /* what was in flight goes first */
+    bool later = c->keep && (shape.qos == 2 || (shape.qos == 1 && c->keep->held_bytes > 0));
+    enum status st = waits   ? ST_AGAIN
+                     : later ? deliver_later(c, d, &shape)
+                     : own   ? deliver_own(c, d, &shape)
+                             : deliver_shared(c, d, &shape);
     if (st == ST_OK) {
-        metric_add(e->metrics, M_SENT_MQTT, 1);
+        metric_add(e->metrics, M_SENT_MQTT, !later);
         metric_add(e->metrics, shape.qos > 0 ? M_UNACKED_MQTT : M_DELIVERED_MQTT, 1);
         mqtt_conn_dirty(c);
     }

@@ -1,4 +1,4 @@
-#include "gateway/mqtt/conn_private.h"
+#include "gateway/mqtt/afterlife.h"
 
 #include "core/logging.h"
 #include "gateway/tls/server.h"
@@ -65,6 +65,13 @@ enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door 
         free(d);
         return st;
     }
+    st = afterlife_create(d, &d->afterlife);
+    if (st != ST_OK) {
+        acceptor_destroy(d->acceptor);
+        buf_deinit(&d->scratch);
+        free(d);
+        return st;
+    }
     list_init(&d->flush.link);
     d->flush.on_turn_end = door_flush;
     loop_hook_add(edge->loop, &d->flush);
@@ -104,9 +111,10 @@ void mqtt_door_destroy(struct mqtt_door *d)
     while (!list_empty(&d->dead)) {
         struct mqtt_conn *c = LIST_OF(d->dead.next, struct mqtt_conn, link);
         c->publish_letters = 0;
-        c->claim_letters = 0;
+        c->letters = 0;
         mqtt_conn_free_if_done(c);
     }
+    afterlife_destroy(d->afterlife);
     buf_deinit(&d->scratch);
     free(d);
 }

@@ -2,7 +2,7 @@
  * the record is durable, in the order in which the packets came (MQTT-4.6.0-2, -3): a ring keeps that order,
  * whatever lane answers first. The identifier of a QoS 2 message is remembered until it is released (acks.c),
  * so that a repetition is acknowledged and not stored. */
-#include "gateway/mqtt/conn_private.h"
+#include "gateway/mqtt/keep.h"
 
 #include "core/hash.h"
 #include "core/utf8.h"
@@ -105,14 +105,20 @@ static void open_acknowledge(struct mqtt_conn *c)
         c->open_counted -= slot->counted;
         c->open_head++;
     }
-    if (c->publish_paused && c->open_tail - c->open_head <= c->door->edge->settings->limit_publish_open / 2) {
-        c->publish_paused = false;
-        c->last_in_ms = loop_now_ms(c->door->edge->loop); /* it could not be heard meanwhile */
-        mqtt_conn_continue(c);
-        if (c->state < MQTT_STATE_CLOSING) {
-            mqtt_conn_rewatch(c);
-            mqtt_conn_rearm(c);
-        }
+    mqtt_publish_unpause(c);
+}
+
+void mqtt_publish_unpause(struct mqtt_conn *c)
+{
+    if (!c->publish_paused || !mqtt_conn_active(c) ||
+        c->open_tail - c->open_head > c->door->edge->settings->limit_publish_open / 2)
+        return;
+    c->publish_paused = false;
+    c->last_in_ms = loop_now_ms(c->door->edge->loop); /* it could not be heard meanwhile */
+    mqtt_conn_continue(c);
+    if (c->state < MQTT_STATE_CLOSING) {
+        mqtt_conn_rewatch(c);
+        mqtt_conn_rearm(c);
     }
 }
 
@@ -233,6 +239,7 @@ uint64_t mqtt_origin(const struct mqtt_conn *c)
 /* What a packet says in user properties of ours. */
 struct tg_props {
     struct slice key, producer, sequence;
+    bool kept_once; /* the session's identity was written */
 };
 
 /* ST_NOT_FOUND: it is not one of ours. ST_UNSUPPORTED: not in this build. ST_INVALID: given twice, which is a
@@ -263,6 +270,22 @@ static bool tg_once_write(const struct tg_props *tg, struct slice user, uint8_t 
     return true;
 }
 
+/* A QoS 2 message of a session that is kept has the session's identity, unless the client gave it one. Topics
+ * that are not stored have no place for it. */
+static uint8_t *session_once_write(const struct mqtt_conn *c, const struct mqtt_publish *p,
+                                   struct tg_props *tg, uint8_t *w)
+{
+    char name[ONCE_NAME_BYTES_MAX];
+    if (p->qos != 2 || p->packet_id == 0 || !c->keep || tg->producer.data || tg->sequence.data ||
+        !hub_stores(c->door->edge->hub, p->topic))
+        return w;
+    const struct received *got = received_find(&c->received, p->packet_id);
+    struct once_id id =
+        mqtt_keep_identity(c->keep, got ? got->sequence : mqtt_keep_sequence(c->keep, p->packet_id), name);
+    tg->kept_once = true;
+    return w + once_id_write(&id, w);
+}
+
 /* Properties of the packet as properties of the message (msg.h). Else *reason, and ST_TOO_LARGE;
  * ST_UNSUPPORTED: a tg- property that this build does not have; ST_INVALID. */
 static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_publish *p, struct buf *out,
@@ -273,7 +296,7 @@ static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_pu
     *reason = MQTT_RC_QUOTA_EXCEEDED; /* of ST_TOO_LARGE */
     /* Every property of the packet has at least its own length there, so this is room enough for all but the
      * user. */
-    uint8_t *w = buf_reserve(out, p->props.raw.len * 2 + 64 + c->principal->user.len);
+    uint8_t *w = buf_reserve(out, p->props.raw.len * 2 + 64 + c->principal->user.len + ONCE_PROP_BYTES_MAX);
     uint8_t *start = w;
     if (!w)
         return ST_TOO_LARGE;
@@ -295,6 +318,7 @@ static enum status publish_props(const struct mqtt_conn *c, const struct mqtt_pu
             return ST_TOO_LARGE;
         w = prop_write(w, PROP_USER, name, value, true);
     }
+    w = session_once_write(c, p, tg, w);
     if (tg->key.len > c->door->edge->settings->limit_topic_bytes) /* as at the other doors */
         return ST_TOO_LARGE;
     if (!tg_once_write(tg, c->principal->user, &w)) {
@@ -321,7 +345,7 @@ enum status mqtt_publish_message(struct mqtt_conn *c, const struct mqtt_publish 
     struct slice type = {0};
     enum content_class content;
     buf_clear(props);
-    if (p->props.present || c->no_local) {
+    if (p->props.present || c->no_local || (p->qos == 2 && c->keep)) {
         enum status st = publish_props(c, p, props, &tg, reason);
         if (st != ST_OK)
             return st;
@@ -344,7 +368,7 @@ enum status mqtt_publish_message(struct mqtt_conn *c, const struct mqtt_publish 
         (uint8_t)(((p->props.present & MQTT_HAS_PAYLOAD_FORMAT) && p->props.payload_format ? MSG_PFI_UTF8
                                                                                            : 0) |
                   (type.len > 0 ? MSG_TYPE_GIVEN : 0) | (p->retain ? MSG_RETAIN : 0) |
-                  (tg.producer.data ? MSG_ONCE : 0));
+                  (tg.producer.data || tg.kept_once ? MSG_ONCE : 0));
     if (p->props.present & MQTT_HAS_MESSAGE_EXPIRY)
         m->expires_ms = loop_wall_ms(e->loop) + (uint64_t)p->props.message_expiry_s * 1000;
     m->origin = c->session ? session_id(c->session) : 0; /* a will has none yet */
@@ -385,6 +409,22 @@ static void publish_repeated(struct mqtt_conn *c, const struct mqtt_publish *p, 
         publish_answer(c, sequence, MQTT_RC_SUCCESS, ST_OK);
 }
 
+/* Its identifier stands for it from now on. False: no memory. */
+static bool received_take(struct mqtt_conn *c, uint16_t packet_id)
+{
+    struct received *got = received_find(&c->received, packet_id); /* RECEIVED_UNSURE: it has its sequence */
+    if (!got) {
+        got = received_add(&c->received, packet_id);
+        if (!got)
+            return false;
+        got->sequence = c->keep ? mqtt_keep_sequence(c->keep, packet_id) : 0;
+    }
+    got->state = RECEIVED_STORING;
+    if (c->keep)
+        c->keep->accepted++;
+    return true;
+}
+
 static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, struct msg *m)
 {
     const struct settings *s = c->door->edge->settings;
@@ -395,8 +435,7 @@ static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, s
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
-    if (open_push(c, p, &letter->tag) != ST_OK ||
-        (p->qos == 2 && !received_add(&c->received, p->packet_id))) {
+    if (open_push(c, p, &letter->tag) != ST_OK || (p->qos == 2 && !received_take(c, p->packet_id))) {
         publish_free(letter);
         metric_add(c->door->edge->metrics, M_REFUSED_UNAVAILABLE, 1);
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
@@ -430,7 +469,7 @@ static void publish_take(struct mqtt_conn *c, const struct mqtt_publish *p)
     struct msg *m;
     enum metric why;
     const struct received *got = p->qos == 2 ? received_find(&c->received, p->packet_id) : NULL;
-    if (got) {
+    if (got && got->state != RECEIVED_UNSURE) {
         publish_repeated(c, p, got);
         return;
     }

@@ -13,6 +13,7 @@ enum received_state {
     RECEIVED_STORING, /* the message is under way to the disk; PUBREC follows */
     RECEIVED_STORED, /* PUBREC has been sent */
     RECEIVED_RELEASING, /* PUBREL has come; PUBCOMP waits until that is durable */
+    RECEIVED_UNSURE, /* of an earlier connection: whether it is stored its sequence tells */
 };
 
 struct received {

@@ -1,11 +1,15 @@
 /* SUBSCRIBE and UNSUBSCRIBE. SUBACK waits until every filter of the packet is in place in all its lanes
  * (ARCHITECTURE.md 4), so that what is published after SUBACK is delivered. */
-#include "gateway/mqtt/conn_private.h"
+#include "gateway/mqtt/keep.h"
 
 #include <stdlib.h>
 
-/* A SUBACK that waits. Subscriptions point to it (their `door`) until they are in place. */
+/* A SUBACK or UNSUBACK that waits. Subscriptions point to it (their `door`) until they are in place; then,
+ * when the session has a record, that must know of them. */
 struct pending_suback {
+    struct list link; /* keep->subacks: it waits for the record */
+    struct keeper_wait wait;
+    enum mqtt_type type;
     struct mqtt_conn *conn; /* NULL: the client has gone */
     uint32_t waiting; /* filters not in place yet, and 1 while the packet is being read */
     uint16_t packet_id;
@@ -13,13 +17,11 @@ struct pending_suback {
     uint8_t reasons[];
 };
 
-static void suback_done(struct pending_suback *pending)
+static void suback_send(struct pending_suback *pending)
 {
-    if (--pending->waiting > 0)
-        return;
     struct mqtt_conn *c = pending->conn;
     if (c && mqtt_conn_active(c)) {
-        struct mqtt_packet p = {.type = MQTT_SUBACK,
+        struct mqtt_packet p = {.type = pending->type,
                                 .suback = {.packet_id = pending->packet_id,
                                            .reasons = slice_of(pending->reasons, pending->count)}};
         mqtt_conn_send(c, &p);
@@ -27,15 +29,59 @@ static void suback_done(struct pending_suback *pending)
     free(pending);
 }
 
+static void begin_if_placed(void *ctx, struct subscription *sub)
+{
+    const struct subscription_options *o = subscription_options_of(sub);
+    (void)ctx;
+    if (o->held && !o->door)
+        subscription_begin(sub);
+}
+
+void mqtt_subscriptions_begin(struct mqtt_conn *c)
+{
+    session_each(c->session, begin_if_placed, NULL);
+}
+
+static void suback_on_kept(struct keeper_wait *w, enum status status)
+{
+    struct pending_suback *pending = LIST_OF(w, struct pending_suback, wait);
+    struct mqtt_conn *c = pending->conn;
+    list_unlink(&pending->link);
+    if (status != ST_OK) { /* what the client is not told of it does not have when it returns */
+        free(pending);
+        mqtt_conn_refuse(c, MQTT_RC_QUOTA_EXCEEDED, M_DISCONNECT_LIMIT);
+        return;
+    }
+    suback_send(pending);
+    if (c->session && !c->keep->resend.open)
+        mqtt_subscriptions_begin(c);
+}
+
+static void suback_done(struct pending_suback *pending)
+{
+    if (--pending->waiting > 0)
+        return;
+    struct mqtt_conn *c = pending->conn;
+    if (!c || !c->keep || !c->keep->keeper) {
+        suback_send(pending);
+        return;
+    }
+    pending->wait.on_kept = suback_on_kept;
+    list_init(&pending->link);
+    list_push(&c->keep->subacks, &pending->link);
+    keeper_want(c->keep->keeper, &pending->wait);
+}
+
 void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay)
 {
     struct pending_suback *pending = subscription_options_of(sub)->door;
-    (void)conn;
-    (void)at;
+    struct mqtt_conn *c = conn;
     (void)replay;
     subscription_set_door(sub, NULL);
     if (pending)
         suback_done(pending);
+    else if (c->state == MQTT_STATE_CLAIMING)
+        mqtt_resume_placed(c, at);
 }
 
 /* A subscription that goes before it was in place (replaced, or unsubscribed at once): its SUBACK need not
@@ -63,6 +109,12 @@ void mqtt_subacks_forget(struct mqtt_conn *c)
 {
     if (c->session)
         session_each(c->session, suback_forget, NULL);
+    while (c->keep && !list_empty(&c->keep->subacks)) {
+        struct pending_suback *pending = LIST_OF(c->keep->subacks.next, struct pending_suback, link);
+        list_unlink(&pending->link);
+        list_unlink(&pending->wait.link);
+        free(pending);
+    }
 }
 
 /* --- the user properties of SUBSCRIBE (PROTOCOL.md 3) ------------------------------------------- */
@@ -115,6 +167,24 @@ static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter, 
     return 0;
 }
 
+/* A live subscription that replaces another goes on where that one was, so that nothing is lost between
+ * (MQTT-3.8.4-4); where it was nobody knows before it is in place itself. */
+static void subscribe_in_place_of(struct mqtt_conn *c, const struct subscription *old,
+                                  struct subscription_options *o, struct place *place)
+{
+    const struct subscription_options *before = subscription_options_of(old);
+    unsigned first, count;
+    if (o->start != START_LIVE || (before->door && before->start != START_AFTER))
+        return;
+    subscription_lanes(old, &first, &count);
+    *place = (struct place){.lane_count = hub_lane_count(c->door->edge->hub)};
+    for (unsigned i = first; i < first + count; i++)
+        place->next[i] = subscription_reached(old, i);
+    o->start = START_AFTER;
+    o->after = place;
+    o->retained_again = o->retained || subscription_walking(old);
+}
+
 static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_request *r,
                              struct subscription_options *o)
 {
@@ -123,16 +193,23 @@ static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_reques
     uint8_t reason = filter_objection(c, r->filter, o->start);
     if (reason)
         return reason;
+    if (c->keep && !mqtt_keep_has_room(c, r->filter))
+        return MQTT_RC_QUOTA_EXCEEDED; /* limit.session_bytes */
     o->qos = r->qos;
     o->no_local = r->no_local;
     o->retain_as_published = r->retain_as_published;
     struct subscription *old = session_find(c->session, r->filter);
     /* 3.8.3.1, Retain Handling: 0 always, 1 only if the subscription is new, 2 never. */
     o->retained = r->retain_handling == 0 || (r->retain_handling == 1 && !old);
-    if (old)
+    struct subscription_options chosen = *o;
+    chosen.held = c->keep != NULL; /* until SUBACK */
+    struct place place;
+    if (old) {
+        subscribe_in_place_of(c, old, &chosen, &place);
         suback_let_go(old);
+    }
     pending->waiting++;
-    switch ((int)session_subscribe(c->session, r->filter, o, &sub)) {
+    switch ((int)session_subscribe(c->session, r->filter, &chosen, &sub)) {
     case ST_OK:
         c->no_local |= o->no_local;
         return o->qos;
@@ -166,7 +243,8 @@ void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
-    *pending = (struct pending_suback){.conn = c, .waiting = 1, .packet_id = p->packet_id};
+    *pending =
+        (struct pending_suback){.conn = c, .type = MQTT_SUBACK, .waiting = 1, .packet_id = p->packet_id};
     options.door = pending;
     bool refused = false;
     while (mqtt_topic_next(p, c->version, false, &at, &request)) {
@@ -189,22 +267,20 @@ void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p
 {
     struct mqtt_topic_request request;
     size_t at = 0;
-    uint32_t count = 0;
-    uint8_t *reasons = calloc(1, p->count + 1);
-    if (!reasons) {
+    struct pending_suback *pending = calloc(1, sizeof *pending + p->count);
+    if (!pending) {
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
+    *pending =
+        (struct pending_suback){.conn = c, .type = MQTT_UNSUBACK, .waiting = 1, .packet_id = p->packet_id};
     while (mqtt_topic_next(p, c->version, true, &at, &request)) {
         struct subscription *sub = session_find(c->session, request.filter);
         if (sub)
             suback_let_go(sub);
-        reasons[count++] = sub && session_unsubscribe(c->session, request.filter) == ST_OK
-                               ? MQTT_RC_SUCCESS
-                               : MQTT_RC_NO_SUBSCRIPTION_EXISTED;
+        pending->reasons[pending->count++] = sub && session_unsubscribe(c->session, request.filter) == ST_OK
+                                                 ? MQTT_RC_SUCCESS
+                                                 : MQTT_RC_NO_SUBSCRIPTION_EXISTED;
     }
-    struct mqtt_packet packet = {.type = MQTT_UNSUBACK,
-                                 .suback = {.packet_id = p->packet_id, .reasons = slice_of(reasons, count)}};
-    mqtt_conn_send(c, &packet);
-    free(reasons);
+    suback_done(pending);
 }

@@ -1,15 +1,11 @@
 /* The will message (3.1.2.5): made whole at CONNECT, so that what is wrong with it is told there, and kept by
- * the connection. It leaves when the connection ends in any way but the client's goodbye: a lost socket, the
- * keep alive, a protocol error, a take-over, a node that stops. Its expiry begins when it is published. */
-#include "gateway/mqtt/conn_private.h"
+ * the connection and, while it lives, by its session's record: so it survives the node. It leaves when the
+ * connection ends in any way but the client's goodbye: a lost socket, the keep alive, a protocol error, a
+ * take-over, a node that stops. When the session goes on, a Will Delay Interval lets it wait (afterlife.c);
+ * it does not outlive the session. Its expiry begins when it is published. */
+#include "gateway/mqtt/will.h"
 
 #include <stdlib.h>
-
-struct mqtt_will {
-    struct msg *msg;
-    uint32_t expiry_s; /* 0: none was given */
-    bool expires;
-};
 
 uint8_t mqtt_will_keep(struct mqtt_conn *c, const struct mqtt_connect *p)
 {
@@ -31,41 +27,80 @@ uint8_t mqtt_will_keep(struct mqtt_conn *c, const struct mqtt_connect *p)
     }
     will->expires = p->will_props.present & MQTT_HAS_MESSAGE_EXPIRY;
     will->expiry_s = p->will_props.message_expiry_s;
+    will->delay_s = p->will_props.will_delay_s;
     c->will = will;
     return 0;
 }
 
+void mqtt_will_free(struct mqtt_will *will)
+{
+    if (!will)
+        return;
+    msg_unref(will->msg);
+    free(will);
+}
+
 void mqtt_will_forget(struct mqtt_conn *c)
 {
-    if (!c->will)
-        return;
-    msg_unref(c->will->msg);
-    free(c->will);
+    mqtt_will_free(c->will);
     c->will = NULL;
 }
 
-static void will_published(struct publish *p)
+void mqtt_will_record(const struct mqtt_will *will, struct record_will *out)
 {
-    publish_free(p); /* what became of it is counted; there is nobody to be told */
+    const struct msg *m = will->msg;
+    *out = (struct record_will){.delay_s = will->delay_s,
+                                .expiry_s = will->expiry_s,
+                                .due_ms = will->due_ms,
+                                .expires = will->expires,
+                                .qos = m->qos,
+                                .content = m->content,
+                                .flags = m->flags,
+                                .topic = msg_topic(m),
+                                .key = msg_key(m),
+                                .props = msg_props(m),
+                                .payload = msg_payload(m)};
 }
 
-void mqtt_will_publish(struct mqtt_conn *c)
+enum status mqtt_will_read(const struct record_will *from, struct mqtt_will **out)
 {
-    struct edge *e = c->door->edge;
+    struct mqtt_will *will = calloc(1, sizeof *will);
+    if (!will)
+        return ST_NO_MEMORY;
+    enum status st = msg_create(from->topic, from->key, from->props, from->payload, &will->msg);
+    if (st != ST_OK) {
+        free(will);
+        return st;
+    }
+    will->msg->qos = from->qos;
+    will->msg->content = from->content;
+    will->msg->flags = from->flags & (MSG_RETAIN | MSG_PFI_UTF8 | MSG_TYPE_GIVEN | MSG_ONCE);
+    will->expires = from->expires;
+    will->expiry_s = from->expiry_s;
+    will->delay_s = from->delay_s;
+    will->due_ms = from->due_ms;
+    *out = will;
+    return ST_OK;
+}
+
+enum status mqtt_will_publish(struct edge *e, struct mqtt_will *will, uint64_t origin, void *owner,
+                              void (*on_published)(struct publish *p))
+{
     struct publish *letter;
-    if (!c->will)
-        return;
-    struct msg *m = c->will->msg;
-    m->origin = session_id(c->session);
-    m->expires_ms = c->will->expires ? loop_wall_ms(e->loop) + (uint64_t)c->will->expiry_s * 1000 : 0;
+    struct msg *m = will->msg;
+    m->origin = origin;
+    m->expires_ms = will->expires ? loop_wall_ms(e->loop) + (uint64_t)will->expiry_s * 1000 : 0;
     m->accepted_ns = loop_now_ms(e->loop) * 1000000;
     metric_add(e->metrics, M_RECEIVED_MQTT, 1);
-    if (publish_create(msg_ref(m), &letter) != ST_OK) {
-        msg_unref(m);
+    if (publish_create(m, &letter) != ST_OK) {
         metric_add(e->metrics, M_REFUSED_UNAVAILABLE, 1);
-        return;
+        mqtt_will_free(will);
+        return ST_NO_MEMORY;
     }
+    free(will);
     letter->wait = true;
-    letter->on_published = will_published;
+    letter->owner = owner;
+    letter->on_published = on_published;
     hub_publish(e->hub, letter);
+    return ST_OK;
 }

@@ -290,4 +290,45 @@ MUTANTS = [
         "test": "test_users.py::test_nobody_has_the_inbox_of_another",
         "red": "KeyError: 'err'",
     },
+    {
+        "name": "a session's cursor one too far in its record",
+        "file": "gateway/mqtt/keep.c",
+        "old": """        r.next.next[lane] = subscription_reached(sub, lane);
+""",
+        "new": """        r.next.next[lane] = subscription_reached(sub, lane) + 1;
+""",
+        "test": "test_mqtt_sessions.py::test_options_and_identifiers_survive",
+        "red": "TimeoutError|AssertionError|End",
+    },
+    {
+        "name": "a released packet identifier not told apart from its next use",
+        "file": "gateway/mqtt/keep.c",
+        "old": """            k->releases++;
+            break;
+""",
+        "new": """            break;
+""",
+        "test": "test_mqtt_sessions.py::test_a_repetition_across_a_crash_is_stored_once",
+        "red": "AssertionError",
+    },
+    {
+        "name": "the shards not asked for what a crash kept from the session's record",
+        "file": "gateway/mqtt/resume.c",
+        "old": """    if (c->keep->unclean) {
+""",
+        "new": """    if (false) {
+""",
+        "test": "test_mqtt_sessions.py::test_a_release_between_a_crash_and_the_repetition",
+        "red": "AssertionError",
+    },
+    {
+        "name": "the will of a node that was killed forgotten",
+        "file": "gateway/mqtt/afterlife.c",
+        "old": """        soul_make(a, name, 0);
+""",
+        "new": """        (void)name;
+""",
+        "test": "test_mqtt_sessions.py::test_a_will_survives_kill_9",
+        "red": "in vain for the will",
+    },
 ]

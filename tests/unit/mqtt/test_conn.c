@@ -34,6 +34,7 @@ static void open_with(const char *assignment)
     cr_assert_eq(registry_create(x.couriers[0], &registry), ST_OK);
     registry_meet(registry, 0, registry, 1);
     facts.settings = &settings;
+    facts.incarnation = 1;
     facts.connections_max = settings.limit_connections;
     edge = (struct edge){.loop = x.loops[0],
                          .hub = x.hubs[0],

@@ -93,6 +93,13 @@ static void client_claim(struct client *c, unsigned loop, const char *id)
     registry_claim(registries[loop], &c->claim);
 }
 
+/* One that waits for the release of whoever is before it. */
+static void client_claim_patiently(struct client *c, unsigned loop, const char *id)
+{
+    client_claim(c, loop, id);
+    c->claim.patient = true; /* the letter is still on its way: nothing is a call */
+}
+
 static size_t held(void)
 {
     size_t n = 0;
@@ -240,4 +247,34 @@ Test(registry, random_claims_and_releases)
         cr_assert_leq(held(), 2u);
     }
     settle();
+}
+
+Test(registry, a_patient_claim_waits_for_the_release)
+{
+    for (unsigned first = 0; first < LOOPS; first++) {
+        struct client a, b, c;
+        client_claim_patiently(&a, first, "client");
+        settle();
+        cr_expect_str_eq(a.story, "c", "nobody was before it");
+        client_claim_patiently(&b, 1, "client");
+        settle();
+        client_claim_patiently(&c, 2, "client");
+        settle();
+        cr_expect_str_eq(a.story, "ct");
+        cr_expect_str_eq(b.story, "t", "taken over before it was its turn");
+        cr_expect_str_eq(c.story, "");
+        registry_release(registries[first], &a.claim);
+        settle();
+        cr_expect_str_eq(a.story, "ctr");
+        cr_expect_str_eq(b.story, "tc", "it is told all the same");
+        cr_expect_str_eq(c.story, "");
+        registry_release(registries[1], &b.claim);
+        settle();
+        cr_expect_str_eq(b.story, "tcr");
+        cr_expect_str_eq(c.story, "c");
+        cr_expect_eq(held(), 1);
+        registry_release(registries[2], &c.claim);
+        settle();
+        cr_expect_eq(held(), 0);
+    }
 }

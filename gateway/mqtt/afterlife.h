@@ -1,0 +1,21 @@
+/* Inside gateway/mqtt/: what is still to be done for sessions that no connection has.
+ *
+ * A will with a delay waits here, and is published when its time comes and its client has not come back. What
+ * a node that was killed left behind is found at start in the sessions' records: the connections of that time
+ * have ended without a word, so their wills are sent, or their delays begin, and so does the expiry of their
+ * sessions. Owning loop only. */
+#ifndef TG_GATEWAY_MQTT_AFTERLIFE_H
+#define TG_GATEWAY_MQTT_AFTERLIFE_H
+
+#include "gateway/mqtt/conn_private.h"
+#include "session/keeper.h"
+
+struct mqtt_afterlife;
+
+/* Begins with the records of the lanes that are at home on the door's loop. ST_NO_MEMORY. */
+enum status afterlife_create(struct mqtt_door *d, struct mqtt_afterlife **out) MUST_CHECK;
+void afterlife_destroy(struct mqtt_afterlife *a); /* the loop has ended; NULL is allowed */
+/* A will that is not due yet, swallowed; the session's record holds it too. */
+void afterlife_add(struct mqtt_afterlife *a, const char name[KEEPER_NAME_BYTES], struct mqtt_will *will);
+
+#endif
