@@ -37,7 +37,9 @@ struct config_list {
     size_t row_bytes;
     const struct config_option *fields; /* places are within a row; no CONFIG_LIST */
     size_t field_count;
-    const char *(*flaw)(const void *row); /* what is wrong with a complete row; NULL: nothing */
+    /* What is wrong with the newest of `count` complete rows, by itself or beside the others; NULL: nothing.
+     */
+    const char *(*flaw)(const void *rows, size_t count);
     const char *help; /* one line */
 };
 struct config_rows {

@@ -79,7 +79,7 @@ enum status config_rows_end(const struct config_list *l, const void *settings, c
                             struct buf *error)
 {
     const struct config_rows *r = rows_in(l, settings);
-    const char *flaw = l->flaw ? l->flaw(row_at(l, r, r->count - 1)) : NULL;
+    const char *flaw = l->flaw ? l->flaw(r->rows, r->count) : NULL;
     return flaw ? config_refuse(error, ST_INVALID, "%s: an item of \"%s\": %s", where, l->key, flaw) : ST_OK;
 }
 

@@ -211,6 +211,8 @@ static const struct metric_row {
         {"tidegate_log_disk_level", GAUGE, NULL,
          "How full the log's disk is: 0 = enough room, 1 = warned, 2 = publishes are refused."},
     [M_LOG_DISK_FREE_BYTES] = {"tidegate_log_disk_free_bytes", GAUGE, NULL, "Free bytes of the log's disk."},
+    [M_LOG_BALLAST_GIVEN] = {"tidegate_log_ballast_given_total", COUNTER, NULL,
+                             "Times that the ballast was given up because the log's disk was full."},
     [M_LOG_SIZE_BYTES] = {"tidegate_log_size_bytes", GAUGE, NULL,
                           "Bytes of records in the log's files, without what is preallocated."},
     [M_LOG_TRIMMED_BYTES] = {"tidegate_log_trimmed_bytes_total", COUNTER, NULL,

@@ -139,6 +139,7 @@ enum metric {
     M_LOG_DISK_FULL, /* gauge */
     M_LOG_DISK_LEVEL, /* gauge */
     M_LOG_DISK_FREE_BYTES, /* gauge */
+    M_LOG_BALLAST_GIVEN,
     M_LOG_SIZE_BYTES, /* gauge */
     M_LOG_TRIMMED_BYTES,
     M_LOG_TRIMMED_SEGMENTS,

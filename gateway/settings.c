@@ -266,12 +266,25 @@ static const struct config_option topic_fields[] = {
      "as the log"},
 };
 
-static const char *topic_flaw(const void *row)
+/* The first filter that matches wins, so the same one again is a mistake. */
+static bool filter_is_new(const struct topic_settings *rows, size_t count)
 {
-    const struct topic_settings *t = row;
+    for (size_t i = 0; i + 1 < count; i++)
+        if (strcmp(rows[i].filter, rows[count - 1].filter) == 0)
+            return false;
+    return true;
+}
+
+static const char *topic_flaw(const void *rows, size_t count)
+{
+    const struct topic_settings *t = (const struct topic_settings *)rows + count - 1;
     const struct topic_limits any = {UINT16_MAX, UINT16_MAX};
     if (!topic_filter_valid(slice_cstr(t->filter), &any))
         return "filter must be a topic filter, such as sensors/+/temperature or chat/#";
+    if (t->filter[0] == '$' && !slice_starts_with(slice_cstr(t->filter), slice_cstr("$user/")))
+        return "filter may begin with $ for inboxes only ($user/...)";
+    if (!filter_is_new(rows, count))
+        return "filter: another item has the same, and the first one wins";
     if (!t->store && t->deliver)
         return "store: false and deliver: durable exclude each other";
     if (!t->store && t->retention_ms)
@@ -292,9 +305,9 @@ static const struct config_option acl_fields[] = {
      "Topic filter; %u is the user, %c the MQTT client identifier"},
 };
 
-static const char *acl_flaw(const void *row)
+static const char *acl_flaw(const void *rows, size_t count)
 {
-    const struct acl_settings *r = row;
+    const struct acl_settings *r = (const struct acl_settings *)rows + count - 1;
     if (r->principal[0] == '\0')
         return "principal must be a user, *, $users or $anonymous";
     if (!acl_topic_valid(slice_cstr(r->topic)))
@@ -379,6 +392,9 @@ static enum status settings_check(const struct settings *s, struct buf *error)
     else if (s->log_retention_bytes > 0 && s->log_retention_bytes / 2 < s->log_segment_bytes)
         st = buf_printf(error, "log.retention_bytes: must be 0 or at least twice log.segment_bytes (%llu)",
                         (unsigned long long)s->log_segment_bytes);
+    else if (s->log_disk_warn_percent < 100 && s->log_disk_warn_percent > s->log_disk_refuse_percent)
+        st = buf_printf(error, "log.disk_warn_percent: must not be above log.disk_refuse_percent (%llu)",
+                        (unsigned long long)s->log_disk_refuse_percent);
     return st == ST_OK && error->len == 0 ? ST_OK : ST_INVALID;
 }
 

@@ -23,6 +23,10 @@ enum status folder_refuse(struct buf *error, const char *where, const char *what
         st = ST_FORBIDDEN;
         advice = "give this process's user the right to read and write it, or set another data.dir";
     }
+    if (errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG) {
+        st = ST_INVALID;
+        advice = "this is no folder; set another data.dir";
+    }
     if (buf_printf(error, "%s: cannot %s: %s; %s", where, what, strerror(errno), advice) != ST_OK)
         buf_clear(error);
     return st;
@@ -33,7 +37,14 @@ enum status folder_make(const struct store_files *files, const char *path, const
 {
     if (mkdir(path, 0750) == 0)
         return files_sync_folder(files, parent) == 0 ? ST_OK : folder_refuse(error, parent, "sync it");
-    return errno == EEXIST ? ST_OK : folder_refuse(error, path, "make this folder");
+    if (errno == EEXIST)
+        return ST_OK;
+    if (errno != ENOENT)
+        return folder_refuse(error, path, "make this folder");
+    if (buf_printf(error, "%s: the folder above it does not exist; make it, or set another data.dir", path) !=
+        ST_OK)
+        buf_clear(error);
+    return ST_INVALID;
 }
 
 /* The process that holds the lock on this file, by the kernel's own list; 0: it does not say (another

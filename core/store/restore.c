@@ -35,6 +35,7 @@ struct restoring {
     struct restore_report *report;
     struct buf *error;
     uint8_t *bytes; /* COPY_BYTES */
+    bool made; /* the folder was not there */
 };
 
 static enum status refuse(struct restoring *r, enum status st, const char *where, const char *what)
@@ -46,17 +47,24 @@ static enum status refuse(struct restoring *r, enum status st, const char *where
 
 /* --- the folder --- */
 
+/* What a new file system has at its top is in nobody's way. */
+static bool is_nothing(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "lost+found") == 0;
+}
+
 static enum status make_empty_folder(struct restoring *r)
 {
     char parent[PATH_MAX];
     if (snprintf(parent, sizeof parent, "%s/..", r->dir) >= (int)sizeof parent - 64)
         return refuse(r, ST_INVALID, r->dir, "the path is too long");
+    r->made = access(r->dir, F_OK) < 0;
     enum status st = folder_make(r->files, r->dir, parent, r->error);
     DIR *dir = st == ST_OK ? opendir(r->dir) : NULL;
     if (!dir)
         return st != ST_OK ? st : folder_refuse(r->error, r->dir, "read the folder");
     for (struct dirent *entry; st == ST_OK && (entry = readdir(dir));)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+        if (!is_nothing(entry->d_name))
             st = refuse(r, ST_EXISTS, r->dir, "the folder is not empty; restore into a new one");
     closedir(dir);
     return st;
@@ -64,8 +72,24 @@ static enum status make_empty_folder(struct restoring *r)
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
-    (void)st, (void)type;
-    return ftw->level > 0 ? remove(path) : 0;
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+/* What `build` has made, and the folder when it was not there before. */
+static void remove_built(const struct restoring *r)
+{
+    char path[PATH_MAX + 64];
+    for (unsigned i = 0; i < r->from->manifest.lane_count; i++) {
+        snprintf(path, sizeof path, "%s/%u", r->dir, i);
+        nftw(path, remove_one, WALK_DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
+    }
+    snprintf(path, sizeof path, "%s/MANIFEST", r->dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/MANIFEST.tmp", r->dir);
+    unlink(path);
+    if (r->made)
+        rmdir(r->dir);
 }
 
 /* --- a file --- */
@@ -211,7 +235,7 @@ enum status restore_run(const struct store_files *files, struct view *snapshot, 
     st = r.bytes ? build(&r) : ST_NO_MEMORY;
     free(r.bytes);
     if (st != ST_OK)
-        nftw(dir, remove_one, WALK_DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
+        remove_built(&r);
     out->epoch = r.epoch;
     return st;
 }

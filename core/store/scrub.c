@@ -35,11 +35,46 @@ static void tell_damaged(struct scrub *s)
     s->damaged_told = damaged;
 }
 
-/* Once in each cycle: it stays true. */
+/* Is it known from a cycle before? Else it is from now on. */
+static bool is_known(struct scrub *s, uint64_t from, uint64_t to)
+{
+    for (unsigned i = 0; i < s->found_count; i++) {
+        struct scrub_found *f = &s->found[i];
+        if (f->lane == s->lane && f->from == from && f->to == to) {
+            f->seen = true;
+            return true;
+        }
+    }
+    if (s->found_count == SCRUB_FOUND_MAX) {
+        if (!s->more_told)
+            log_error("the scrub finds more damage than it tells one by one; see tidegate log verify");
+        s->more_told = true;
+        return true;
+    }
+    s->found[s->found_count++] = (struct scrub_found){s->lane, from, to, true};
+    return false;
+}
+
+/* What was not found again has been mended, or removed. */
+static void forget_unseen(struct scrub *s)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < s->found_count; i++) {
+        if (!s->found[i].seen)
+            continue;
+        s->found[kept] = s->found[i];
+        s->found[kept++].seen = false;
+    }
+    s->found_count = kept;
+}
+
+/* Counted in each cycle, logged in the first. */
 static void note_damage(struct scrub *s, const char *path, uint64_t from, uint64_t to, bool io_failed)
 {
     s->damaged += to - from;
     tell_damaged(s);
+    if (is_known(s, from, to))
+        return;
     log_error("log records %s, found by the scrub path=%s from=%llu to=%llu; they are answered as damaged, "
               "restore the "
               "segment from a backup to get them back",
@@ -53,6 +88,7 @@ static void end_cycle(struct scrub *s, uint64_t now_ms)
     s->damaged_before = s->damaged;
     s->damaged = 0;
     tell_damaged(s);
+    forget_unseen(s);
     metric_add(s->metrics, M_LOG_SCRUB_CYCLE_SECONDS, seconds - s->cycle_told);
     s->cycle_told = seconds;
     s->lane = 0;

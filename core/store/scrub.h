@@ -7,6 +7,15 @@
 #include "core/store/lane.h"
 #include "core/store/volume.h"
 
+enum { SCRUB_FOUND_MAX = 256 };
+
+/* Records that do not verify. */
+struct scrub_found {
+    unsigned lane;
+    uint64_t from, to;
+    bool seen; /* in this cycle */
+};
+
 struct scrub {
     const struct store_options *options;
     struct metrics *metrics;
@@ -18,6 +27,9 @@ struct scrub {
     uint64_t position, next_offset; /* in it; position 0: at its beginning */
     uint64_t damaged, damaged_before; /* records, in this cycle and in the last whole one */
     uint64_t damaged_told, cycle_told; /* to the gauges */
+    struct scrub_found found[SCRUB_FOUND_MAX]; /* that were logged: what stays damaged is not logged again */
+    unsigned found_count;
+    bool more_told; /* that there are too many to know them all */
 };
 
 void scrub_init(struct scrub *s, const struct store_options *options, struct metrics *metrics);

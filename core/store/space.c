@@ -104,8 +104,15 @@ void space_give_ballast(struct space *s)
     ballast_path(s, path);
     s->ballast_held = false;
     atomic_store_explicit(&s->ballast_given, true, memory_order_relaxed);
-    if (s->files->unlink(s->files->ctx, path) < 0)
+    if (s->files->unlink(s->files->ctx, path) < 0) {
         log_warn("cannot give up the ballast path=%s error=\"%s\"", path, strerror(errno));
+        return;
+    }
+    metric_add(s->metrics, M_LOG_BALLAST_GIVEN, 1);
+    log_warn("the log's disk is full: the ballast was given up, so that retention can go on path=%s "
+             "bytes=%llu; make "
+             "room, or set log.retention_bytes",
+             path, (unsigned long long)s->options->ballast_bytes);
 }
 
 bool space_take_ballast_back(struct space *s)

@@ -34,7 +34,7 @@ static enum status refuse(struct buf *error, enum status st, const char *where, 
 
 static enum status refuse_errno(struct buf *error, const char *where, const char *what)
 {
-    enum status st = errno == EACCES || errno == EPERM ? ST_FORBIDDEN : ST_IO;
+    enum status st = errno == EACCES || errno == EPERM ? ST_FORBIDDEN : errno == ENOTDIR ? ST_INVALID : ST_IO;
     if (buf_printf(error, "%s: cannot %s: %s", where, what, strerror(errno)) != ST_OK)
         buf_clear(error);
     return st;

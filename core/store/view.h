@@ -30,6 +30,8 @@ struct walk_options {
     bool check_indexes; /* compare each .idx with what its segment holds */
     uint64_t from; /* segments that end at or below need not be read */
     uint64_t from_ms; /* nor those whose records are all older */
+    bool tell_removed; /* what a node's retention takes while it is read, and behind what has been read, is a
+                          fault */
 };
 
 enum walk_event {
@@ -47,6 +49,7 @@ enum walk_fault_kind {
     FAULT_HEADER, /* the segment's header is damaged; its records are judged apart from it */
     FAULT_FOREIGN, /* the file belongs to another log or place: a start refuses it */
     FAULT_INDEX, /* the .idx does not agree with its segment; it can be made anew */
+    FAULT_REMOVED, /* a node's retention took them while the walk was under way (walk_options.tell_removed) */
 };
 
 struct walk_fault {

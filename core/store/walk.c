@@ -35,6 +35,7 @@ struct walk {
     uint64_t good_end; /* in the file: behind the last record that verified */
     bool gap_open; /* the last fault's position_end is not known yet */
     bool torn; /* nothing behind counts */
+    bool begun; /* a record has been passed: what is removed from here on leaves a hole */
     bool finished; /* the segment was read: its faults are told */
     bool failed;
     char path[PATH_MAX];
@@ -101,13 +102,26 @@ static void close_gap(struct walk *w, uint64_t position)
     w->faults[w->fault_count - 1].position_end = position;
 }
 
-/* What should lie between `w->end` and `to` has no file. What retention took meanwhile is no fault. */
+/* Retention has taken them. Before the first record it is as if the walk had begun later. */
+static bool note_removed(struct walk *w, uint64_t from, uint64_t to)
+{
+    from = from > w->options.from ? from : w->options.from;
+    if (!w->options.tell_removed || !w->begun || from >= to)
+        return true;
+    return add_fault(
+        w, &(struct walk_fault){.kind = FAULT_REMOVED, .base_offset = from, .from = from, .to = to});
+}
+
+/* What should lie between `w->end` and `to` has no file. */
 static bool note_missing(struct walk *w, uint64_t to)
 {
-    uint64_t from = w->end;
-    if (from < to && w->view->running) {
-        uint64_t first = view_first_now(w->view, w->lane);
-        from = first > from ? first : from;
+    uint64_t from = w->end, first = from;
+    if (from < to && w->view->running)
+        first = view_first_now(w->view, w->lane);
+    if (first > from) {
+        if (!note_removed(w, from, first < to ? first : to))
+            return false;
+        from = first;
     }
     if (from >= to || to <= w->options.from)
         return true;
@@ -270,6 +284,7 @@ static bool on_record(struct walk *w, bool *told)
     const struct record *r = &w->scan.record;
     close_gap(w, w->scan.record_position);
     w->good_end = w->scan.record_position + r->stored_bytes;
+    w->begun = true;
     count_record(&w->look.segment, r);
     *told = w->options.messages && !r->internal && r->offset >= w->options.from;
     return index_record(w) && (!*told || record_to_msg(r, w->lane, &w->look.msg) == ST_OK);
@@ -351,15 +366,27 @@ static bool was_removed(struct walk *w)
     return gone && view_first_now(w->view, w->lane) > item_of(w)->base_offset;
 }
 
+/* Of a file that was removed while it was read: nothing is wrong with it. What was not read any more has gone
+ * with it. */
+static void forgive_faults(struct walk *w)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < w->fault_count; i++) {
+        struct walk_fault f = w->faults[i];
+        bool unread = f.kind == FAULT_RECORDS && f.from < f.to && w->begun && w->options.tell_removed;
+        if (unread)
+            f.kind = FAULT_REMOVED;
+        if (unread || f.kind == FAULT_MISSING || f.kind == FAULT_REMOVED)
+            w->faults[kept++] = f;
+    }
+    w->fault_count = kept;
+}
+
 static bool leave(struct walk *w)
 {
     bool fine = judge_end(w) && compare_index(w);
     if (was_removed(w)) {
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < w->fault_count; i++)
-            if (w->faults[i].kind == FAULT_MISSING)
-                w->faults[kept++] = w->faults[i];
-        w->fault_count = kept;
+        forgive_faults(w);
     }
     close(w->fd);
     w->fd = -1;

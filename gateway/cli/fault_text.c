@@ -6,7 +6,7 @@
 
 static const char *const names[] = {
     [FAULT_RECORDS] = "records", [FAULT_MISSING] = "missing", [FAULT_HEADER] = "header",
-    [FAULT_FOREIGN] = "foreign", [FAULT_INDEX] = "index",
+    [FAULT_REMOVED] = "removed", [FAULT_FOREIGN] = "foreign", [FAULT_INDEX] = "index",
 };
 
 enum status fault_text(struct buf *out, unsigned lane, const char *path, const struct walk_fault *f)
@@ -25,6 +25,11 @@ enum status fault_text(struct buf *out, unsigned lane, const char *path, const s
         return buf_printf(out,
                           "%s: is missing: records %" PRIu64 " to %" PRIu64 " of partition %u are not there",
                           path, f->from, f->to - 1, lane);
+    case FAULT_REMOVED:
+        return buf_printf(out,
+                          "records %" PRIu64 " to %" PRIu64
+                          " of partition %u were removed by the node's retention before they were read",
+                          f->from, f->to - 1, lane);
     case FAULT_HEADER:
         return buf_printf(out, "%s: the segment's header does not verify (bytes 0 to 64)", path);
     case FAULT_FOREIGN:

@@ -20,7 +20,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { POLL_MS = 20, APPENDS_A_TURN = 256 };
+enum { POLL_MS = 20, APPENDS_A_TURN = 256, AHEAD_MS_MAX = 24 * 3600 * 1000 };
 
 struct import {
     struct log_target target;
@@ -62,6 +62,12 @@ static enum status next_message(struct import *im, struct msg **out)
     enum status st = line_input_next(&im->input);
     if (st == ST_OK)
         st = log_line_read(buf_slice(&im->input.line), &im->limits, out, &why);
+    /* It would become the time of everything behind it, since times do not fall. */
+    if (st == ST_OK && (*out)->ts_ms > clock_wall_ms(clock_system()) + AHEAD_MS_MAX) {
+        msg_unref(*out);
+        why = "has a ts that lies more than a day ahead";
+        st = ST_INVALID;
+    }
     if (st == ST_INVALID || st == ST_TOO_LARGE) {
         tell_line(im, why);
         im->refused++;

@@ -198,7 +198,8 @@ enum status merge_open(struct view *v, const struct selection *wanted, struct me
     m->lane_count = view_lane_count(v);
     buf_init(&m->line, LINE_BYTES_MAX);
     for (unsigned i = 0; i < m->lane_count && st == ST_OK; i++) {
-        struct walk_options o = {.messages = true, .from = wanted->from.next[i], .from_ms = wanted->from_ms};
+        struct walk_options o = {
+            .messages = true, .tell_removed = true, .from = wanted->from.next[i], .from_ms = wanted->from_ms};
         if (!lane_wanted(m, i))
             continue;
         if (wanted->carried)

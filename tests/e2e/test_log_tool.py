@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -341,6 +342,17 @@ def test_import_raises_times_that_fall(make_node, tmp_path):
     assert [m["ts"] for m in log("cat", data=tmp_path / "log").lines()] == [50, 50, 60, 60]
 
 
+def test_import_refuses_the_future(tmp_path):
+    """Times never fall within a run, so one from the far future would become that of all that follow."""
+    day = 24 * 3600 * 1000
+    text = "".join(json.dumps({"topic": "a", "ts": ts, "text": str(ts)}) + "\n"
+                   for ts in (1, 2**53 - 1, int(time.time() * 1000) + 2 * day, int(time.time() * 1000) + day // 2, 5))
+    ran = log("import", "-", data=tmp_path / "log", stdin=text, check=1)
+    assert "line 2" in ran.err and "a day ahead" in ran.err
+    ran = log("import", "-", "--keep-going", data=tmp_path / "other", stdin=text, check=1)
+    assert len(log("cat", data=tmp_path / "other").lines()) == 3
+
+
 def test_import_holds_lines_to_the_limits(tmp_path):
     line = json.dumps({"topic": "a", "text": "x" * 100}) + "\n"
     ran = log("import", "-", "--set", "limit.message_bytes=99", data=tmp_path / "log", stdin=line, check=1)
@@ -383,6 +395,10 @@ def test_exit_codes(make_node, tmp_path):
     node.stop()
     assert "there is no log" in log("verify", data=tmp_path / "nothing", check=1).err
     log("verify", "--config", tmp_path / "nothing.yaml", check=78)
+    (tmp_path / "file").write_text("no folder")
+    for verb in ("verify", "cat", "stat"):
+        log(verb, data=tmp_path / "file", check=78)
+    assert "ot a directory" in log("import", "-", data=tmp_path / "file", stdin='{"topic":"a","text":""}\n', check=78).err
     log("verify", "--set", f"data.dir={node.data}")
     log("nonsense", check=2)
     log("import", data=tmp_path / "x", check=2)

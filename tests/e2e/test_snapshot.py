@@ -233,9 +233,14 @@ def test_restore_refuses_and_leaves_nothing(make_node, tmp_path):
     shutil.copytree(folder, bad)
     flip(sorted((bad / "0").glob("*.seg"))[1], 3000)
     assert "damaged" in log("restore", bad, data=tmp_path / "y", check=1).err
-    assert list((tmp_path / "y").iterdir()) == []
-    log("restore", folder, data=tmp_path / "y")  # an empty folder is fine
+    assert not (tmp_path / "y").exists(), "it was not there before"
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "lost+found").mkdir()
+    assert "damaged" in log("restore", bad, data=tmp_path / "y", check=1).err
+    assert [path.name for path in (tmp_path / "y").iterdir()] == ["lost+found"]
+    log("restore", folder, data=tmp_path / "y")  # a folder with nothing in it is fine
     assert len(messages(tmp_path / "y")) == 200
+    assert "does not exist" in log("restore", folder, data=tmp_path / "no" / "such", check=78).err
 
 
 def test_retention_and_reuse_leave_a_snapshot_alone(make_node):

@@ -87,6 +87,16 @@ Test(settings, rules_between_keys)
         {"log.sync=interval:-5", "log.sync"},
         {"log.retention_bytes=512M", NULL},
         {"log.retention_bytes=511M", "log.retention_bytes"}, /* not two segments */
+        {"log.disk_warn_percent=95", NULL},
+        {"log.disk_warn_percent=96", "log.disk_warn_percent"}, /* above the default of disk_refuse_percent */
+        {"log.disk_warn_percent=100", NULL}, /* never */
+        {"log.disk_refuse_percent=79", "log.disk_warn_percent"},
+        {"topics=[{filter: \"a/#\"}, {filter: \"a/+\"}]", NULL},
+        {"topics=[{filter: \"$user/+/news\"}]", NULL},
+        {"topics=[{filter: \"a/#\"}, {filter: b}, {filter: \"a/#\"}]", "another item has the same"},
+        {"topics=[{filter: \"$share/g/a\"}]", "for inboxes only"},
+        {"topics=[{filter: \"$session/#\"}]", "for inboxes only"},
+        {"topics=[{filter: \"$user\"}]", "for inboxes only"},
         {"log.retention_ms=168h", NULL},
         {"log.backend=kafka", "log.backend"},
         {"limit.inflight=0", "limit.inflight"},

@@ -44,9 +44,9 @@ static const struct config_option room_fields[] = {
     {"kind", CONFIG_ENUM, offsetof(struct room, kind), "small", "small|large", 0, 0, "of which kind"},
 };
 
-static const char *room_flaw(const void *row)
+static const char *room_flaw(const void *rows, size_t count)
 {
-    return ((const struct room *)row)->name[0] ? NULL : "name must not be empty";
+    return ((const struct room *)rows)[count - 1].name[0] ? NULL : "name must not be empty";
 }
 
 static const struct config_list lists[] = {

@@ -80,6 +80,37 @@ Test(scrub, finds_a_flipped_bit_of_a_record_and_of_a_frame_header)
     cr_assert_eq(metrics_sum(M_LOG_SCRUB_DAMAGED), 0u);
 }
 
+static unsigned lines_of(const char *path, const char *text)
+{
+    char line[1024];
+    unsigned count = 0;
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        count += strstr(line, text) != NULL;
+    fclose(f);
+    return count;
+}
+
+Test(scrub, logs_a_damage_once_and_again_when_it_comes_back)
+{
+    char path[300];
+    begin(1, 64 << 20);
+    fill(0);
+    snprintf(path, sizeof path, "%s/stderr", w.dir);
+    cr_assert_not_null(freopen(path, "w", stderr));
+    flip(0, 30000);
+    wait_damaged(1);
+    wait_bytes(1 << 20); /* cycles of 0.25 MB */
+    cr_assert_eq(lines_of(path, "found by the scrub"), 1u);
+    flip(0, 30000);
+    wait_damaged(0);
+    flip(0, 30000);
+    wait_damaged(1);
+    wait_bytes(1 << 19);
+    cr_assert_eq(lines_of(path, "found by the scrub"), 2u);
+    world_deinit(&w);
+}
+
 Test(scrub, what_it_found_is_answered_as_damaged)
 {
     begin(1, 64 << 20);

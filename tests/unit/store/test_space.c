@@ -107,6 +107,9 @@ Test(space, the_ballast_is_made_given_up_and_made_again_when_there_is_room)
     cr_assert(has_ballast() && space.ballast_held);
     space_give_ballast(&space);
     cr_assert(!has_ballast() && atomic_load(&space.ballast_given));
+    cr_assert_eq(metrics_sum(M_LOG_BALLAST_GIVEN), 1u);
+    space_give_ballast(&space);
+    cr_assert_eq(metrics_sum(M_LOG_BALLAST_GIVEN), 1u, "there is one only");
     faults.fail_errno = ENOSPC;
     faults.fail_at[FAULTY_ALLOCATE] = atomic_load(&faults.count[FAULTY_ALLOCATE]) + 1;
     cr_assert(!space_take_ballast_back(&space), "what is still full stays full");

@@ -291,3 +291,71 @@ Test(view, no_log_and_a_damaged_manifest_are_told_apart)
     buf_deinit(&error);
     world_deinit(&w);
 }
+
+static void note_seen(const struct walk *walk, enum walk_event e, uint64_t *seen, uint64_t *begin)
+{
+    if (e == WALK_MESSAGE && (*seen)++ == 0)
+        *begin = walk_look(walk)->msg->offset;
+}
+
+/* Retention takes most of the lane after `early` messages have been seen, or before any. What is seen and
+ * what is told as removed must be all there is. */
+static void removed_meanwhile(bool early, bool tell)
+{
+    enum { COUNT = 1000 };
+    struct world w;
+    struct view *v;
+    struct walk *walk;
+    struct buf error;
+    uint64_t seen = 0, removed = 0, faults = 0, last = 0, begin = 0;
+    world_init(&w, 1);
+    buf_init(&error, 4096);
+    w.options.segment_bytes = 64 << 10;
+    w.options.retention_bytes = 128 << 10;
+    world_open(&w);
+    for (unsigned i = 0; i < COUNT; i++) {
+        static uint8_t block[1000];
+        cr_assert_eq(world_append(&w, 0, "t", slice_of(block, sizeof block), true, &last), ST_OK);
+        store_flush(w.store, 0);
+        world_wait_durable(&w, 0, last + 1);
+    }
+    cr_assert_eq(view_open(w.dir, &v, &error), ST_OK);
+    struct walk_options o = {.messages = true, .tell_removed = tell};
+    cr_assert_eq(walk_open(v, 0, &o, &walk, &error), ST_OK);
+    while (early && seen < 10)
+        note_seen(walk, walk_next(walk), &seen, &begin);
+    store_trim(w.store, 0, 0);
+    uint64_t deadline = world_now_ms() + WORLD_DEADLINE_MS;
+    while (store_first(w.store, 0) < COUNT / 2) {
+        struct world_read r; /* hands what was appended to the reader */
+        world_read_init(&r, 0, store_next(w.store, 0));
+        world_read_run(&w, &r);
+        world_read_free(&r);
+        world_turn(&w);
+        cr_assert_lt(world_now_ms(), deadline, "retention has removed something");
+    }
+    for (enum walk_event e; (e = walk_next(walk)) != WALK_END;) {
+        cr_assert_neq(e, WALK_FAILED);
+        note_seen(walk, e, &seen, &begin);
+        if (e != WALK_FAULT)
+            continue;
+        const struct walk_fault *f = &walk_look(walk)->fault;
+        cr_assert_eq(f->kind, FAULT_REMOVED, "kind %d, %lu to %lu", (int)f->kind, f->from, f->to);
+        removed += f->to - f->from;
+        faults++;
+    }
+    cr_assert(early ? begin == 1 && (faults > 0) == tell : tell);
+    if (tell) /* from the first that was seen on; without an early look this may be any */
+        cr_assert_eq(seen + removed, last + 1 - begin, "%lu seen, %lu told", seen, removed);
+    walk_close(walk);
+    view_close(v);
+    buf_deinit(&error);
+    world_deinit(&w);
+}
+
+Test(view, what_retention_removes_behind_a_walk_is_told_when_asked_for)
+{
+    removed_meanwhile(true, true);
+    removed_meanwhile(true, false);
+    removed_meanwhile(false, true);
+}
