@@ -31,8 +31,12 @@ static bool next_user(struct slice props, size_t *place, struct user *out)
     enum msg_prop type;
     struct slice value;
     while (props_next(props, place, &type, &value))
-        if (type == PROP_USER && user_property(value, out))
+        if (type == PROP_USER && user_property(value, out)) {
             return true;
+        } else if (type == PROP_TRACE) { /* as any property, under the name of its HTTP field */
+            *out = (struct user){slice_cstr("traceparent"), value};
+            return true;
+        }
     return false;
 }
 

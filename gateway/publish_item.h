@@ -23,6 +23,7 @@ struct publish_item {
     bool has_sequence;
     uint64_t sequence;
     struct slice once_key; /* Idempotency-Key; data NULL: none. Never together with a producer */
+    struct slice user_props; /* PROP_USER properties, encoded */
     bool retain;
     uint64_t ttl_ms; /* 0: for ever */
 };

@@ -14,7 +14,7 @@
 #include "gateway/http/request.h"
 
 #include "gateway/http/batch_split.h"
-#include "gateway/http/trace.h"
+#include "gateway/http/cloud_event.h"
 #include "gateway/json_out.h"
 #include "gateway/publish_item.h"
 
@@ -51,6 +51,8 @@ struct batch {
     struct buf body;
     struct buf texts; /* decoded strings of the item in hand */
     struct batch_split split;
+    struct slice topic; /* BATCH_ONE: for the answer */
+    struct slice request_id;
     bool split_done;
     bool repeated;
     uint32_t next; /* the first item that has not been published */
@@ -153,24 +155,33 @@ static void put_failure(struct json_out *o, const struct item *item)
     json_out_literal(o, "}");
 }
 
+/* The rest of an object, with its end. */
+static void put_outcome(struct json_out *o, uint32_t epoch, const struct item *item)
+{
+    if (item->state == ITEM_UNSTORED) {
+        json_out_literal(o, "\"stored\":false,\"dup\":false}");
+        return;
+    }
+    json_out_literal(o, "\"pos\":");
+    json_out_position(o, epoch, item->lane, item->at);
+    if (item->state == ITEM_DUPLICATE)
+        json_out_literal(o, ",\"dup\":true}");
+    else
+        json_out_literal(o, ",\"dup\":false}");
+}
+
 static void put_result(struct json_out *o, uint32_t epoch, const struct item *item)
 {
     if (item->state == ITEM_FAILED) {
         put_failure(o, item);
-    } else if (item->state == ITEM_UNSTORED) {
-        json_out_literal(o, "{\"stored\":false,\"dup\":false}");
-    } else {
-        json_out_literal(o, "{\"pos\":");
-        json_out_position(o, epoch, item->lane, item->at);
-        if (item->state == ITEM_DUPLICATE)
-            json_out_literal(o, ",\"dup\":true}");
-        else
-            json_out_literal(o, ",\"dup\":false}");
+        return;
     }
+    json_out_literal(o, "{");
+    put_outcome(o, epoch, item);
 }
 
 /* When nothing was published the answer is a problem too, the first item's. */
-static void put_problem(struct json_out *o, const struct item *first)
+static void put_problem(struct json_out *o, const struct item *first, const struct slice *request_id)
 {
     json_out_literal(o, "\"type\":\"about:blank\",\"title\":");
     json_out_string(o, slice_cstr(problem_title(first->status)));
@@ -182,7 +193,10 @@ static void put_problem(struct json_out *o, const struct item *first)
         json_out_literal(o, ",\"detail\":");
         json_out_string(o, slice_cstr(first->detail));
     }
-    json_out_literal(o, ",");
+    if (request_id->len > 0) {
+        json_out_literal(o, ",\"request_id\":");
+        json_out_string(o, *request_id);
+    }
 }
 
 static void put_results(struct json_out *o, const struct batch *b, uint32_t failed)
@@ -200,6 +214,26 @@ static void put_results(struct json_out *o, const struct batch *b, uint32_t fail
     json_out_literal(o, "]}\n");
 }
 
+/* One event is answered as a message of its own. */
+static void put_one(struct json_out *o, const struct batch *b)
+{
+    const struct item *item = &b->items[0];
+    if (item->state == ITEM_FAILED) {
+        put_problem(o, item, &b->request_id);
+        if (item->retry_ms > 0) {
+            json_out_literal(o, ",\"retry_ms\":");
+            json_out_number(o, item->retry_ms);
+        }
+        json_out_put(o, slice_cstr(item->unknown ? ",\"unknown\":true}\n" : "}\n"));
+        return;
+    }
+    json_out_literal(o, "\"topic\":");
+    json_out_string(o, b->topic);
+    json_out_literal(o, ",");
+    put_outcome(o, b->api->edge->facts->epoch, item);
+    json_out_literal(o, "\n");
+}
+
 /* All outcomes are known. */
 static void batch_reply(struct batch *b)
 {
@@ -210,11 +244,18 @@ static void batch_reply(struct batch *b)
     for (uint32_t i = 0; i < b->count; i++)
         failed += b->items[i].state == ITEM_FAILED;
     bool none = failed > 0 && failed == b->count;
-    buf_init(&body, (size_t)b->count * ANSWER_ITEM_BYTES + ANSWER_EXTRA_BYTES);
+    b->request_id = request_id(r);
+    buf_init(&body, (size_t)b->count * ANSWER_ITEM_BYTES + ANSWER_EXTRA_BYTES + 6 * b->topic.len);
     json_out_literal(&o, "{");
-    if (none)
-        put_problem(&o, &b->items[0]);
-    put_results(&o, b, failed);
+    if (r->publish.form == BATCH_ONE) {
+        put_one(&o, b);
+    } else {
+        if (none) {
+            put_problem(&o, &b->items[0], &b->request_id);
+            json_out_literal(&o, ",");
+        }
+        put_results(&o, b, failed);
+    }
     if (o.status != ST_OK) /* no memory: the status alone has to do */
         buf_clear(&body);
     r->pending = NULL;
@@ -348,42 +389,38 @@ static void on_published(struct publish *p)
 /* True: refused. */
 static bool item_check(struct batch *b, struct item *item, const struct publish_item *m)
 {
-    const struct api *api = b->api;
-    if (m->refused)
-        item_refuse(b, item, strcmp(m->refused, "unsupported") == 0 ? 501 : 400, m->refused, m->detail);
-    else if (!topic_name_valid(m->topic, &api->topic))
-        item_refuse(b, item, 400, "bad_request", "topic is not a topic name within the limits");
-    else if (topic_internal(m->topic))
-        item_refuse(b, item, 403, "forbidden", "topics that begin with $ are the node's own");
-    else if (!principal_may(b->request->principal, ACL_PUBLISH, m->topic, (struct slice){0}))
-        item_refuse(b, item, 403, "forbidden", access_denied_text(ACL_PUBLISH));
-    else if (m->payload.len > api->edge->settings->limit_message_bytes)
-        item_refuse(b, item, 413, "too_large", "the payload is over limit.message_bytes");
-    else if (m->key.len > api->topic.bytes_max)
-        item_refuse(b, item, 413, "too_large", "key is longer than a topic may be");
-    else
-        return false;
-    return true;
+    struct problem p;
+    bool refused = publish_objection(b->request, m, &p);
+    if (refused)
+        item_refuse(b, item, p.status, p.code, p.detail);
+    return refused;
 }
 
 static enum status make_publish(struct batch *b, const struct publish_item *item, struct publish **out)
 {
-    struct loop *loop = b->api->edge->loop;
-    struct slice trace = b->request->head.fields[HEAD_TRACEPARENT];
-    uint8_t props[ITEM_PROPS_BYTES_MAX + PROP_HEAD_BYTES + TRACE_BYTES];
-    size_t len = publish_item_props(item, b->request->principal->user, props);
     struct msg *m;
-    if (trace_valid(trace))
-        len += props_put(props + len, PROP_TRACE, trace);
-    enum status st = msg_create(item->topic, item->key, slice_of(props, len), item->payload, &m);
+    enum status st = publish_make_msg(b->request, item, &m);
     if (st != ST_OK)
         return st;
-    publish_item_mark(item, loop_wall_ms(loop), m);
-    m->accepted_ns = clock_mono_ns(loop_clock(loop));
-    if (publish_create(m, out) == ST_OK)
-        return ST_OK;
-    msg_unref(m);
-    return ST_NO_MEMORY;
+    if (b->request->publish.events && item->type.len == 0)
+        m->flags &= (uint8_t)~MSG_TYPE_GIVEN;
+    st = publish_create(m, out);
+    if (st != ST_OK)
+        msg_unref(m);
+    return st;
+}
+
+static enum status item_parse(struct batch *b, struct slice text, struct publish_item *out)
+{
+    struct request *r = b->request;
+    enum status st = r->publish.events ? cloud_event_parse(text, r->topic, &b->texts, out)
+                                       : publish_item_parse(text, &b->texts, out);
+    if (st == ST_OK && r->publish.form == BATCH_ONE && r->topic.len == 0 && !out->refused) {
+        buf_init(&r->made, out->topic.len + 1); /* for the answer */
+        if (buf_put(&r->made, out->topic) == ST_OK)
+            b->topic = buf_slice(&r->made);
+    }
+    return st;
 }
 
 static void batch_publish(struct batch *b, uint32_t index)
@@ -392,7 +429,7 @@ static void batch_publish(struct batch *b, uint32_t index)
     struct publish_item parsed;
     struct publish *p;
     struct slice text = slice_of(b->body.data + item->at, item->len);
-    if (publish_item_parse(text, &b->texts, &parsed) != ST_OK) {
+    if (item_parse(b, text, &parsed) != ST_OK) {
         item_no_memory(b, item);
     } else if (item_check(b, item, &parsed)) {
         return;
@@ -483,7 +520,8 @@ void batch_run(struct request *r)
     b->body = r->body;
     r->body = (struct buf){0};
     b->split = batch_split_begin(r->publish.form);
-    buf_init(&b->texts, 2 * b->body.len + 1);
+    buf_init(&b->texts, CLOUD_EVENT_TEXTS * b->body.len + CLOUD_EVENT_EXTRA);
+    b->topic = r->topic;
     r->pending = b;
     batch_step(b);
 }

@@ -109,6 +109,12 @@ enum status batch_split_next(struct batch_split *s, struct slice text, struct sl
     struct json_value value;
     if (s->form == BATCH_LINES)
         return next_line(s, text, item);
+    if (s->form == BATCH_ONE) {
+        bool done = s->place > 0;
+        *item = text;
+        s->place = text.len + 1;
+        return done ? ST_NOT_FOUND : ST_OK;
+    }
     if (s->phase == SPLIT_BEHIND)
         return at_end(s, text);
     bool first = s->phase == SPLIT_BEFORE;

@@ -10,6 +10,7 @@ enum batch_form {
     BATCH_DOCUMENT, /* {"messages":[<item>,...]}; other members are passed over */
     BATCH_ARRAY, /* [<item>,...] */
     BATCH_LINES, /* NDJSON: an item a line; blank lines are none */
+    BATCH_ONE, /* the whole text, whatever it is */
 };
 
 struct batch_split {

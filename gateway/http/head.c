@@ -53,11 +53,22 @@ static struct slice trimmed(struct slice value)
     return value;
 }
 
+static void add_event_field(struct head *h, struct slice name, struct slice value)
+{
+    h->ce_over |= h->ce_count == HEAD_CE_MAX;
+    if (h->ce_over)
+        return;
+    h->ce[h->ce_count].name = name;
+    h->ce[h->ce_count++].value = value;
+}
+
 void head_add(struct head *h, struct slice name, struct slice value)
 {
     static const char family[] = "Tidegate-";
     if (!is_token(name))
         h->bad_name = true;
+    if (name.len > 3 && strncasecmp((const char *)name.data, "ce-", 3) == 0)
+        add_event_field(h, slice_from(name, 3), trimmed(value));
     for (unsigned i = 0; i < HEAD_FIELD_COUNT; i++) {
         if (!name_is(name, rows[i].name))
             continue;

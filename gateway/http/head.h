@@ -26,10 +26,18 @@ enum head_field {
     HEAD_FIELD_COUNT
 };
 
+enum { HEAD_CE_MAX = 48 };
+
 struct head {
     uint32_t given; /* a bit a field */
     struct slice fields[HEAD_FIELD_COUNT];
     bool bad_name; /* a field name that is not a token (RFC 9110, 5.6.2) */
+    /* ce-<name> fields, in order (CloudEvents, binary mode) */
+    unsigned ce_count;
+    bool ce_over; /* there are more */
+    struct {
+        struct slice name, value;
+    } ce[HEAD_CE_MAX];
     bool unknown_tidegate; /* Tidegate-<something this build has never heard of> */
     const char *repeated; /* name of a field that may be given once and was given twice; NULL: none */
 };

@@ -114,7 +114,7 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
         st = buf_put_cstr(
             out,
             ",\"features\":[\"publish\",\"publish.key\",\"publish.ttl\",\"publish.retain\",\"publish.trace\","
-            "\"publish.batch\","
+            "\"publish.batch\",\"publish.cloudevents\","
             "\"publish.idempotency_key\",\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
             "\"history.from.earliest\",\"history.from.after\",\"history.from.time\",\"history.from.last\","
             "\"history.reverse\",\"retained\",\"connections\",\"sessions\",\"presence\",\"nodes\"]");

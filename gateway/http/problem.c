@@ -47,6 +47,8 @@ enum status problem_put(struct buf *out, const struct problem *p)
     }
     if (st == ST_OK && p->retry_ms > 0)
         st = buf_printf(out, ",\"retry_ms\":%u", (unsigned)p->retry_ms);
+    if (st == ST_OK && p->request_id)
+        st = buf_printf(out, ",\"request_id\":\"%s\"", p->request_id);
     if (st == ST_OK && p->members)
         st = buf_printf(out, ",%s", p->members);
     if (st == ST_OK)

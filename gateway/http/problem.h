@@ -10,6 +10,7 @@ struct problem {
     const char *detail; /* a sentence for people; NULL: none */
     uint32_t retry_ms; /* when to try again; 0: waiting does not help. Also as Retry-After */
     const char *members; /* further members, as JSON without braces: "\"unknown\":true"; NULL: none */
+    const char *request_id; /* set by request_refuse; NULL: none */
 };
 
 extern const char problem_media_type[];

@@ -5,13 +5,15 @@
 #include "core/json.h"
 #include "core/utf8.h"
 #include "gateway/content.h"
+#include "gateway/http/cloud_event.h"
 #include "gateway/http/once_key.h"
 #include "gateway/http/trace.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <strings.h>
 
-enum { TYPE_BYTES_MAX = 1024, ANSWER_OVERHEAD_BYTES = 128 };
+enum { TYPE_BYTES_MAX = 1024, ANSWER_OVERHEAD_BYTES = 128, TEXTS_BYTES_MAX = 128 * 1024 };
 
 /* --- head --------------------------------------------------------------------------------------- */
 
@@ -32,9 +34,6 @@ static const char *unsupported_part(const struct request *r)
     const struct head *h = &r->head;
     if (head_has(h, HEAD_DELIVER_AT))
         return "Tidegate-Deliver-At is not in this build";
-    if (head_has(h, HEAD_CE_SPECVERSION) ||
-        begins_with(h->fields[HEAD_CONTENT_TYPE], "application/cloudevents"))
-        return "CloudEvents are not in this build";
     return NULL;
 }
 
@@ -43,7 +42,8 @@ static bool read_wait(struct request *r)
     struct slice wait = r->head.fields[HEAD_WAIT];
     bool accepted = head_has(&r->head, HEAD_WAIT) && is(wait, "accepted");
     /* Who asks whether it is a repetition is answered when that is certain. */
-    r->publish.accepted = accepted && !head_has(&r->head, HEAD_IDEMPOTENCY_KEY);
+    r->publish.accepted =
+        accepted && !head_has(&r->head, HEAD_IDEMPOTENCY_KEY) && !head_has(&r->head, HEAD_CE_SPECVERSION);
     return !head_has(&r->head, HEAD_WAIT) || accepted || is(wait, "durable");
 }
 
@@ -79,11 +79,10 @@ static bool media_type_is(struct slice type, const char *want)
            (type.len == len || type.data[len] == ';' || type.data[len] == ' ' || type.data[len] == '\t');
 }
 
-/* Without a topic it is a batch. */
-static void begin_batch(struct request *r)
+/* What stands in the head of one message. True: it is given, and refused. */
+static bool refuse_own_fields(struct request *r)
 {
     const struct head *h = &r->head;
-    struct slice type = h->fields[HEAD_CONTENT_TYPE];
     static const enum head_field own[] = {HEAD_KEY, HEAD_TTL_MS, HEAD_RETAIN, HEAD_IDEMPOTENCY_KEY};
     r->publish.batch = true;
     r->body_max = r->api->edge->settings->limit_batch_bytes;
@@ -91,12 +90,38 @@ static void begin_batch(struct request *r)
         if (head_has(h, own[i])) {
             request_bad(r, "Tidegate-Key, Tidegate-Ttl-Ms, Tidegate-Retain and Idempotency-Key are of one "
                            "message: in a batch each names its own as key, ttl_ms, retain, idempotency_key");
-            return;
+            return true;
         }
     if (r->publish.accepted)
         request_unsupported(r, "a batch is answered when its messages are durable");
-    else if (media_type_is(type, "application/x-ndjson") || media_type_is(type, "application/ndjson") ||
-             media_type_is(type, "application/jsonl"))
+    return r->publish.accepted;
+}
+
+/* CloudEvents, structured mode: one is a batch of one. */
+static void begin_events(struct request *r)
+{
+    struct slice type = r->head.fields[HEAD_CONTENT_TYPE];
+    bool one = media_type_is(type, "application/cloudevents+json");
+    if (!one && !media_type_is(type, "application/cloudevents-batch+json")) {
+        request_refuse(r, &(struct problem){.status = 415,
+                                            .code = "unsupported",
+                                            .detail = "of CloudEvents the JSON format is taken, "
+                                                      "application/cloudevents+json or -batch+json"});
+        return;
+    }
+    r->publish.form = one ? BATCH_ONE : BATCH_ARRAY;
+    r->publish.events = true;
+    (void)refuse_own_fields(r);
+}
+
+/* Without a topic it is a batch. */
+static void begin_batch(struct request *r)
+{
+    struct slice type = r->head.fields[HEAD_CONTENT_TYPE];
+    if (refuse_own_fields(r))
+        return;
+    if (media_type_is(type, "application/x-ndjson") || media_type_is(type, "application/ndjson") ||
+        media_type_is(type, "application/jsonl"))
         r->publish.form = BATCH_LINES;
     else if (type.len == 0 || media_type_is(type, "application/json") ||
              media_type_is(type, "application/x-www-form-urlencoded")) /* curl -d says so of everything */
@@ -128,7 +153,9 @@ void publish_look_at_head(struct request *r)
                                             .code = "unsupported",
                                             .detail = "a body with a Content-Encoding is not taken: a "
                                                       "subscriber would not know of it"});
-    else if (r->topic.len == 0)
+    else if (begins_with(r->head.fields[HEAD_CONTENT_TYPE], "application/cloudevents"))
+        begin_events(r);
+    else if (r->topic.len == 0 && !head_has(&r->head, HEAD_CE_SPECVERSION))
         begin_batch(r);
 }
 
@@ -161,56 +188,111 @@ void publish_count_refused(struct request *r)
     metric_add(m, publish_refusal(r->answer.status), 1);
 }
 
-/* --- message ------------------------------------------------------------------------------------ */
-
-static size_t put_once_key(const struct request *r, struct slice type, uint8_t *out)
+/* The body as a message. ST_INVALID: item->refused says why. `texts` has what is decoded. */
+static enum status read_item(struct request *r, struct buf *texts, uint8_t space[ONCE_NAME_BYTES_MAX],
+                             struct publish_item *item)
 {
     const struct head *h = &r->head;
-    uint8_t space[ONCE_NAME_BYTES_MAX];
-    struct once_id id = {.kind = ONCE_KEY,
-                         .principal = r->principal->user,
-                         .value = once_digest(buf_slice(&r->body), type, h->fields[HEAD_KEY],
-                                              is(h->fields[HEAD_RETAIN], "1"))};
-    bool valid = once_key_read(h->fields[HEAD_IDEMPOTENCY_KEY], space, &id.name);
-    assert(valid); /* publish_begin has seen to it */
-    return once_id_write(&id, out);
-}
-
-/* ST_INVALID: the body is not what its type says. */
-static enum status make_msg(struct request *r, struct msg **out)
-{
-    const struct head *h = &r->head;
-    struct loop *loop = r->api->edge->loop;
-    struct slice type = h->fields[HEAD_CONTENT_TYPE], trace = h->fields[HEAD_TRACEPARENT];
-    uint8_t props[2 * PROP_HEAD_BYTES + TYPE_BYTES_MAX + TRACE_BYTES + ONCE_PROP_BYTES_MAX];
-    size_t props_len = 0;
-    enum content_class content;
-    struct msg *m;
+    struct slice type = h->fields[HEAD_CONTENT_TYPE];
+    enum status st = ST_OK;
     if (is(type, "application/x-www-form-urlencoded")) /* curl -d says so of everything */
         type = (struct slice){0};
-    enum status st = content_classify(type, buf_slice(&r->body), &content);
-    if (st != ST_OK)
-        return st;
-    if (type.len > 0)
-        props_len += props_put(props, PROP_CONTENT_TYPE, type);
+    *item = (struct publish_item){.topic = r->topic,
+                                  .key = h->fields[HEAD_KEY],
+                                  .type = type,
+                                  .payload = buf_slice(&r->body),
+                                  .has_payload = true,
+                                  .retain = is(h->fields[HEAD_RETAIN], "1"),
+                                  .ttl_ms = r->publish.ttl_ms};
+    if (content_classify(type, item->payload, &item->content) != ST_OK) {
+        item->refused = "bad_request";
+        item->detail = "Content-Type says JSON, and the body is not valid JSON";
+    } else if (head_has(h, HEAD_CE_SPECVERSION)) {
+        st = cloud_event_read_head(h, texts, item);
+    }
+    if (st != ST_OK || item->refused)
+        return st != ST_OK ? st : ST_INVALID;
+    if (head_has(h, HEAD_IDEMPOTENCY_KEY)) {
+        bool valid = once_key_read(h->fields[HEAD_IDEMPOTENCY_KEY], space, &item->once_key);
+        assert(valid); /* publish_begin has seen to it */
+    }
+    return ST_OK;
+}
+
+enum status publish_make_msg(const struct request *r, const struct publish_item *item, struct msg **out)
+{
+    struct loop *loop = r->api->edge->loop;
+    struct slice trace = r->head.fields[HEAD_TRACEPARENT], user = item->user_props;
+    uint8_t few[ITEM_PROPS_BYTES_MAX + PROP_HEAD_BYTES + TRACE_BYTES], *props = few;
+    struct msg *m;
+    if (user.len > 0 && !(props = malloc(sizeof few + user.len)))
+        return ST_NO_MEMORY;
+    size_t len = publish_item_props(item, r->principal->user, props);
     if (trace_valid(trace))
-        props_len += props_put(props + props_len, PROP_TRACE, trace);
-    if (head_has(h, HEAD_IDEMPOTENCY_KEY))
-        props_len += put_once_key(r, type, props + props_len);
-    st = msg_create(r->topic, h->fields[HEAD_KEY], slice_of(props, props_len), buf_slice(&r->body), &m);
+        len += props_put(props + len, PROP_TRACE, trace);
+    if (user.len > 0)
+        memcpy(props + len, user.data, user.len);
+    enum status st = msg_create(item->topic, item->key, slice_of(props, len + user.len), item->payload, &m);
+    if (props != few)
+        free(props);
     if (st != ST_OK)
         return st;
-    m->content = (uint8_t)content;
-    m->qos = 1;
-    m->flags = type.len > 0 ? MSG_TYPE_GIVEN : 0;
-    if (is(r->head.fields[HEAD_RETAIN], "1"))
-        m->flags |= MSG_RETAIN;
-    if (head_has(h, HEAD_IDEMPOTENCY_KEY))
-        m->flags |= MSG_ONCE;
-    m->expires_ms = r->publish.ttl_ms > 0 ? loop_wall_ms(loop) + r->publish.ttl_ms : 0;
+    publish_item_mark(item, loop_wall_ms(loop), m);
     m->accepted_ns = clock_mono_ns(loop_clock(loop));
     *out = m;
     return ST_OK;
+}
+
+/* ST_INVALID, ST_FORBIDDEN: it has been refused. */
+static enum status make_msg(struct request *r, struct msg **out)
+{
+    struct buf texts;
+    struct publish_item item;
+    struct problem objection;
+    uint8_t space[ONCE_NAME_BYTES_MAX];
+    buf_init(&texts, TEXTS_BYTES_MAX);
+    enum status st = read_item(r, &texts, space, &item);
+    if (st == ST_INVALID) {
+        request_bad(r, item.detail);
+    } else if (st == ST_OK && r->topic.len == 0 && publish_objection(r, &item, &objection)) {
+        request_refuse(r, &objection);
+        st = ST_FORBIDDEN;
+    } else if (st == ST_OK) {
+        st = publish_make_msg(r, &item, out);
+    }
+    if (st == ST_OK && r->topic.len == 0) { /* the event's subject was it */
+        buf_init(&r->made, item.topic.len);
+        if (buf_put(&r->made, item.topic) == ST_OK)
+            r->topic = buf_slice(&r->made);
+    }
+    if (st == ST_OK && item.type.len == 0)
+        (*out)->flags &= (uint8_t)~MSG_TYPE_GIVEN;
+    buf_deinit(&texts);
+    return st;
+}
+
+bool publish_objection(const struct request *r, const struct publish_item *item, struct problem *out)
+{
+    const struct api *api = r->api;
+    *out = (struct problem){.status = 400, .code = "bad_request"};
+    if (item->refused) {
+        out->status = strcmp(item->refused, "unsupported") == 0 ? 501 : 400;
+        out->code = item->refused;
+        out->detail = item->detail;
+    } else if (!topic_name_valid(item->topic, &api->topic)) {
+        out->detail = "topic is not a topic name within the limits";
+    } else if (item->topic.data != r->topic.data && topic_internal(item->topic)) {
+        *out =
+            (struct problem){403, "forbidden", "topics that begin with $ are the node's own", 0, NULL, NULL};
+    } else if (item->topic.data != r->topic.data &&
+               !principal_may(r->principal, ACL_PUBLISH, item->topic, (struct slice){0})) {
+        *out = (struct problem){403, "forbidden", access_denied_text(ACL_PUBLISH), 0, NULL, NULL};
+    } else if (item->payload.len > api->edge->settings->limit_message_bytes) {
+        *out = (struct problem){413, "too_large", "the payload is over limit.message_bytes", 0, NULL, NULL};
+    } else if (item->key.len > api->topic.bytes_max) {
+        *out = (struct problem){413, "too_large", "key is longer than a topic may be", 0, NULL, NULL};
+    }
+    return out->detail != NULL;
 }
 
 /* --- answer ------------------------------------------------------------------------------------- */
@@ -247,21 +329,22 @@ struct problem publish_problem(enum status status)
                                                .detail = "the log does not take it now; nothing was stored",
                                                .retry_ms = RETRY_MS};
     static const struct problem rows[ST_COUNT] = {
-        [ST_NO_SPACE] = {503, "storage_full", "the disk is full", RETRY_MS, NULL},
+        [ST_NO_SPACE] = {503, "storage_full", "the disk is full", RETRY_MS, NULL, NULL},
         [ST_UNSUPPORTED] = {501, "unsupported",
                             "this topic is not stored, so nothing can be retained there, or stored once", 0,
-                            NULL},
-        [ST_QUOTA] = {503, "quota_exceeded", "limit.retained or limit.retained_bytes is reached", 0, NULL},
+                            NULL, NULL},
+        [ST_QUOTA] = {503, "quota_exceeded", "limit.retained or limit.retained_bytes is reached", 0, NULL,
+                      NULL},
         [ST_AGAIN] = {409, "conflict", "the first request with this Idempotency-Key is not durable yet",
-                      RETRY_MS, NULL},
+                      RETRY_MS, NULL, NULL},
         [ST_EXISTS] = {422, "conflict",
                        "this Idempotency-Key was used for another body, Content-Type, Tidegate-Key or "
                        "Tidegate-Retain",
-                       0, NULL},
+                       0, NULL, NULL},
         [ST_CONFLICT] = {409, "conflict",
                          "seq is older than what is remembered of this producer, or was used for another "
                          "topic",
-                         0, NULL},
+                         0, NULL, NULL},
     };
     return rows[status].code ? rows[status] : unavailable;
 }
@@ -321,9 +404,8 @@ void publish_run(struct request *r)
     buf_deinit(&r->body);
     request_release(r, r->kept_bytes);
     metric_add(e->metrics, M_RECEIVED_HTTP, 1);
-    if (st == ST_INVALID) {
-        metric_add(e->metrics, M_REFUSED_INVALID, 1);
-        request_bad(r, "Content-Type says JSON, and the body is not valid JSON");
+    if (st == ST_INVALID || st == ST_FORBIDDEN) {
+        metric_add(e->metrics, publish_refusal(r->answer.status), 1);
     } else if (st != ST_OK) {
         no_memory(r);
     } else if (r->publish.accepted) {

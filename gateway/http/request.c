@@ -4,7 +4,10 @@
 
 #include "core/base64.h"
 
+#include "core/logging.h"
+
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 
@@ -16,6 +19,8 @@ struct request *request_create(struct api *api, struct slice raw_target)
     r->api = api;
     r->principal = auth_anonymous(api->edge->auth);
     list_init(&r->link);
+    snprintf(r->id, sizeof r->id, "%lx-%lx", (unsigned long)api->edge->facts->incarnation,
+             (unsigned long)api->requests++);
     r->body_max = api->edge->settings->limit_message_bytes;
     r->raw_len = raw_target.len;
     if (raw_target.len > 0)
@@ -95,11 +100,29 @@ void request_reply(struct request *r, unsigned status, const char *type, struct 
     }
 }
 
+struct slice request_id(const struct request *r)
+{
+    return slice_cstr(r->id);
+}
+
+/* What is the server's affair. */
+static void log_failure(const struct request *r, const struct problem *p)
+{
+    static struct log_limit limit = {.every_ms = 1000};
+    uint64_t held;
+    if (p->status >= 500 && p->status != 501 && p->status != 505 && log_permitted(&limit, &held))
+        log_warn("request refused status=%u code=%s request_id=%s held=%lu", p->status, p->code, r->id,
+                 (unsigned long)held);
+}
+
 void request_refuse(struct request *r, const struct problem *p)
 {
     struct buf body;
+    struct problem named = *p;
+    named.request_id = r->id;
+    log_failure(r, p);
     buf_init(&body, PROBLEM_BYTES_MAX);
-    if (problem_put(&body, p) != ST_OK)
+    if (problem_put(&body, &named) != ST_OK)
         buf_clear(&body); /* no memory: the status alone has to do */
     r->answer.retry_ms = p->retry_ms;
     request_reply(r, p->status, problem_media_type, &body);

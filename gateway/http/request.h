@@ -24,6 +24,7 @@ enum {
     KEPT_BYTES_MIN = 64 << 20, /* bodies and pages kept at a time, besides four of the largest messages */
     PROBLEM_BYTES_MAX = 4096,
     RETRY_MS = 1000,
+    REQUEST_ID_BYTES = 40, /* with a NUL */
 };
 
 /* What the requests of a door share. */
@@ -33,6 +34,7 @@ struct api {
     bool probes_open; /* /healthz and the like need no identity even where all else does */
     struct topic_limits topic;
     uint64_t kept_bytes, kept_bytes_max;
+    uint64_t requests; /* so far: the next one's number */
     unsigned pages_open;
     struct list answered; /* requests that have waited and may be answered now: struct request.link */
     struct list working; /* batches with work for another turn: api_work */
@@ -70,6 +72,7 @@ struct request {
     struct slice topic; /* in `space`, or in `made` */
     struct slice user; /* /v1/users: as it was named */
     struct buf made; /* a topic that is made of what was given */
+    char id[REQUEST_ID_BYTES]; /* what errors and their log lines call it */
     bool deletes, posts; /* the method is DELETE, POST */
     uint64_t body_max; /* limit.message_bytes, unless the route says otherwise */
     struct buf body;
@@ -82,6 +85,7 @@ struct request {
             bool accepted; /* do not wait for the disk */
             bool batch; /* several messages */
             enum batch_form form; /* of a batch */
+            bool events; /* its items are CloudEvents */
         } publish;
         struct {
             struct place from;
@@ -136,6 +140,7 @@ void request_unavailable(struct request *r, const char *detail); /* 503, try aga
 /* Takes the body over (leaves zeroes). */
 void request_reply(struct request *r, unsigned status, const char *type, struct buf *body);
 bool request_is_answered(const struct request *r);
+struct slice request_id(const struct request *r);
 /* Reads the topic from the path below the route or from ?topic=, and hands the other parameters to
  * `on_parameter` (NULL: there are none), which refuses what it does not like. False: refused. */
 bool request_read_topic(struct request *r,
@@ -185,6 +190,13 @@ void publish_count_refused(struct request *r); /* by its answer */
 void publish_refuse(struct request *r, enum status status); /* the log or the shard has refused it */
 struct problem publish_problem(enum status status); /* the same, with static texts */
 enum metric publish_refusal(unsigned status); /* what a publish that is answered so counts as */
+
+struct publish_item;
+/* Why it may not be published. False: it may. */
+bool publish_objection(const struct request *r, const struct publish_item *item, struct problem *out);
+/* It was not objected to. ST_NO_MEMORY, ST_TOO_LARGE. */
+enum status publish_make_msg(const struct request *r, const struct publish_item *item,
+                             struct msg **out) MUST_CHECK;
 
 void batch_run(struct request *r);
 void batch_give_up(struct request *r);

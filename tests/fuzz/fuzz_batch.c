@@ -2,10 +2,11 @@
 /* A batch's body. Properties: a document or array comes to a proper end exactly when jansson says that it is
  * one ("messages" once, an array), and then has as many items as jansson counts; every item is valid JSON;
  * splitting in two goes gives the same as in one; of an item, whatever is decoded lies inside the item or the
- * text buffer, and what is taken as a message is an object with a topic. */
+ * text buffer, and what is taken as a message (or as a CloudEvent) is an object with a topic. */
 #include "gateway/http/batch_split.h"
 
 #include "core/json.h"
+#include "gateway/http/cloud_event.h"
 #include "gateway/publish_item.h"
 
 #include <assert.h>
@@ -45,6 +46,24 @@ static void check_item(struct slice text)
     buf_deinit(&texts);
 }
 
+/* As a CloudEvent. Properties that are handed on are well formed. */
+static void check_event(struct slice text)
+{
+    struct buf texts;
+    struct publish_item item;
+    buf_init(&texts, CLOUD_EVENT_TEXTS * text.len + CLOUD_EVENT_EXTRA);
+    assert(cloud_event_parse(text, (struct slice){0}, &texts, &item) == ST_OK);
+    if (!item.refused) {
+        assert(json_valid(text) && item.topic.len > 0 && once_name_valid(item.once_key));
+        assert(props_valid(item.user_props));
+        inside(item.topic, text, &texts);
+        inside(item.payload, text, &texts);
+        inside(item.type, text, &texts);
+        inside(item.user_props, text, &texts);
+    }
+    buf_deinit(&texts);
+}
+
 /* jansson knows no limit of 64 levels and takes fewer numbers, so it is asked only about what we take. */
 static void check_against_jansson(enum batch_form form, struct slice text, size_t count)
 {
@@ -72,6 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(form == BATCH_LINES || json_valid(item));
         before = s.place;
         check_item(item);
+        check_event(item);
         count++;
     }
     assert(st == ST_NOT_FOUND || (st == ST_INVALID && form != BATCH_LINES));

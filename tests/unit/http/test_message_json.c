@@ -50,7 +50,9 @@ Test(http_message_json, carries_type_and_user_properties)
     len += prop(props + len, PROP_USER, "\1\0a1", 4);
     len += prop(props + len, PROP_USER, "\1\0b1", 4);
     expect(CONTENT_TEXT, slice_of(props, len), "", "x",
-           HEAD ",\"type\":\"text/plain\",\"props\":{\"a\":\"1\",\"b\":[\"2\",\"1\"]},\"text\":\"x\"}");
+           HEAD
+           ",\"type\":\"text/"
+           "plain\",\"props\":{\"a\":\"1\",\"b\":[\"2\",\"1\"],\"traceparent\":\"00-x\"},\"text\":\"x\"}");
 }
 
 Test(http_message_json, does_not_pass_the_buffers_limit)
