@@ -419,25 +419,26 @@ enum status config_print(const struct config_table *t, const void *settings, boo
     return st;
 }
 
-static enum status document_one(const struct config_option *o, struct buf *out)
+static enum status document_one(const struct config_table *t, const struct config_option *o, struct buf *out)
 {
     char variable[CONFIG_NAME_BYTES_MAX];
     env_name(o->key, variable);
     enum status st = config_value_document(o, out);
-    return st == ST_OK ? buf_printf(out, " `%s` |\n", variable) : st;
+    return st == ST_OK ? buf_printf(out, " %s | `%s` |\n", config_is_live(t, o->key) ? "yes" : "", variable)
+                       : st;
 }
 
 static enum status document_section(const struct config_table *t, size_t first, struct buf *out)
 {
     struct slice section = slice_of(t->options[first].key, section_len(t->options[first].key));
     enum status st = buf_printf(out,
-                                "\n## %.*s\n\n| key | default | value | meaning | environment |\n"
-                                "|---|---|---|---|---|\n",
+                                "\n## %.*s\n\n| key | default | value | meaning | live | environment |\n"
+                                "|---|---|---|---|---|---|\n",
                                 SLICE_ARG(section));
     for (size_t i = first; st == ST_OK && i < t->count; i++) {
         const char *key = t->options[i].key;
         if (slice_equal(slice_of(key, section_len(key)), section))
-            st = document_one(&t->options[i], out);
+            st = document_one(t, &t->options[i], out);
     }
     return st;
 }
@@ -450,7 +451,8 @@ enum status config_document(const struct config_table *t, struct buf *out)
         "Made from the option table; do not edit. Of several sources the later wins: default, YAML file,\n"
         "environment, `--set key=value`. In the file sections nest (`http:` with `port:` below it). An\n"
         "unknown key is an error. Sizes count by 1024 (`64K`, `1M`, `2G`), times are `500ms`, `10s`, `5m`,\n"
-        "`2h` or a plain number of milliseconds, lists are YAML lists or text separated by commas.\n");
+        "`2h` or a plain number of milliseconds, lists are YAML lists or text separated by commas.\n"
+        "Keys marked live change with SIGHUP or `tidegate reload`; the others need a restart.\n");
     for (size_t i = 0; st == ST_OK && i < t->count; i++) {
         size_t len = section_len(t->options[i].key);
         bool is_new = true;
@@ -463,9 +465,54 @@ enum status config_document(const struct config_table *t, struct buf *out)
     for (size_t i = 0; st == ST_OK && i < t->list_count; i++) {
         char variable[CONFIG_NAME_BYTES_MAX];
         env_name(t->lists[i].key, variable);
-        st = config_rows_document(&t->lists[i], variable, out);
+        st = config_rows_document(&t->lists[i], variable, config_is_live(t, t->lists[i].key), out);
     }
     return st;
+}
+
+/* ---- reloading ---- */
+
+static bool is_listed(const char *const *keys, const char *key)
+{
+    for (; keys && *keys; keys++)
+        if (strcmp(*keys, key) == 0)
+            return true;
+    return false;
+}
+
+bool config_is_live(const struct config_table *t, const char *key)
+{
+    return is_listed(t->live, key);
+}
+
+enum status config_show(const struct config_table *t, const void *settings, const char *key, struct buf *out)
+{
+    const struct config_option *o = find_option(t, slice_cstr(key));
+    if (!o)
+        return config_rows_show(find_list(t, slice_cstr(key)), settings, out);
+    if (is_listed(t->secret, key))
+        return buf_put_cstr(out, "***");
+    return config_value_print(o, settings, out);
+}
+
+void config_keep(const struct config_table *t, void *next, const void *current)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (!config_is_live(t, t->options[i].key))
+            config_value_share(&t->options[i], next, current);
+    for (size_t i = 0; i < t->list_count; i++)
+        if (!config_is_live(t, t->lists[i].key))
+            config_rows_share(&t->lists[i], next, current);
+}
+
+void config_leave(const struct config_table *t, void *unused)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (config_is_live(t, t->options[i].key))
+            config_value_free(&t->options[i], unused);
+    for (size_t i = 0; i < t->list_count; i++)
+        if (config_is_live(t, t->lists[i].key))
+            config_rows_clear(&t->lists[i], unused);
 }
 
 void config_diff(const struct config_table *t, const void *a, const void *b,

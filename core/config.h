@@ -53,6 +53,9 @@ struct config_table {
     size_t count;
     const struct config_list *lists;
     size_t list_count;
+    /* Keys (of options and lists), each list ended by NULL; NULL = none. */
+    const char *const *live; /* may change while the program runs */
+    const char *const *secret; /* their values are in no message */
 };
 
 /* All functions below: start-up or reload thread. `error` gets one line for the operator: where,
@@ -77,6 +80,15 @@ enum status config_print(const struct config_table *t, const void *settings, boo
                          struct buf *out) MUST_CHECK;
 /* Markdown reference: one table a section. */
 enum status config_document(const struct config_table *t, struct buf *out) MUST_CHECK;
+bool config_is_live(const struct config_table *t, const char *key);
+/* A value for people, in one line: as in YAML, a secret as "***", a list of tables by its length. */
+enum status config_show(const struct config_table *t, const void *settings, const char *key,
+                        struct buf *out) MUST_CHECK;
+/* A reload, in two steps that write nothing which is in use. config_keep: keys that are not live get in
+ * `next` the very values (texts too) that they have in `current`. config_leave frees what is not shared so of
+ * the one that is not in use any more: of `current` when nobody reads it, or of a `next` that was refused. */
+void config_keep(const struct config_table *t, void *next, const void *current);
+void config_leave(const struct config_table *t, void *unused);
 /* Calls back for each key whose value differs between two settings. */
 void config_diff(const struct config_table *t, const void *a, const void *b,
                  void (*on_key)(void *ctx, const char *key), void *ctx);

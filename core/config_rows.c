@@ -83,6 +83,18 @@ enum status config_rows_end(const struct config_list *l, const void *settings, c
     return flaw ? config_refuse(error, ST_INVALID, "%s: an item of \"%s\": %s", where, l->key, flaw) : ST_OK;
 }
 
+void config_rows_share(const struct config_list *l, void *to, const void *from)
+{
+    config_rows_clear(l, to);
+    *rows_at(l, to) = *rows_in(l, from);
+}
+
+enum status config_rows_show(const struct config_list *l, const void *settings, struct buf *out)
+{
+    size_t count = rows_in(l, settings)->count;
+    return buf_printf(out, "%zu item%s", count, count == 1 ? "" : "s");
+}
+
 bool config_rows_equal(const struct config_list *l, const void *a, const void *b)
 {
     const struct config_rows *x = rows_in(l, a), *y = rows_in(l, b);
@@ -144,14 +156,15 @@ enum status config_rows_print(const struct config_list *l, const void *settings,
     return st;
 }
 
-enum status config_rows_document(const struct config_list *l, const char *variable, struct buf *out)
+enum status config_rows_document(const struct config_list *l, const char *variable, bool live,
+                                 struct buf *out)
 {
     enum status st =
         buf_printf(out,
-                   "\n## %s\n\n%s. A YAML list of tables; in `--set` and in the environment (`%s`) the\n"
+                   "\n## %s%s\n\n%s. A YAML list of tables; in `--set` and in the environment (`%s`) the\n"
                    "same as one line, `[{%s: ..., ...}]`, which replaces the whole list.\n\n"
                    "| field | default | value | meaning |\n|---|---|---|---|\n",
-                   l->key, l->help, variable, l->fields[0].key);
+                   l->key, live ? " (live)" : "", l->help, variable, l->fields[0].key);
     for (size_t k = 0; st == ST_OK && k < l->field_count; k++) {
         st = config_value_document(&l->fields[k], out);
         if (st == ST_OK)

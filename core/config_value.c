@@ -357,6 +357,29 @@ void config_value_free(const struct config_option *o, void *settings)
     *place = NULL;
 }
 
+void config_value_share(const struct config_option *o, void *to, const void *from)
+{
+    void *source = readable(from);
+    switch (o->type) {
+    case CONFIG_UINT:
+    case CONFIG_BYTES:
+    case CONFIG_MS:
+        *number_at(o, to) = *number_at(o, source);
+        return;
+    case CONFIG_BOOL:
+        *bool_at(o, to) = *bool_at(o, source);
+        return;
+    case CONFIG_ENUM:
+        *choice_at(o, to) = *choice_at(o, source);
+        return;
+    case CONFIG_TEXT:
+    case CONFIG_LIST:
+        free(*text_at(o, to));
+        *text_at(o, to) = *text_at(o, source);
+        return;
+    }
+}
+
 static enum status print_list(const char *items, struct buf *out)
 {
     enum status st = buf_put_byte(out, '[');

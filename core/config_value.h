@@ -15,6 +15,8 @@ enum status config_value_set(const struct config_option *o, void *settings, stru
 enum status config_value_set_items(const struct config_option *o, void *settings, struct slice items,
                                    const char *where, struct buf *error) MUST_CHECK;
 bool config_value_equal(const struct config_option *o, const void *a, const void *b);
+/* `to` gets the value of `from`, a text without a copy; its own is freed. */
+void config_value_share(const struct config_option *o, void *to, const void *from);
 void config_value_free(const struct config_option *o, void *settings);
 
 /* As YAML that config_value_set understands. */

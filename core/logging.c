@@ -23,21 +23,25 @@ enum {
     TIME_TEXT_BYTES = 32,
 };
 
-/* Written before threads start, read by all. */
-static enum log_level level_least = LOG_INFO;
-static bool form_json;
+static _Atomic(enum log_level) level_least = LOG_INFO; /* alone: it orders nothing else */
+static bool form_json; /* written before threads start, read by all */
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
+void log_set_level(enum log_level least)
+{
+    atomic_store_explicit(&level_least, least, memory_order_relaxed);
+}
+
 void log_setup(enum log_level least, enum log_form form)
 {
-    level_least = least;
+    log_set_level(least);
     form_json = form == LOG_FORM_JSON || (form == LOG_FORM_AUTO && !isatty(STDERR_FILENO));
 }
 
 bool log_enabled(enum log_level level)
 {
-    return level >= level_least;
+    return level >= atomic_load_explicit(&level_least, memory_order_relaxed);
 }
 
 /* Length of the UTF-8 sequence at p, whose first byte is not ASCII; 0 when it is malformed. */

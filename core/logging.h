@@ -13,6 +13,7 @@ enum log_form { LOG_FORM_AUTO, LOG_FORM_TEXT, LOG_FORM_JSON };
 
 /* Before threads start. Lines go to standard error. */
 void log_setup(enum log_level least, enum log_form form);
+void log_set_level(enum log_level least); /* any thread */
 bool log_enabled(enum log_level level);
 
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -9,7 +9,7 @@
 
 /* Facts of the node that any loop may read; set before the loops run, except the atomics. */
 struct node_facts {
-    const struct settings *settings;
+    const struct settings *settings; /* those of the start: only what is not live may be read there */
     uint64_t started_wall_ms;
     uint32_t epoch;
     uint64_t incarnation;
@@ -34,7 +34,7 @@ struct edge {
     struct auth *auth; /* who is it? May be NULL: anonymous clients only */
     struct metrics *metrics;
     struct node_facts *facts;
-    const struct settings *settings;
+    const struct settings *settings; /* a reload puts others here, in a turn of this loop: do not keep it */
     struct snapshots *snapshots; /* the node's; for the home loop's door */
     struct tls_server *tls; /* NULL: no certificate is configured */
     struct mqtt_door *mqtt; /* takes what speaks MQTT over WebSocket; NULL in tests of one door */
@@ -57,6 +57,7 @@ enum { RELAY_PAIRS_MAX = 64 };
 enum status web_door_listen_tls(struct web_door *d, int listen_fd /* taken over */) MUST_CHECK;
 void web_door_run(
     struct web_door *d); /* runs the edge's loop inside libev on the calling thread until loop_stop */
+void web_door_use_settings(struct web_door *d); /* the edge has others */
 void web_door_stop(struct web_door *d); /* bye 4000, close */
 void web_door_destroy(struct web_door *d);
 
@@ -64,6 +65,7 @@ void web_door_destroy(struct web_door *d);
 struct api_door;
 enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **out,
                             struct buf *error) MUST_CHECK;
+void api_door_use_settings(struct api_door *d); /* the edge has others */
 void api_door_stop(struct api_door *d);
 void api_door_destroy(struct api_door *d);
 

@@ -1,96 +1,15 @@
 /* tidegate: the command (docs/PROTOCOL.md 4). Each subcommand is a row of one table. */
-#include "core/hash.h"
-#include "core/logging.h"
-#include "core/metrics.h"
 #include "gateway/cli/arguments.h"
 #include "gateway/cli/log.h"
 #include "gateway/cli/token.h"
 #include "gateway/cli/user.h"
-#include "gateway/node.h"
-#include "gateway/tls/context.h"
+#include "gateway/cli/reload.h"
+#include "gateway/serve.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
-enum { ERROR_BYTES_MAX = 4096, DOCUMENT_BYTES_MAX = 1 << 20 };
-
-/* --- serve -------------------------------------------------------------------------------------- */
-
-/* SIGHUP: certificates only; other settings are read once. */
-static void reload(struct node *node, const struct settings *s)
-{
-    struct buf error;
-    buf_init(&error, ERROR_BYTES_MAX);
-    if (tls_configured(s)) {
-        enum status st = node_reload_tls(node, s, &error);
-        if (st != ST_OK)
-            log_error("certificates are not renewed, the old ones stay: %.*s (%s)", (int)error.len,
-                      (const char *)error.data, status_name(st));
-    } else {
-        log_warn(
-            "SIGHUP: no certificates to read again; this build reloads nothing else, restart to change it");
-    }
-    buf_deinit(&error);
-}
-
-/* The signals are blocked before any thread exists, so only this thread takes them. */
-static void wait_for_end(const sigset_t *signals, struct node *node, const struct settings *s)
-{
-    for (;;) {
-        int signal_number;
-        if (sigwait(signals, &signal_number) != 0)
-            continue;
-        if (signal_number == SIGHUP) {
-            reload(node, s);
-            continue;
-        }
-        log_info("stopping signal=%d", signal_number);
-        return;
-    }
-}
-
-static int command_serve(int count, char **words)
-{
-    struct settings s;
-    struct buf error;
-    struct node *node;
-    sigset_t signals;
-    int code = arguments_load_settings(count, words, &s);
-    if (code != 0)
-        return code;
-    log_setup((enum log_level)s.log_level, (enum log_form)s.log_form);
-    hash_setup();
-    metrics_set_version(TIDEGATE_VERSION);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
-
-    buf_init(&error, ERROR_BYTES_MAX);
-    enum status st = node_create(&s, &node, &error);
-    if (st != ST_OK) {
-        if (error.len == 0 && buf_printf(&error, "cannot start: %s", status_name(st)) != ST_OK)
-            fputs("tidegate: cannot start\n", stderr);
-        code = arguments_complain(&error, arguments_exit_code(st));
-    } else {
-        st = node_start(node, &error);
-        if (st == ST_OK)
-            wait_for_end(&signals, node, &s);
-        else
-            code = arguments_complain(&error, arguments_exit_code(st));
-        node_stop(node);
-        if (code == 0)
-            log_info("stopped");
-    }
-    buf_deinit(&error);
-    settings_free(&s);
-    return code;
-}
+enum { DOCUMENT_BYTES_MAX = 1 << 20 };
 
 /* --- config, version, help ---------------------------------------------------------------------- */
 
@@ -146,7 +65,8 @@ static const struct command {
     int (*run)(int count, char **words);
     const char *help;
 } commands[] = {
-    {"serve", command_serve, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
+    {"serve", serve_command, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
+    {"reload", reload_command, "[--data DIR]   a running node reads its configuration again"},
     {"log", log_command,
      "verify|stat|cat|export|import|snapshot|restore ...   the log of a node: tidegate log help"},
     {"token", token_command, "create USER [--ttl 1h] [--id ID] [--claims JSON] | check TOKEN   [--data DIR]"},

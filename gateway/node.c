@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -54,6 +55,7 @@ struct node {
     uint16_t echo_port;
     struct snapshots *snapshots;
     struct tls_context *tls; /* NULL: no certificate */
+    struct tls_context *fresh_tls; /* while a reload is prepared */
     struct node_loop loops[LOOPS_MAX];
 };
 
@@ -122,9 +124,9 @@ static enum status open_store(struct node *n, struct buf *error)
 }
 
 /* What the configuration says of topics, once for each loop. */
-static enum status set_policies(struct node_loop *l)
+static enum status make_policies(const struct settings *s, struct policies **out)
 {
-    const struct config_rows *topics = &l->node->settings->topics;
+    const struct config_rows *topics = &s->topics;
     struct topic_policy *rows = calloc(topics->count + 1, sizeof *rows);
     if (!rows)
         return ST_NO_MEMORY;
@@ -136,11 +138,18 @@ static enum status set_policies(struct node_loop *l)
                                         .ttl_ms = t->ttl_ms,
                                         .retention_ms = t->retention_ms};
     }
-    enum status st = policies_create(rows, topics->count, &l->policies);
+    enum status st = policies_create(rows, topics->count, out);
     free(rows);
-    shard_group_set_policies(l->shards, l->policies);
-    hub_set_policies(l->edge.hub, l->policies);
     return st;
+}
+
+/* The loop's own thread, or before it runs. */
+static void use_policies(struct node_loop *l, struct policies *p)
+{
+    shard_group_set_policies(l->shards, p);
+    hub_set_policies(l->edge.hub, p);
+    policies_destroy(l->policies);
+    l->policies = p;
 }
 
 static enum status create_loop(struct node *n, unsigned index)
@@ -186,10 +195,13 @@ static enum status create_loop(struct node *n, unsigned index)
         st = directory_local_create(l->courier, s->node_id, n->facts.incarnation, &l->directory);
     if (st == ST_OK)
         hub_set_directory(l->edge.hub, directory_local_port(l->directory));
+    struct policies *policies = NULL;
     if (st == ST_OK)
         st = auth_create(n->auth, l->edge.loop, l->edge.metrics, &l->edge.auth);
     if (st == ST_OK)
-        st = set_policies(l);
+        st = make_policies(s, &policies);
+    if (st == ST_OK)
+        use_policies(l, policies);
     return st;
 }
 
@@ -523,24 +535,93 @@ static enum status judge_certificates(const struct tls_context *t, const struct 
     return ST_EXPIRED;
 }
 
-enum status node_reload_tls(struct node *n, const struct settings *s, struct buf *error)
+enum status node_prepare_tls(void *node, const struct settings *next, struct buf *error)
 {
-    struct tls_context *fresh = NULL;
+    struct node *n = node;
     if (!n->tls)
         return ST_OK;
-    enum status st = tls_context_load(s, &fresh, error);
+    enum status st = tls_context_load(next, &n->fresh_tls, error);
     if (st == ST_OK)
-        st = judge_certificates(fresh, s, error);
+        st = judge_certificates(n->fresh_tls, next, error);
+    if (st != ST_OK)
+        node_abandon_tls(n);
+    return st;
+}
+
+void node_commit_tls(void *node)
+{
+    struct node *n = node;
+    enum status st = ST_OK;
+    if (!n->fresh_tls)
+        return;
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
-        st = tls_server_renew(n->loops[i].tls, fresh);
+        st = tls_server_renew(n->loops[i].tls, n->fresh_tls);
+    if (st != ST_OK)
+        log_error("no memory for new certificates: some loops keep the old ones until the next reload");
+    tls_context_unref(n->tls);
+    n->tls = n->fresh_tls;
+    n->fresh_tls = NULL;
+    metrics_set_certificate_end(tls_context_expiry(n->tls));
+    log_info("certificates read again files=%s", n->settings->tls_cert_file);
+}
+
+void node_abandon_tls(void *node)
+{
+    struct node *n = node;
+    tls_context_unref(n->fresh_tls);
+    n->fresh_tls = NULL;
+}
+
+/* --- other settings ----------------------------------------------------------------------------- */
+
+/* To each loop, whose thread then takes the settings and what was made of them. */
+struct change {
+    struct mail mail;
+    struct node_loop *loop;
+    const struct settings *settings;
+    struct policies *policies;
+    sem_t *taken;
+};
+
+static void change_arrived(struct mail *mail)
+{
+    struct change *c = LIST_OF(mail, struct change, mail);
+    struct node_loop *l = c->loop;
+    const struct settings *s = c->settings;
+    l->edge.settings = s;
+    hub_set_limits(l->edge.hub, (uint32_t)s->limit_subscriptions, s->limit_lag_messages);
+    use_policies(l, c->policies);
+    web_door_use_settings(l->web);
+    if (l->api)
+        api_door_use_settings(l->api);
+    sem_post(c->taken); /* the last that is done with `c` */
+}
+
+enum status node_use_settings(struct node *n, const struct settings *next)
+{
+    struct change changes[LOOPS_MAX] = {0};
+    sem_t taken;
+    enum status st = ST_OK;
+    for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
+        st = make_policies(next, &changes[i].policies);
     if (st != ST_OK) {
-        tls_context_unref(fresh);
+        for (unsigned i = 0; i < n->loop_count; i++)
+            policies_destroy(changes[i].policies);
         return st;
     }
-    tls_context_unref(n->tls);
-    n->tls = fresh;
-    metrics_set_certificate_end(tls_context_expiry(fresh));
-    log_info("certificates read again files=%s", s->tls_cert_file);
+    sem_init(&taken, 0, 0);
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        changes[i].loop = &n->loops[i];
+        changes[i].settings = next;
+        changes[i].taken = &taken;
+        changes[i].mail.on_arrival = change_arrived;
+        loop_post(n->loops[i].edge.loop, &changes[i].mail);
+    }
+    for (unsigned i = 0; i < n->loop_count; i++)
+        while (sem_wait(&taken) != 0)
+            continue; /* EINTR */
+    sem_destroy(&taken);
+    n->settings = next;
     return ST_OK;
 }
 

@@ -9,16 +9,24 @@ struct node;
 
 /* Opens the log (recovering it), the listeners and the doors; nothing is served yet. `error` gets one line
  * for the operator. ST_EXISTS: a port or the data folder is in use. ST_FORBIDDEN: no permission. ST_IO,
- * ST_CORRUPT, ST_INVALID ... as store_open. `settings` outlives the node. */
+ * ST_CORRUPT, ST_INVALID ... as store_open. `settings` outlives the node: after
+ * node_use_settings too, for what is not live. */
 enum status node_create(const struct settings *settings, struct node **out, struct buf *error) MUST_CHECK;
 
 /* Starts the threads, writes <data>/pid and <data>/ports, and becomes ready. */
 enum status node_start(struct node *n, struct buf *error) MUST_CHECK;
 
-/* Reads the certificates that `s` names again, for the handshakes to come; connections that stand stay. All
- * or nothing: on any other status than ST_OK the old ones stay and `error` says which file and why. Without
- * certificates at its start a node has no TLS ports, and there is nothing to do: ST_OK. Main thread. */
-enum status node_reload_tls(struct node *n, const struct settings *s, struct buf *error) MUST_CHECK;
+/* While it runs: every loop goes over to `next`, which outlives the node or the next call; when this returns
+ * none reads the former settings any more. `next` differs in live keys only (settings_succeed). ST_NO_MEMORY:
+ * nothing has changed. The thread that started the node. */
+enum status node_use_settings(struct node *n, const struct settings *next) MUST_CHECK;
+
+/* The certificates that the settings name are read again, as a part of a reload (reload.h), for the
+ * handshakes to come; connections that stand stay. Without certificates at its start a node has no TLS ports,
+ * and there is nothing to do. */
+enum status node_prepare_tls(void *node, const struct settings *next, struct buf *error) MUST_CHECK;
+void node_commit_tls(void *node);
+void node_abandon_tls(void *node);
 
 /* Says goodbye to all connections, waits at most a second for their queues, ends the threads, closes the log
  * (so that the next start is clean) and removes pid and ports. Frees the node. NULL is allowed. */

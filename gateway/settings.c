@@ -326,10 +326,45 @@ static const struct config_list lists[] = {
      sizeof topic_fields / sizeof topic_fields[0], topic_flaw, "Policies of topics"},
 };
 
+/* Keys that every loop reads from its settings each time it needs them (node_use_settings). Such a key is not
+ * copied anywhere else. Limits that are promised to a client for as long as its connection lasts are not
+ * here. */
+static const char *const live[] = {
+    "logging.level",
+    "http.origins",
+    "api.key",
+    "api.hosts",
+    "mqtt.connect_timeout_ms",
+    "mqtt.keep_alive_max_s",
+    "mqtt.topic_aliases",
+    "ws.hello_timeout_ms",
+    "ws.ping_ms",
+    "ws.pong_timeout_ms",
+    "limit.subscriptions",
+    "limit.inflight",
+    "limit.ws_unacked",
+    "limit.batch_messages",
+    "limit.history_count",
+    "limit.lag_messages",
+    "out.bytes_max",
+    "out.stall_ms",
+    "session.expiry_ms",
+    "session.save_ms",
+    "session.save_count",
+    "topics",
+    NULL,
+};
+
+static const char *const secret[] = {"api.key", "auth.jwks_url", NULL};
+
 const struct config_table *settings_table(void)
 {
-    static const struct config_table table = {options, sizeof options / sizeof options[0], lists,
-                                              sizeof lists / sizeof lists[0]};
+    static const struct config_table table = {.options = options,
+                                              .count = sizeof options / sizeof options[0],
+                                              .lists = lists,
+                                              .list_count = sizeof lists / sizeof lists[0],
+                                              .live = live,
+                                              .secret = secret};
     return &table;
 }
 
@@ -416,6 +451,22 @@ enum status settings_load(struct settings *s, const char *file, char *const *env
     if (st != ST_OK)
         settings_free(s);
     return st;
+}
+
+enum status settings_succeed(struct settings *next, const struct settings *current, struct buf *error)
+{
+    config_keep(settings_table(), next, current);
+    enum status st = read_sync(next, error);
+    if (st == ST_OK)
+        st = settings_check(next, error);
+    if (st != ST_OK)
+        settings_leave(next);
+    return st;
+}
+
+void settings_leave(struct settings *unused)
+{
+    config_leave(settings_table(), unused);
 }
 
 void settings_free(struct settings *s)

@@ -100,4 +100,12 @@ enum status settings_load(struct settings *s, const char *file, char *const *env
                           struct buf *error) MUST_CHECK;
 void settings_free(struct settings *s);
 
+/* A reload (core/config.h): `next`, just loaded, keeps of `current` what cannot change while the node runs.
+ * ST_INVALID with a line: what it then is does not fit together; `next` is gone. */
+enum status settings_succeed(struct settings *next, const struct settings *current,
+                             struct buf *error) MUST_CHECK;
+/* Frees the live texts of the one of two such settings that is not in use any more; what is not live can
+ * still be read there. */
+void settings_leave(struct settings *unused);
+
 #endif

@@ -42,7 +42,7 @@ void shard_group_destroy(struct shard_group *g);
 /* Before the loops run: where DELIVER letters of a loop go. */
 void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
                       void (*on_arrival)(struct mail *mail));
-/* Before the loop runs. NULL: no topic has a policy. Outlives the group. */
+/* NULL: no topic has a policy. Outlives the group, or the next call of this. */
 void shard_group_set_policies(struct shard_group *g, struct policies *p);
 /* Joins the courier's rounds; once, before the loop runs. */
 void shard_group_start(struct shard_group *g);

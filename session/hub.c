@@ -332,6 +332,12 @@ enum status hub_create(struct courier *courier, struct shard_map *map, struct me
     return ST_OK;
 }
 
+void hub_set_limits(struct hub *h, uint32_t subscriptions_max, uint64_t lag_messages)
+{
+    h->limits.subscriptions_max = subscriptions_max;
+    h->limits.lag_messages = lag_messages;
+}
+
 void hub_set_policies(struct hub *h, struct policies *p)
 {
     h->policies = p;

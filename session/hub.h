@@ -24,11 +24,13 @@ struct hub_limits {
 
 enum status hub_create(struct courier *courier, struct shard_map *map, struct metrics *metrics,
                        const struct hub_limits *limits, struct hub **out) MUST_CHECK;
-/* Before the loop runs; the loop's own set. NULL: no topic has a policy. Outlives the hub. */
+/* The loop's own set. NULL: no topic has a policy. Outlives the hub, or the next call of this. */
 void hub_set_policies(struct hub *h, struct policies *p);
 /* Before the loop runs; the loop's own handle. Without one connections are in no directory. */
 void hub_set_directory(struct hub *h, struct directory d);
 struct directory hub_directory(const struct hub *h);
+/* What a session may have from now on; the limits of sizes and shares stay. */
+void hub_set_limits(struct hub *h, uint32_t subscriptions_max, uint64_t lag_messages);
 void hub_destroy(struct hub *h); /* sessions must have ended */
 struct loop *hub_loop(const struct hub *h);
 struct metrics *hub_metrics(const struct hub *h);

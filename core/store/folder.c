@@ -119,3 +119,21 @@ enum status folder_lock(const char *dir, int *fd, struct buf *error)
     }
     return ST_OK;
 }
+
+long folder_holder(const char *dir)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/LOCK", dir) >= (int)sizeof path)
+        return 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    long pid = 0;
+    if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+        pid = lock_holder(fd);
+        if (pid == 0)
+            pid = pid_file(dir);
+    }
+    close(fd);
+    return pid;
+}

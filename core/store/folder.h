@@ -13,5 +13,8 @@ enum status folder_make(const struct store_files *files, const char *path, const
                         struct buf *error) MUST_CHECK;
 /* <dir>/LOCK. ST_EXISTS: another process has it; `error` names it. *fd is to be closed: that unlocks. */
 enum status folder_lock(const char *dir, int *fd, struct buf *error) MUST_CHECK;
+/* The process that holds it, as the kernel says or, where it does not, as the process itself has written. 0:
+ * none holds it, or nobody says who. */
+long folder_holder(const char *dir);
 
 #endif

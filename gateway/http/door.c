@@ -343,10 +343,10 @@ static bool door_turn_end(struct loop_hook *hook)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-static void api_init(struct api *api, struct edge *edge)
+static void api_set_access(struct api *api)
 {
+    const struct edge *edge = api->edge;
     const struct settings *s = edge->settings;
-    api->edge = edge;
     api->access = (struct access_rules){
         .key = s->api_key,
         .hosts = s->api_hosts,
@@ -354,6 +354,13 @@ static void api_init(struct api *api, struct edge *edge)
         .ports = {edge->facts->api_port, edge->facts->http_port},
         .loopback_only = auth_takes_anonymous(edge->auth, host_address_is_loopback(slice_cstr(s->api_bind))),
     };
+}
+
+static void api_init(struct api *api, struct edge *edge)
+{
+    const struct settings *s = edge->settings;
+    api->edge = edge;
+    api_set_access(api);
     api->probes_open = host_address_is_loopback(slice_cstr(s->api_bind));
     api->topic = (struct topic_limits){(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
     api->kept_bytes_max = KEPT_BYTES_MIN + 4 * s->limit_message_bytes + 4 * s->limit_batch_bytes;
@@ -412,6 +419,11 @@ fail_door:
 fail_fd:
     close(listen_fd);
     return st;
+}
+
+void api_door_use_settings(struct api_door *d)
+{
+    api_set_access(&d->api);
 }
 
 /* Requests under way are answered first; their connections then close. */

@@ -292,6 +292,11 @@ void web_door_run(struct web_door *d)
     host_run(d->host);
 }
 
+void web_door_use_settings(struct web_door *d)
+{
+    d->settings = d->edge->settings;
+}
+
 void web_door_stop(struct web_door *d)
 {
     acceptor_pause(d->acceptor);

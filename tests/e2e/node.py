@@ -64,7 +64,7 @@ class Node:
     `folds=False`: the log is damaged on purpose, and what is folded anew may be another state."""
 
     def __init__(self, folder, settings=None, keep_ports=False, environment=None, descriptors=None,
-                 data=None, folds=True):
+                 data=None, folds=True, config=None):
         self.data = Path(data or Path(folder) / "data")
         self.settings = {"data.dir": str(self.data), "node.id": "test"}
         numbers = free_ports(len(DOORS)) if keep_ports else [0] * len(DOORS)
@@ -76,6 +76,7 @@ class Node:
         self.environment = environment or {}
         self.descriptors = descriptors  # RLIMIT_NOFILE
         self.tls = None  # an SSLContext: clients come by the TLS ports
+        self.config = config  # a file; `settings` win over it
         self.ports = {}
         self.process = None
         self.stderr = []
@@ -85,6 +86,8 @@ class Node:
         arguments = [str(PROGRAM), "serve"]
         if self.descriptors:
             arguments = ["prlimit", f"--nofile={self.descriptors}"] + arguments
+        if self.config:
+            arguments += ["--config", str(self.config)]
         for key, value in self.settings.items():
             arguments += ["--set", f"{key}={value}"]
         return arguments

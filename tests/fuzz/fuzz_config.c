@@ -52,7 +52,7 @@ static const struct config_option room_fields[] = {
 static const struct config_list lists[] = {
     {"rooms", PLACE(rooms), sizeof(struct room), room_fields, 4, NULL, "rooms"},
 };
-static const struct config_table table = {options, sizeof options / sizeof options[0], lists, 1};
+static const struct config_table table = {options, sizeof options / sizeof options[0], lists, 1, NULL, NULL};
 
 static enum status load_file(struct settings *s, struct slice text, struct buf *error)
 {

@@ -52,7 +52,10 @@ static const char *room_flaw(const void *rows, size_t count)
 static const struct config_list lists[] = {
     {"rooms", PLACE(rooms), sizeof(struct room), room_fields, 4, room_flaw, "the rooms there are"},
 };
-static const struct config_table table = {options, sizeof options / sizeof options[0], lists, 1};
+static const char *const live[] = {"http.port", "rooms", "log.kafka.brokers", NULL};
+static const char *const secret[] = {"log.kafka.brokers", NULL};
+static const struct config_table table = {options, sizeof options / sizeof options[0], lists, 1, live,
+                                          secret};
 
 /* The file's name in messages is a path of /proc, so its length varies: tests look behind it. */
 struct loaded {
@@ -564,11 +567,12 @@ Test(config, documents_every_key)
         cr_assert(strstr(document, options[i].help));
     }
     cr_assert(strstr(document, "\n## log.kafka\n"));
-    cr_assert(strstr(document, "\n## rooms\n"));
+    cr_assert(strstr(document, " | yes | `TIDEGATE_HTTP__PORT` |\n"));
+    cr_assert(strstr(document, "\n## rooms (live)\n"));
     cr_assert(strstr(document, "`TIDEGATE_ROOMS`"));
     cr_assert(strstr(document, "| `kind` | `small` | one of small, large | of which kind |\n"));
     cr_assert(strstr(document,
-                     "| `log.backend` | `embedded` | one of embedded, kafka, redis | who keeps the log | "
+                     "| `log.backend` | `embedded` | one of embedded, kafka, redis | who keeps the log |  | "
                      "`TIDEGATE_LOG__BACKEND` |\n"),
               "%s", document);
     buf_deinit(&text);
@@ -585,4 +589,50 @@ Test(config, says_when_there_is_no_room_to_print)
     cr_assert_eq(config_document(&table, &text), ST_FULL);
     buf_deinit(&text);
     end(&l);
+}
+
+/* --- reloading ---------------------------------------------------------------------------------- */
+
+static void set(struct settings *s, const char *assignment)
+{
+    struct buf error;
+    buf_init(&error, 1024);
+    cr_assert_eq(config_set(&table, s, assignment, "--set", &error), ST_OK, "%s", assignment);
+    buf_deinit(&error);
+}
+
+static void expect_shown(const struct settings *s, const char *key, const char *want)
+{
+    struct buf shown;
+    buf_init(&shown, 256);
+    cr_assert_eq(config_show(&table, s, key, &shown), ST_OK);
+    cr_expect(slice_equal_cstr(buf_slice(&shown), want), "%s: %.*s", key, SLICE_ARG(buf_slice(&shown)));
+    buf_deinit(&shown);
+}
+
+Test(config, a_reload_takes_live_keys_and_keeps_the_others)
+{
+    struct settings current, next;
+    memset(&current, 0, sizeof current);
+    memset(&next, 0, sizeof next);
+    config_defaults(&table, &current);
+    config_defaults(&table, &next);
+    set(&current, "node.id=old");
+    set(&current, "rooms=[{name: a}]");
+    set(&next, "node.id=new");
+    set(&next, "http.port=81");
+    set(&next, "log.linger_ms=7");
+    set(&next, "log.kafka.brokers=a:1,b:2");
+    set(&next, "rooms=[{name: b}, {name: c}]");
+    config_keep(&table, &next, &current);
+    cr_expect_eq(next.http_port, 81u);
+    cr_expect_eq(next.linger_ms, 0u);
+    cr_expect_eq(next.node_id, current.node_id, "the same text, not a copy: others may hold it");
+    cr_expect_eq(next.rooms.count, 2u);
+    expect_shown(&next, "rooms", "2 items");
+    expect_shown(&current, "rooms", "1 item");
+    expect_shown(&next, "http.port", "81");
+    expect_shown(&next, "log.kafka.brokers", "***");
+    config_leave(&table, &current); /* the memory checker sees what is freed twice, or never */
+    config_free(&table, &next);
 }

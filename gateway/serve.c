@@ -1,0 +1,107 @@
+/* The main thread while a node runs: it waits for signals and does what they ask for. They are blocked before
+ * any other thread exists, so only this thread takes them, at its own time, and may wait for disks and loops.
+ *
+ *   SIGHUP            reload (reload.h)
+ *   SIGTERM, SIGINT   stop
+ *   SIGUSR1, SIGUSR2  nothing: other daemons rotate logs or print figures by them, and to die of one is no
+ * answer */
+#include "gateway/serve.h"
+
+#include "core/hash.h"
+#include "core/logging.h"
+#include "core/metrics.h"
+#include "gateway/cli/arguments.h"
+#include "gateway/node.h"
+#include "gateway/reload.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { ERROR_BYTES_MAX = 4096 };
+
+static void block_signals(sigset_t *signals)
+{
+    sigemptyset(signals);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
+}
+
+static void wait_for_end(const sigset_t *signals, struct reload *reload)
+{
+    for (;;) {
+        int signal_number;
+        if (sigwait(signals, &signal_number) != 0)
+            continue;
+        if (signal_number == SIGHUP) {
+            enum status st = reload_run(reload); /* logged there */
+            (void)st;
+            continue;
+        }
+        log_info("stopping signal=%d", signal_number);
+        return;
+    }
+}
+
+static int run(const struct arguments *a, struct settings **settings)
+{
+    struct buf error;
+    sigset_t signals;
+    struct reload reload = {.config = a->config,
+                            .assignments = a->assignments,
+                            .assignment_count = a->assignment_count,
+                            .environment = environ};
+    int code = EXIT_CODE_OK;
+    block_signals(&signals);
+    buf_init(&error, ERROR_BYTES_MAX);
+    enum status st = node_create(*settings, &reload.node, &error);
+    if (st != ST_OK) {
+        if (error.len == 0 && buf_printf(&error, "cannot start: %s", status_name(st)) != ST_OK)
+            fputs("tidegate: cannot start\n", stderr);
+        code = arguments_complain(&error, arguments_exit_code(st));
+        buf_deinit(&error);
+        return code;
+    }
+    reload_add(&reload, &(struct reload_part){"certificates", reload.node, node_prepare_tls, node_commit_tls,
+                                              node_abandon_tls});
+    st = node_start(reload.node, &error);
+    reload.settings = reload.first = *settings;
+    if (st == ST_OK)
+        wait_for_end(&signals, &reload);
+    else
+        code = arguments_complain(&error, arguments_exit_code(st));
+    node_stop(reload.node);
+    if (reload.settings != reload.first)
+        free(reload.first);
+    *settings = reload.settings;
+    if (code == EXIT_CODE_OK)
+        log_info("stopped");
+    buf_deinit(&error);
+    return code;
+}
+
+int serve_command(int count, char **words)
+{
+    struct arguments a = {0};
+    struct settings *settings = calloc(1, sizeof *settings);
+    if (!settings)
+        return EXIT_CODE_FAILED;
+    int code = arguments_parse(count, words, NULL, 0, 0, &a);
+    if (code == 0)
+        code = arguments_settings(&a, settings);
+    if (code == 0) {
+        log_setup((enum log_level)settings->log_level, (enum log_form)settings->log_form);
+        hash_setup();
+        metrics_set_version(TIDEGATE_VERSION);
+        code = run(&a, &settings);
+        settings_free(settings);
+    }
+    free(settings);
+    return code;
+}
