@@ -24,6 +24,8 @@ struct node_facts {
 };
 
 struct mqtt_door;
+struct principal;
+struct stream;
 struct snapshots;
 struct tls_server;
 
@@ -37,7 +39,10 @@ struct edge {
     const struct settings *settings; /* a reload puts others here, in a turn of this loop: do not keep it */
     struct snapshots *snapshots; /* the node's; for the home loop's door */
     struct tls_server *tls; /* NULL: no certificate is configured */
-    struct mqtt_door *mqtt; /* takes what speaks MQTT over WebSocket; NULL in tests of one door */
+    /* What speaks MQTT over WebSocket goes to the MQTT door, which sets both. The stream is taken over, and
+     * the reference to `who` (whom its certificate names, or NULL); `nameless`: it may not stay anonymous. */
+    struct mqtt_door *mqtt;
+    void (*mqtt_take)(struct mqtt_door *d, struct stream *io, struct principal *who, bool nameless);
 };
 
 /* --- doors: each creates its listener-side state on an edge; destroy closes all its connections ---- */

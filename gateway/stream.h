@@ -44,7 +44,8 @@ static inline struct stream stream_plain(int fd)
 /* ST_OK: *got > 0 bytes are in `to`, of which a carrier may use all `cap` as scratch. ST_AGAIN: nothing
  * now. ST_CLOSED: the peer has ended it, or it is broken. */
 enum status stream_read(struct stream *s, uint8_t *to, size_t cap, size_t *got) MUST_CHECK;
-/* ST_OK: *sent > 0 bytes from the front are gone. ST_AGAIN: wait until it is writable. ST_CLOSED. */
+/* ST_OK: *sent bytes from the front are gone (0: bytes of the carrier's own went), go on. ST_AGAIN: wait
+ * until it is writable. ST_CLOSED. */
 enum status stream_write(struct stream *s, const struct iovec *pieces, int count, size_t *sent) MUST_CHECK;
 /* Our half ends: what was written still arrives. Reading goes on. */
 void stream_shut(struct stream *s);

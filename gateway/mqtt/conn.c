@@ -11,7 +11,6 @@
 #include "core/logging.h"
 #include "gateway/mqtt/afterlife.h"
 #include "gateway/mqtt/will.h"
-#include "gateway/tls/identity.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -33,17 +32,17 @@ static struct metrics *conn_metrics(const struct mqtt_conn *c)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-void mqtt_conn_open(struct mqtt_door *d, struct stream *io)
+void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct principal *who, bool nameless)
 {
     struct mqtt_conn *c = calloc(1, sizeof *c);
     if (!c) {
         stream_close(io);
+        principal_unref(who);
         return;
     }
     c->door = d;
-    c->principal = tls_identity(d->edge, io);
-    if (!c->principal)
-        c->principal = auth_anonymous(d->edge->auth);
+    c->principal = who ? who : auth_anonymous(d->edge->auth);
+    c->nameless = nameless;
     c->reading = true;
     c->client_packet_max = UINT32_MAX;
     c->io = *io;

@@ -80,6 +80,7 @@ struct mqtt_conn {
     enum mqtt_state state;
     uint8_t version;
     bool reading; /* EPOLLIN wanted */
+    bool nameless; /* may not stay anonymous */
     bool publish_paused;
     bool claimed; /* the registry knows this connection: RELEASE is due */
     bool problem_information; /* reason strings are wanted (3.1.2.11.7) */
@@ -116,7 +117,8 @@ struct mqtt_conn {
 };
 
 /* --- conn.c --- */
-void mqtt_conn_open(struct mqtt_door *d, struct stream *io); /* takes it over */
+/* Takes the stream over, and the reference to `who` (NULL: nobody yet). */
+void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct principal *who, bool nameless);
 /* Ends it: session and identifier are given back, the socket is closed when the queue has gone out (or at
  * once when `now`). `metric`: why. Safe to call again. Not inside transport_ops.deliver. */
 void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now);

@@ -5,7 +5,6 @@
 
 #include "core/logging.h"
 #include "gateway/auth/jwt.h"
-#include "gateway/host.h"
 #include "routing/once_window.h"
 
 #include <stdlib.h>
@@ -134,8 +133,7 @@ static enum auth_verdict connect_judge(struct mqtt_conn *c, const struct mqtt_co
     if (!p->has_password && c->principal->user.len > 0) /* by its certificate; it may repeat the name */
         return !p->has_user_name || slice_equal(p->user_name, c->principal->user) ? AUTH_OK : AUTH_OTHER_USER;
     if (!p->has_user_name && !p->has_password) {
-        bool loopback = host_address_is_loopback(slice_cstr(c->door->edge->settings->mqtt_bind));
-        enum auth_verdict v = auth_takes_anonymous(a, loopback) ? AUTH_OK : AUTH_ANONYMOUS;
+        enum auth_verdict v = c->nameless ? AUTH_ANONYMOUS : AUTH_OK;
         auth_failed(a, v);
         return v;
     }

@@ -1,6 +1,8 @@
 #include "gateway/mqtt/afterlife.h"
 
 #include "core/logging.h"
+#include "gateway/host.h"
+#include "gateway/tls/identity.h"
 #include "gateway/tls/server.h"
 
 #include <stdlib.h>
@@ -8,15 +10,22 @@
 /* A PUBLISH may carry the largest payload, the longest topic and properties beside it. */
 enum { PACKET_OVERHEAD_BYTES = 128 * 1024 };
 
-static void door_on_stream(void *ctx, struct stream *stream)
+static void door_take(struct mqtt_door *d, struct stream *stream, struct principal *who, bool nameless)
 {
-    struct mqtt_door *d = ctx;
     if (atomic_load(&d->edge->facts->connections) >= d->edge->facts->connections_max) {
         metric_add(d->edge->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         stream_close(stream);
+        principal_unref(who);
         return;
     }
-    mqtt_conn_open(d, stream);
+    mqtt_conn_open(d, stream, who, nameless);
+}
+
+static void door_on_stream(void *ctx, struct stream *stream)
+{
+    struct mqtt_door *d = ctx;
+    bool loopback = host_address_is_loopback(slice_cstr(d->edge->settings->mqtt_bind));
+    door_take(d, stream, tls_identity(d->edge, stream), !auth_takes_anonymous(d->edge->auth, loopback));
 }
 
 static void door_on_socket(void *ctx, int fd)
@@ -77,6 +86,8 @@ enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door 
     loop_hook_add(edge->loop, &d->flush);
     d->watcher.on_revoked = door_on_revoked;
     auth_watch(edge->auth, &d->watcher);
+    edge->mqtt = d;
+    edge->mqtt_take = door_take;
     *out = d;
     return ST_OK;
 }

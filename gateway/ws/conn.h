@@ -135,6 +135,8 @@ struct conn {
     uint64_t opened_ms, last_in_ms, last_out_ms, progress_ms;
     uint64_t ping_sent_ms; /* not answered yet; 0 = none */
     uint64_t read_ns; /* when the bytes in hand came, for latency figures */
+    bool speaks_mqtt; /* /mqtt: handed over to the MQTT door when the 101 is out */
+    bool settled; /* of such a one: libwebsockets had a turn to say that there were early bytes */
     struct feed_opening *opening_feed; /* CONN_HTTP: becomes a feed at the end of the turn */
     struct feed *feed; /* CONN_FEED */
     struct slice body; /* CONN_HTTP: what is still to be sent of the answer; static bytes */

@@ -14,12 +14,14 @@
 #include "core/logging.h"
 #include "gateway/acceptor.h"
 #include "gateway/tls/server.h"
+#include "gateway/ws/carrier.h"
 #include "gateway/ws/feed.h"
 #include "gateway/ws/files.h"
 #include "gateway/ws/host.h"
 #include "gateway/ws/http.h"
 #include "gateway/ws/relay.h"
 
+#include <fcntl.h>
 #include <libwebsockets.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -37,6 +39,8 @@ static int on_established(struct conn *c)
 
 static int on_early_bytes(struct conn *c)
 {
+    if (c->state == CONN_FRESH)
+        return -1; /* MQTT */
     c->deaf = true;
     conn_close(c, WS_CLOSE_PROTOCOL, "frames before the handshake was answered", END_PROTOCOL);
     return 0;
@@ -82,6 +86,7 @@ static const struct lws_protocols protocols[] = {
      .callback = on_callback,
      .rx_buffer_size = RX_BYTES, /* it reads no frame; see above */
      .tx_packet_size = WRITE_BYTES_MAX},
+    {.name = "mqtt", .callback = on_callback, .rx_buffer_size = RX_BYTES, .tx_packet_size = WRITE_BYTES_MAX},
     {.name = NULL},
 };
 
@@ -133,6 +138,60 @@ static void on_tls_stream(void *ctx, struct stream *stream)
         conn_kill(c, END_LIMIT);
 }
 
+/* The stream of an MQTT client, which no longer has anything of libwebsockets. ST_AGAIN: not yet. */
+static enum status mqtt_stream(struct conn *c, struct stream *out)
+{
+    if (c->relay) {
+        size_t sent;
+        struct lws *wsi = c->wsi;
+        bool early = relay_hand_over(c);
+        c->wsi = NULL;
+        host_drop(wsi);
+        enum status st = outq_flush(&c->out, &c->io, &sent); /* the 101; a fresh socket takes it */
+        if (early || st != ST_OK)
+            return ST_CLOSED;
+        *out = c->io;
+        c->io = (struct stream){.fd = -1};
+        return ST_OK;
+    }
+    if (!c->settled) { /* see the top of this file */
+        lws_rx_flow_control(c->wsi, 0);
+        c->settled = true;
+        return ST_AGAIN;
+    }
+    int fd = fcntl(lws_get_socket_fd(c->wsi), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return ST_IO;
+    host_release(c->wsi);
+    c->wsi = NULL;
+    *out = stream_plain(fd);
+    return ST_OK;
+}
+
+/* To the MQTT door. False: look again in the next turn. The connection is gone otherwise. */
+static bool hand_over_mqtt(struct conn *c)
+{
+    struct stream inner, carried;
+    enum status st = mqtt_stream(c, &inner);
+    if (st == ST_AGAIN)
+        return false;
+    if (st == ST_OK && carrier_create(&inner, &carried) != ST_OK) {
+        stream_close(&inner);
+        st = ST_NO_MEMORY;
+    }
+    struct edge *edge = c->door->edge;
+    bool named = !c->nameless && c->principal->user.len > 0;
+    struct principal *who = named ? principal_ref(c->principal) : NULL;
+    bool nameless = c->nameless;
+    conn_kill(c, st == ST_OK ? END_CLIENT
+                             : END_LIMIT); /* counts no disconnect: it was never a WebSocket of ours */
+    if (st == ST_OK)
+        edge->mqtt_take(edge->mqtt, &carried, who, nameless);
+    else
+        principal_unref(who);
+    return true;
+}
+
 /* A plain socket stays libwebsockets', which is told to leave it alone; of a TLS stream it has had a copy. */
 static void take_over(struct conn *c)
 {
@@ -175,10 +234,16 @@ static bool feeds_turn_end(struct web_door *d)
 
 static void take_over_fresh(struct web_door *d)
 {
-    while (!list_empty(&d->fresh)) {
-        struct conn *c = LIST_OF(d->fresh.next, struct conn, turn);
+    struct list now;
+    list_init(&now);
+    list_splice(&now, &d->fresh);
+    while (!list_empty(&now)) {
+        struct conn *c = LIST_OF(now.next, struct conn, turn);
         list_unlink(&c->turn);
-        take_over(c);
+        if (!c->speaks_mqtt)
+            take_over(c);
+        else if (!hand_over_mqtt(c))
+            list_push(&d->fresh, &c->turn);
     }
 }
 
@@ -207,7 +272,7 @@ static bool on_turn_end(struct loop_hook *hook)
     more |= feeds_turn_end(d);
     release_large(&d->scratch);
     release_large(&d->texts);
-    return more || !list_empty(&d->dirty) || !list_empty(&d->feeds_turn);
+    return more || !list_empty(&d->fresh) || !list_empty(&d->dirty) || !list_empty(&d->feeds_turn);
 }
 
 /* --- life --------------------------------------------------------------------------------------- */

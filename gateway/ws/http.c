@@ -27,7 +27,7 @@ enum {
     DRAIN_BYTES_MAX = 256 * 1024
 };
 
-static const char WS_PROTOCOL[] = "tidegate.v1.json";
+static const char WS_PROTOCOL[] = "tidegate.v1.json", MQTT_PROTOCOL[] = "mqtt";
 
 /* --- answers ------------------------------------------------------------------------------------ */
 
@@ -338,12 +338,10 @@ bool http_request(struct conn *c)
     struct slice path = slice_of(uri, (size_t)uri_len), demo = slice_cstr("/demo/");
     if (slice_equal_cstr(path, "/") || slice_equal_cstr(path, "/demo"))
         return redirect(c);
-    if (slice_equal_cstr(path, "/ws"))
+    if (slice_equal_cstr(path, "/ws") || slice_equal_cstr(path, "/mqtt"))
         return refuse(c, 426, "bad_request", "this is a WebSocket", "Upgrade: websocket\r\n");
     if (slice_equal_cstr(path, "/sse") || slice_equal_cstr(path, "/poll"))
         return begin_feed(c, slice_equal_cstr(path, "/sse") ? FEED_SSE : FEED_POLL, method);
-    if (slice_equal_cstr(path, "/mqtt"))
-        return refuse(c, 501, "unsupported", "not in this build", NULL);
     const struct file *f =
         slice_starts_with(path, demo) ? files_find(c->door->files, slice_from(path, demo.len)) : NULL;
     if (!f)
@@ -376,20 +374,31 @@ static bool handshake_valid(struct conn *c)
     return true;
 }
 
-/* None offered is as good as ours. */
+/* libwebsockets takes the first that it knows: is that the wanted one? */
+static bool protocol_is_first(const char *list, const char *wanted)
+{
+    struct slice item;
+    while (next_item(&list, &item))
+        if (slice_equal_cstr(item, WS_PROTOCOL) || slice_equal_cstr(item, MQTT_PROTOCOL))
+            return slice_equal_cstr(item, wanted);
+    return false;
+}
+
+/* At /ws none is as good as ours; at /mqtt it must be there (MQTT 5.0, 6). */
 static bool protocol_valid(struct conn *c)
 {
     char value[VALUE_BYTES_MAX];
-    if (!has_header(c, WSI_TOKEN_PROTOCOL))
+    if (!has_header(c, WSI_TOKEN_PROTOCOL) && !c->speaks_mqtt)
         return true;
     /* libwebsockets reads at most 127 bytes of the list. */
+    if (!has_header(c, WSI_TOKEN_PROTOCOL))
+        return refuse(c, 400, "bad_request", "MQTT needs the subprotocol mqtt", NULL);
     if (!header(c, WSI_TOKEN_PROTOCOL, value) || strlen(value) > 120)
         return refuse(c, 400, "bad_request", "Sec-WebSocket-Protocol is too long", NULL);
-    if (list_has(value, WS_PROTOCOL))
+    if (protocol_is_first(value, c->speaks_mqtt ? MQTT_PROTOCOL : WS_PROTOCOL))
         return true;
-    if (list_has(value, "mqtt"))
-        return refuse(c, 501, "unsupported", "MQTT over WebSocket is not in this build", NULL);
-    return refuse(c, 400, "unsupported", "the only subprotocol is tidegate.v1.json", NULL);
+    return c->speaks_mqtt ? refuse(c, 400, "unsupported", "the subprotocol of /mqtt is mqtt", NULL)
+                          : refuse(c, 400, "unsupported", "the subprotocol of /ws is tidegate.v1.json", NULL);
 }
 
 static bool is_forwarded(struct conn *c)
@@ -431,10 +440,9 @@ static bool upgrade_valid(struct conn *c)
 {
     if (atomic_load(&c->door->edge->facts->stopping))
         return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
-    if (path_is(c, "/mqtt"))
-        return refuse(c, 501, "unsupported", "MQTT over WebSocket is not in this build", NULL);
-    if (!path_is(c, "/ws"))
-        return refuse(c, 404, "not_found", "WebSockets are at /ws", NULL);
+    c->speaks_mqtt = path_is(c, "/mqtt");
+    if (!c->speaks_mqtt && !path_is(c, "/ws"))
+        return refuse(c, 404, "not_found", "WebSockets are at /ws and /mqtt", NULL);
     return handshake_valid(c) && protocol_valid(c) && client_permitted(c);
 }
 

@@ -127,13 +127,13 @@ class MosquittoSub:
 
 # --- paho ------------------------------------------------------------------------------------------------------
 
-def paho_client(client_id="", version=4):
+def paho_client(client_id="", version=4, **options):
     """A paho client of either of its two incompatible major versions. version: 4 = 3.1.1, 5 = 5.0."""
     mqtt = module("paho.mqtt.client")
     extra = {} if version == 5 else {"clean_session": True}
     if hasattr(mqtt, "CallbackAPIVersion"):
-        return mqtt.Client(mqtt.CallbackAPIVersion.VERSION1, client_id, protocol=version, **extra)
-    return mqtt.Client(client_id, protocol=version, **extra)
+        return mqtt.Client(mqtt.CallbackAPIVersion.VERSION1, client_id, protocol=version, **extra, **options)
+    return mqtt.Client(client_id, protocol=version, **extra, **options)
 
 
 # --- WebSocket -------------------------------------------------------------------------------------------------

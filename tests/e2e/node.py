@@ -77,6 +77,7 @@ class Node:
         self.descriptors = descriptors  # RLIMIT_NOFILE
         self.tls = None  # an SSLContext: clients come by the TLS ports
         self.config = config  # a file; `settings` win over it
+        self.carrier = None  # makes of a socket to the HTTP port one that carries MQTT
         self.ports = {}
         self.process = None
         self.stderr = []
@@ -150,8 +151,10 @@ class Node:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.settimeout(seconds * PATIENCE)
-        made.connect(("127.0.0.1", self.port(door)))
-        return self.tls.wrap_socket(made, server_hostname="127.0.0.1") if self.tls else made
+        made.connect(("127.0.0.1", self.port("http" if self.carrier else door)))
+        if self.tls:
+            made = self.tls.wrap_socket(made, server_hostname="127.0.0.1")
+        return self.carrier(made) if self.carrier and door == "mqtt" else made
 
     def log(self, lines=60):
         return "".join(self.stderr[-lines:])
