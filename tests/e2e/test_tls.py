@@ -340,6 +340,7 @@ def test_a_bad_new_certificate_is_refused_and_the_old_stays(renewed, certificate
     renewed.reload(["nothing has changed", "a.pem", "No such file"])
     assert renewed.serial() == before
     lives(renewed.node)
+    renewed.put("ec")  # a node is started once more when the test is over
 
 
 def test_tickets_of_old_certificates_are_not_taken(renewed):
