@@ -37,6 +37,7 @@ test  python3-pytest-xdist   two of them at a time
 test  python3-paho-mqtt      a second independent MQTT client
 test  python3-jwt            makes tokens that are not of our own making
 test  python3-cryptography   their RSA and ECDSA keys
+test  python3-jsonschema     an independent judge of openapi.json
 test  python3-selenium       drives the browser
 test  chromium               a real browser for the demo page
 test  chromium-driver        its driver

@@ -89,10 +89,12 @@ static enum status put_durability(struct buf *out, const struct settings *s)
 
 static enum status put_doors(struct buf *out, const struct node_facts *f)
 {
+    unsigned http = f->http_port;
     return buf_printf(out,
                       ",\"doors\":{\"mqtt\":{\"port\":%u},\"websocket\":{\"port\":%u,\"path\":\"/ws\","
-                      "\"subprotocol\":\"tidegate.v1.json\"},\"api\":{\"port\":%u}}",
-                      (unsigned)f->mqtt_port, (unsigned)f->http_port, (unsigned)f->api_port);
+                      "\"subprotocol\":\"tidegate.v1.json\"},\"sse\":{\"port\":%u,\"path\":\"/sse\"},"
+                      "\"poll\":{\"port\":%u,\"path\":\"/poll\"},\"api\":{\"port\":%u}}",
+                      (unsigned)f->mqtt_port, http, http, http, (unsigned)f->api_port);
 }
 
 static enum status put_capabilities(struct buf *out, const struct edge *e)
@@ -117,7 +119,9 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
             "\"publish.batch\",\"publish.cloudevents\","
             "\"publish.idempotency_key\",\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
             "\"history.from.earliest\",\"history.from.after\",\"history.from.time\",\"history.from.last\","
-            "\"history.reverse\",\"retained\",\"connections\",\"sessions\",\"presence\",\"nodes\"]");
+            "\"history.reverse\",\"retained\",\"connections\",\"sessions\",\"presence\",\"nodes\","
+            "\"publish.producer\",\"policies\",\"lag\",\"drops\",\"users\",\"auth.token\",\"auth.rules\","
+            "\"auth.revocations\",\"tls\",\"sse\",\"poll\",\"openapi\"]");
     if (st == ST_OK)
         st = put_limits(out, e);
     if (st == ST_OK)

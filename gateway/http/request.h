@@ -237,6 +237,7 @@ void presence_run(struct request *r);
 void presence_give_up(struct request *r);
 
 void nodes_run(struct request *r);
+void openapi_run(struct request *r);
 
 void revocations_begin(struct request *r);
 void revocations_run(struct request *r);

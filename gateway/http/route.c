@@ -25,7 +25,7 @@ const struct route routes[] = {
     {"/v1/revocations", false, "POST", revocations_begin, revocations_run, revocations_give_up, true, false,
      0},
     {.path = "/v1/tickets"},
-    {.path = "/openapi.json"},
+    {"/openapi.json", false, "GET, HEAD", NULL, openapi_run, NULL, false, true, 0},
     {.path = "/console", .below = true},
     {0},
 };

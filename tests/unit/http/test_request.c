@@ -121,7 +121,7 @@ Test(http_request, refuses_by_the_head, .init = setup)
         {"GET", "/v1/presence", "", 400, "bad_request"},
         {"POST", "/v1/node/drain", "", 501, "unsupported"},
         {"POST", "/v1/tickets", "", 501, "unsupported"},
-        {"GET", "/openapi.json", "", 501, "unsupported"},
+        {"POST", "/openapi.json", "", 405, "bad_request"},
         {"GET", "/console", "", 501, "unsupported"},
         {"GET", "/console/", "", 501, "unsupported"},
         {"GET", "/console/a/", "", 501, "unsupported"},
