@@ -108,6 +108,7 @@ static const struct metric_row {
     [M_AUTH_PASSWORD] = {AUTH, "reason=\"password\"", AUTH_HELP},
     [M_AUTH_ANONYMOUS] = {AUTH, "reason=\"anonymous\"", AUTH_HELP},
     [M_AUTH_REVOKED] = {AUTH, "reason=\"revoked\"", AUTH_HELP},
+    [M_AUTH_TICKET] = {AUTH, "reason=\"ticket\"", AUTH_HELP},
     [M_AUTH_BUSY] = {AUTH, "reason=\"busy\"", AUTH_HELP},
 #define DISCONNECTS      "tidegate_disconnects_total", COUNTER
 #define DISCONNECTS_HELP "Connections that ended, by who or what ended them."

@@ -107,6 +107,9 @@ static const struct config_option options[] = {
      "How far the clocks of issuers may differ from ours: exp counts so much later, nbf so much earlier"},
     {"auth.users", CONFIG_TEXT, AT(auth_users), "", NULL, 0, 0,
      "Password file (tidegate user add); empty = data.dir/users"},
+    {"auth.cookie", CONFIG_TEXT, AT(auth_cookie), "", NULL, 0, 0,
+     "Name of a cookie that holds a token, for WebSockets of pages whose Origin is ours or in http.origins; "
+     "empty = none"},
     {"auth.queue", CONFIG_UINT, AT(auth_queue), "1000", NULL, 1, 1000000,
      "Passwords that wait to be checked, and a loop's tokens that wait for keys; above, a client is told to "
      "try again"},
@@ -199,6 +202,8 @@ static const struct config_option options[] = {
      "Record of one session: its filters, and 8 bytes a filter and partition"},
     {"limit.revocations", CONFIG_UINT, AT(limit_revocations), "100000", NULL, 1, 10000000,
      "Revoked users and tokens that are remembered; above, POST /v1/revocations is refused"},
+    {"limit.tickets", CONFIG_UINT, AT(limit_tickets), "10000", NULL, 1, 10000000,
+     "Tickets that are out and not used; above, POST /v1/tickets is refused"},
     {"limit.inboxes", CONFIG_UINT, AT(limit_inboxes), "1000000", NULL, 0, 0,
      "Users of a partition whose inbox has a durable cursor; above, what a further one acknowledges is "
      "forgotten when "

@@ -59,6 +59,7 @@ struct settings {
     char *auth_issuers, *auth_audiences; /* '\n'-joined; "" = any */
     uint64_t auth_leeway_ms;
     char *auth_users; /* "" = data.dir/users */
+    char *auth_cookie;
     uint64_t auth_queue;
 
     unsigned log_backend;
@@ -71,7 +72,7 @@ struct settings {
     unsigned log_sync; /* enum store_sync, made of it */
     uint64_t log_sync_interval_ms;
 
-    uint64_t limit_connections, limit_user_connections, limit_revocations, limit_message_bytes,
+    uint64_t limit_connections, limit_user_connections, limit_revocations, limit_tickets, limit_message_bytes,
         limit_topic_bytes, limit_topic_levels, limit_subscriptions, limit_inflight, limit_ws_unacked,
         limit_publish_open, limit_batch_messages, limit_batch_bytes, limit_history_count, limit_retained,
         limit_retained_bytes, limit_sessions, limit_sessions_bytes, limit_session_bytes;

@@ -23,9 +23,13 @@ enum status auth_create(struct auth_office *o, struct loop *loop, struct metrics
     *a = (struct auth){.office = o, .loop = loop, .metrics = m};
     list_init(&a->waiting);
     list_init(&a->watchers);
-    if (revocations_create(&a->revoked) != ST_OK) {
+    enum status st = revocations_create(&a->revoked);
+    if (st == ST_OK && o->desk_count == 0)
+        st = tickets_create(&a->tickets);
+    if (st != ST_OK) {
+        revocations_destroy(a->revoked);
         free(a);
-        return ST_NO_MEMORY;
+        return st;
     }
     o->desks[o->desk_count++] = a;
     *out = a;
@@ -40,6 +44,7 @@ void auth_destroy(struct auth *a)
         auth_check_free(LIST_OF(a->waiting.next, struct auth_check, link));
     keys_unref(a->fetched);
     revocations_destroy(a->revoked);
+    tickets_destroy(a->tickets);
     free(a);
 }
 
@@ -138,7 +143,7 @@ static struct auth_check *check_create(struct auth *a, const struct auth_credent
                                        void (*on_checked)(void *, enum auth_verdict, struct principal *),
                                        void *ctx)
 {
-    struct slice user = c->is_token ? (struct slice){0} : c->user;
+    struct slice user = c->is_token || c->is_ticket ? (struct slice){0} : c->user;
     struct auth_check *k = calloc(1, sizeof *k + user.len + c->secret.len);
     if (!k)
         return NULL;
@@ -241,6 +246,56 @@ static bool worth_waiting(struct auth *a)
     return true;
 }
 
+/* --- tickets ------------------------------------------------------------------------------------ */
+
+enum auth_verdict auth_claims(const struct auth *a, struct slice claims, struct principal **out)
+{
+    return office_claims(a->office, claims, loop_wall_ms(a->loop), out);
+}
+
+enum status auth_ticket(struct auth *a, struct principal *p, uint64_t until_ms, char *out)
+{
+    assert(a->tickets);
+    return tickets_put(a->tickets, p, until_ms, loop_wall_ms(a->loop), a->office->settings->limit_tickets,
+                       out);
+}
+
+/* What it stood for may have ended meanwhile. */
+static enum auth_verdict judge_holder(const struct auth *a, const struct principal *p)
+{
+    if (!p)
+        return AUTH_TICKET;
+    if (revocations_have(a->revoked, p, loop_wall_ms(a->loop)))
+        return AUTH_REVOKED;
+    return auth_left_ms(a, p) == 0 ? AUTH_EXPIRED : AUTH_OK;
+}
+
+static void ticket_back(struct mail *mail)
+{
+    struct auth_check *k = LIST_OF(mail, struct auth_check, mail);
+    struct principal *p = k->principal;
+    enum auth_verdict v = judge_holder(k->auth, p);
+    if (v != AUTH_OK)
+        principal_unref(p);
+    check_end(k, v, v == AUTH_OK ? p : NULL);
+}
+
+static void ticket_at_home(struct mail *mail)
+{
+    struct auth_check *k = LIST_OF(mail, struct auth_check, mail);
+    struct auth *home = k->auth->office->desks[0];
+    k->principal = tickets_take(home->tickets, check_secret(k), loop_wall_ms(home->loop));
+    k->mail.on_arrival = ticket_back;
+    loop_post(k->auth->loop, &k->mail);
+}
+
+static enum auth_verdict check_ticket(struct auth_check *k)
+{
+    k->mail.on_arrival = ticket_at_home;
+    loop_post(k->auth->office->desks[0]->loop, &k->mail);
+    return AUTH_PENDING;
+}
+
 void auth_take_keys(struct auth *a, struct keys *fetched)
 {
     struct list now;
@@ -266,7 +321,10 @@ enum auth_verdict auth_check(struct auth *a, const struct auth_credential *c,
                              void (*on_checked)(void *ctx, enum auth_verdict v, struct principal *p),
                              void *ctx, struct principal **out, struct auth_check **pending)
 {
-    enum auth_verdict v = a ? AUTH_PENDING : c->is_token ? AUTH_UNKNOWN_KEY : AUTH_PASSWORD;
+    enum auth_verdict v = a              ? AUTH_PENDING
+                          : c->is_token  ? AUTH_UNKNOWN_KEY
+                          : c->is_ticket ? AUTH_TICKET
+                                         : AUTH_PASSWORD;
     if (a && c->is_token)
         v = judge_token(a, c->secret, out);
     bool waits = v == AUTH_PENDING || (a && v == AUTH_UNKNOWN_KEY && worth_waiting(a));
@@ -278,6 +336,8 @@ enum auth_verdict auth_check(struct auth *a, const struct auth_credential *c,
     v = AUTH_PENDING;
     if (!k)
         v = AUTH_NO_MEMORY;
+    else if (c->is_ticket)
+        v = check_ticket(k);
     else if (!c->is_token)
         v = check_password(k);
     if (v != AUTH_PENDING) {

@@ -43,10 +43,10 @@ struct principal *auth_admin(const struct auth *a);
  */
 struct principal *auth_certified(const struct auth *a, struct slice user, uint64_t expires_ms);
 
-/* A token, or a user name and a password. */
+/* A token, a ticket, or a user name and a password. */
 struct auth_credential {
-    bool is_token;
-    struct slice user, secret; /* of a token `secret` alone */
+    bool is_token, is_ticket;
+    struct slice user, secret; /* of a token or ticket `secret` alone */
 };
 /* The verdict, and when it is AUTH_OK *out, with a reference for the caller. AUTH_PENDING: it is not known
  * yet (a password, or a token whose key must be fetched); *pending is then set and on_checked follows, never
@@ -61,6 +61,13 @@ void auth_abandon(struct auth_check *k);
  * fails. */
 enum auth_verdict auth_office_judge(const struct auth_office *o, struct slice token, uint64_t now_ms,
                                     struct principal **out, struct buf *error);
+
+/* --- tickets: at the home desk, that of loop 0, alone --- */
+
+/* The principal of claims that nobody has signed: an administrator's. */
+enum auth_verdict auth_claims(const struct auth *a, struct slice claims, struct principal **out);
+/* A ticket for `p`: TICKET_BYTES and a NUL. ST_FULL: limit.tickets. ST_IO, ST_NO_MEMORY. On loop 0. */
+enum status auth_ticket(struct auth *a, struct principal *p, uint64_t until_ms, char *out) MUST_CHECK;
 
 /* --- revocations: the same at every desk --- */
 

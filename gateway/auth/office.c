@@ -241,6 +241,13 @@ enum auth_verdict auth_office_judge(const struct auth_office *o, struct slice to
     return v;
 }
 
+enum auth_verdict office_claims(const struct auth_office *o, struct slice claims, uint64_t now_ms,
+                                struct principal **out)
+{
+    const struct claims_rules rules = {.issuers = "", .audiences = "", .policy = o->policy};
+    return claims_read(claims, &rules, now_ms, out);
+}
+
 enum status office_user(const struct auth_office *o, struct slice user, uint64_t now_ms,
                         struct principal **out)
 {

@@ -6,6 +6,7 @@
 #include "gateway/auth/auth.h"
 #include "gateway/auth/keys.h"
 #include "gateway/auth/revocations.h"
+#include "gateway/auth/tickets.h"
 
 enum { AUTH_LOOPS_MAX = 64 };
 
@@ -33,6 +34,7 @@ struct auth {
     bool fetching; /* an answer of the fetcher is due */
     uint64_t fetched_at_ms; /* loop's time of the last answer; 0 = none yet */
     struct revocations *revoked;
+    struct tickets *tickets; /* of the home desk; else NULL */
     struct list watchers;
     struct list waiting; /* struct auth_check: tokens that wait for keys */
     uint32_t waiting_count;
@@ -46,6 +48,7 @@ struct auth_check {
     void (*on_checked)(void *ctx, enum auth_verdict v, struct principal *p); /* NULL: abandoned */
     void *ctx;
     enum auth_verdict verdict;
+    struct principal *principal; /* of a ticket, on its way back */
     size_t user_len, secret_len;
     uint8_t texts[]; /* user, then password or token */
 };
@@ -61,6 +64,8 @@ static inline struct slice check_secret(const struct auth_check *k)
 void auth_check_free(struct auth_check *k); /* wipes it */
 
 /* --- office.c --- */
+enum auth_verdict office_claims(const struct auth_office *o, struct slice claims, uint64_t now_ms,
+                                struct principal **out);
 /* By the keys of the office and `fetched`, which may be NULL. */
 enum auth_verdict office_judge(const struct auth_office *o, const struct keys *fetched, struct slice token,
                                uint64_t now_ms, struct principal **out);

@@ -35,6 +35,8 @@ static const struct {
     [AUTH_ANONYMOUS] = {M_AUTH_ANONYMOUS, 4200, true, false,
                         "anonymous access is not offered here: give a token, or a user name and a password"},
     [AUTH_REVOKED] = {M_AUTH_REVOKED, 4101, true, false, "the token has been revoked; get a new one"},
+    [AUTH_TICKET] = {M_AUTH_TICKET, 4100, true, false,
+                     "the ticket is unknown, has been used or has lapsed; get a new one (POST /v1/tickets)"},
     [AUTH_NO_MEMORY] = {M_AUTH_BUSY, 4005, true, true, "no memory; try again"},
     [AUTH_BUSY] = {M_AUTH_BUSY, 4005, true, true, "too many credentials are being checked; try again"},
     [AUTH_PENDING] = {METRIC_COUNT, 0, false, true, ""},
@@ -52,7 +54,8 @@ unsigned auth_close_code(enum auth_verdict v)
 
 const char *auth_close_text(enum auth_verdict v)
 {
-    return rows[v].close_code == 4100   ? "token expired"
+    return v == AUTH_TICKET             ? "bad ticket"
+           : rows[v].close_code == 4100 ? "token expired"
            : rows[v].close_code == 4101 ? "revoked"
            : rows[v].close_code == 4005 ? "overloaded"
            : v == AUTH_ANONYMOUS        ? "identity needed"

@@ -19,6 +19,7 @@ enum auth_verdict {
     AUTH_PASSWORD, /* no such user or a wrong password: nobody is told which */
     AUTH_ANONYMOUS, /* none was given where one is needed */
     AUTH_REVOKED,
+    AUTH_TICKET, /* unknown, used or lapsed */
     AUTH_NO_MEMORY,
     AUTH_BUSY, /* too many passwords are being checked */
     AUTH_PENDING, /* not known yet */

@@ -115,7 +115,9 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
     if (st == ST_OK)
         st = buf_put_cstr(
             out,
-            ",\"features\":[\"publish\",\"publish.key\",\"publish.ttl\",\"publish.retain\",\"publish.trace\","
+            ",\"features\":[\"auth.token\",\"auth.password\",\"auth.jwks\",\"auth.cookie\",\"acl\","
+            "\"tickets\",\"revocations\",\"publish\",\"publish.key\",\"publish.ttl\",\"publish.retain\","
+            "\"publish.trace\","
             "\"publish.batch\",\"publish.cloudevents\","
             "\"publish.idempotency_key\",\"publish.wait.accepted\",\"publish.wait.durable\",\"history\","
             "\"history.from.earliest\",\"history.from.after\",\"history.from.time\",\"history.from.last\","

@@ -239,6 +239,9 @@ void presence_give_up(struct request *r);
 void nodes_run(struct request *r);
 void openapi_run(struct request *r);
 
+void tickets_begin(struct request *r);
+void tickets_run(struct request *r);
+
 void revocations_begin(struct request *r);
 void revocations_run(struct request *r);
 void revocations_give_up(struct request *r);

@@ -24,7 +24,7 @@ const struct route routes[] = {
     {.path = "/v1/node/drain"},
     {"/v1/revocations", false, "POST", revocations_begin, revocations_run, revocations_give_up, true, false,
      0},
-    {.path = "/v1/tickets"},
+    {"/v1/tickets", false, "POST", tickets_begin, tickets_run, NULL, true, true, 0},
     {"/openapi.json", false, "GET, HEAD", NULL, openapi_run, NULL, false, true, 0},
     {.path = "/console", .below = true},
     {0},

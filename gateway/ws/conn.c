@@ -77,6 +77,7 @@ void conn_free(struct conn *c)
     list_unlink(&c->link);
     principal_unref(c->principal);
     principal_unref(c->named);
+    buf_deinit(&c->credential);
     free(c->access);
     free(c->opening_feed);
     free(c);
@@ -173,6 +174,8 @@ enum status conn_take_over(struct conn *c)
     metric_sub(d->metrics, M_CONNECTIONS_HTTP, 1);
     metric_add(d->metrics, M_CONNECTIONS_WS, 1);
     metric_add(d->metrics, M_CONNECTS_OK_WS, 1);
+    if (c->credential.len > 0)
+        serve_credential(c);
     return ST_OK;
 }
 

@@ -122,6 +122,8 @@ struct conn {
     bool judged; /* it was: `verdict`, and `named` when AUTH_OK, wait for the line to be handled again */
     enum auth_verdict verdict;
     struct principal *named;
+    struct buf credential; /* of the upgrade: a cookie's token, or a ticket */
+    bool credential_is_ticket;
     bool nameless; /* anonymous where that is not offered: only a hello with a token is heard */
     struct flow flow;
     char token[TOKEN_BYTES + 1]; /* of the session; empty before hello */
@@ -195,6 +197,8 @@ void conn_resume(struct conn *c);
 /* Handles lines until there are none or reading must pause; returns the bytes handled. */
 size_t serve_lines(struct conn *c, struct slice text);
 enum status serve_begin(struct conn *c) MUST_CHECK; /* the session. ST_NO_MEMORY */
+/* What the upgrade has brought: the connection becomes whom it names, or is closed. */
+void serve_credential(struct conn *c);
 void serve_end(struct conn *c); /* the session and what waits for it; safe when there is none */
 
 #endif

@@ -428,6 +428,66 @@ static bool client_permitted(struct conn *c)
     return true;
 }
 
+/* --- credentials of the upgrade ----------------------------------------------------------------- */
+
+enum { CREDENTIAL_BYTES_MAX = 8192 };
+
+static bool keep_credential(struct conn *c, struct slice text, bool is_ticket)
+{
+    buf_deinit(&c->credential);
+    buf_init(&c->credential, CREDENTIAL_BYTES_MAX);
+    c->credential_is_ticket = is_ticket;
+    if (buf_put(&c->credential, text) == ST_OK)
+        return true;
+    return refuse(c, 400, "bad_request", "the credential is too long", NULL);
+}
+
+/* The value of a cookie (RFC 6265, 4.2.1); data NULL: there is none of that name. */
+static struct slice find_cookie(const char *list, const char *name)
+{
+    size_t name_len = strlen(name);
+    for (const char *at = list + strspn(list, " ;"); *at; at += strspn(at, " ;")) {
+        size_t len = strcspn(at, ";");
+        if (len > name_len && strncmp(at, name, name_len) == 0 && at[name_len] == '=')
+            return slice_of(at + name_len + 1, len - name_len - 1);
+        at += len;
+    }
+    return (struct slice){0};
+}
+
+/* A browser sends cookies wherever the page comes from, so they count only beside an Origin, which
+ * client_permitted has found to be ours or listed. */
+static bool read_cookie(struct conn *c)
+{
+    char cookies[CREDENTIAL_BYTES_MAX];
+    const char *name = c->door->settings->auth_cookie;
+    if (!name[0] || !has_header(c, WSI_TOKEN_ORIGIN) ||
+        lws_hdr_copy(c->wsi, cookies, sizeof cookies, WSI_TOKEN_HTTP_COOKIE) <= 0)
+        return true;
+    struct slice token = find_cookie(cookies, name);
+    return token.len == 0 || keep_credential(c, token, false);
+}
+
+/* Of the query only a ticket means something. A token there would stand in logs and histories. */
+static bool read_upgrade_query(struct conn *c)
+{
+    static const char *const tokens[] = {"token=", "access_token=", "jwt=", "auth="};
+    char argument[VALUE_BYTES_MAX];
+    for (int i = 0; lws_hdr_copy_fragment(c->wsi, argument, sizeof argument, WSI_TOKEN_HTTP_URI_ARGS, i) > 0;
+         i++) {
+        struct slice text = slice_cstr(argument), ticket = slice_cstr("ticket=");
+        if (slice_starts_with(text, ticket))
+            return keep_credential(c, slice_from(text, ticket.len), true);
+        for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
+            if (slice_starts_with(text, slice_cstr(tokens[k])))
+                return refuse(
+                    c, 400, "bad_request",
+                    "a token must not stand in a URL: say it in hello, or use a ticket (POST /v1/tickets)",
+                    NULL);
+    }
+    return true;
+}
+
 static bool path_is(struct conn *c, const char *wanted)
 {
     char *uri;
@@ -443,7 +503,8 @@ static bool upgrade_valid(struct conn *c)
     c->speaks_mqtt = path_is(c, "/mqtt");
     if (!c->speaks_mqtt && !path_is(c, "/ws"))
         return refuse(c, 404, "not_found", "WebSockets are at /ws and /mqtt", NULL);
-    return handshake_valid(c) && protocol_valid(c) && client_permitted(c);
+    return handshake_valid(c) && protocol_valid(c) && client_permitted(c) &&
+           (c->speaks_mqtt || read_cookie(c)) && read_upgrade_query(c);
 }
 
 bool upgrade_permitted(struct conn *c)

@@ -67,6 +67,36 @@ bool serve_become(struct conn *c, struct principal *p)
     return false;
 }
 
+/* --- cookies and tickets ------------------------------------------------------------------------ */
+
+static void take_credential(struct conn *c, enum auth_verdict v, struct principal *p)
+{
+    if (v == AUTH_OK)
+        (void)serve_become(c, p); /* else it breaks */
+    else
+        serve_unauthorized(c, (struct ws_id){0}, v);
+}
+
+static void on_credential(void *ctx, enum auth_verdict v, struct principal *p)
+{
+    struct conn *c = ctx;
+    c->check = NULL;
+    take_credential(c, v, p);
+    conn_touch(c); /* reading goes on */
+}
+
+void serve_credential(struct conn *c)
+{
+    const struct auth_credential credential = {.is_token = !c->credential_is_ticket,
+                                               .is_ticket = c->credential_is_ticket,
+                                               .secret = buf_slice(&c->credential)};
+    struct principal *p;
+    enum auth_verdict v = auth_check(c->door->edge->auth, &credential, on_credential, c, &p, &c->check);
+    buf_deinit(&c->credential);
+    if (v != AUTH_PENDING)
+        take_credential(c, v, p);
+}
+
 /* --- auth --------------------------------------------------------------------------------------- */
 
 /* Filters that the new rights do not cover, each {u16 length, bytes}: they cannot be ended while they are

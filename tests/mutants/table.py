@@ -267,6 +267,81 @@ MUTANTS = [
         "new": "        uint64_t reached = subscription_reached(sub, lane) + 1;\n",
         "test": "test_sse.py::test_nothing_between_the_bookmark_and_the_return_is_lost",
         "red": "lost or repeated|TypeError|gap",
+        "name": "a token's signature not checked",
+        "file": "gateway/auth/office.c",
+        "old": """        if (st == ST_OK)
+            return AUTH_OK;
+        if (st == ST_FORBIDDEN)
+""",
+        "new": """        if (st != ST_NOT_FOUND)
+            return AUTH_OK;
+        if (st == ST_FORBIDDEN)
+""",
+        "test": "test_identity.py::test_a_bad_token_is_refused_with_the_right_code[forged]",
+        "red": "assert 0 == 134",
+    },
+    {
+        "name": "a token's expiry not checked",
+        "file": "gateway/auth/claims.c",
+        "old": """now_ms >= spec->expires_ms + rules->leeway_ms)
+""",
+        "new": """now_ms >= spec->expires_ms + rules->leeway_ms + UINT64_C(1000000000000))
+""",
+        "test": "test_identity.py::test_a_bad_token_is_refused_with_the_right_code[expired]",
+        "red": "assert (0|160|162) == 135|header for .0xa0|KeyError|assert .* == ",
+    },
+    {
+        "name": "an expired token ends no connection",
+        "file": "gateway/ws/conn.c",
+        "old": """    if (left == 0) {
+        conn_close(c, 4100""",
+        "new": """    if (left == UINT64_MAX - 1) {
+        conn_close(c, 4100""",
+        "test": "test_expiry.py::test_an_expired_token_ends_its_connections",
+        "red": "nothing came within",
+    },
+    {
+        "name": "a rule that allows wins over one that denies",
+        "file": "session/principal.c",
+        "old": """    return granting && !is_denied(p, who, op, topic) && acl_allows(granting, who, op, topic);
+""",
+        "new": """    return granting && acl_allows(granting, who, op, topic);
+""",
+        "test": "test_acl.py::test_the_rules_at_every_door[ann publish public/secret/x]",
+        "red": "assert True is False",
+    },
+    {
+        "name": "a filter is permitted when it only meets what is allowed",
+        "file": "session/acl.c",
+        "old": """        return r->denies ? filter_meets(r->topic, topic) : filter_covers(r->topic, topic);
+""",
+        "new": """        return filter_meets(r->topic, topic);
+""",
+        "test": "test_acl.py::test_the_rules_at_every_door[nobody subscribe lobby/#]",
+        "red": "assert True is False",
+    },
+    {
+        "name": "revocations forgotten by a restart",
+        "file": "gateway/node.c",
+        "old": """        fold_revocations(n);
+    if (st == ST_OK)
+""",
+        "new": """        (void)fold_revocations;
+    if (st == ST_OK)
+""",
+        "test": "test_revocation.py::test_the_revoked_lose_their_connections_on_all_loops[what0]",
+        "red": "assert \\(?False|assert \\(refused|and ws_says",
+    },
+    {
+        "name": "a ticket opens two connections",
+        "file": "gateway/auth/tickets.c",
+        "old": """        drop(t, k);
+        return p;
+""",
+        "new": """        return p;
+""",
+        "test": "test_tickets.py::test_a_ticket_opens_one_websocket",
+        "red": "nothing came within",
     },
     {
         "name": "an inbox's cursor that goes back",
