@@ -208,7 +208,7 @@ def test_history_that_cannot_be_had(node, query, status):
 # --- the rest --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("method, target", [
-    ("POST", "/v1/node/drain"), ("POST", "/v1/tickets"), ("GET", "/console/"),
+    ("POST", "/v1/node/drain"), ("GET", "/console/"),
 ])
 def test_what_is_named_and_not_there(node, method, target):
     problem(node, target, "-X", method, status=501, code="unsupported")
