@@ -476,6 +476,8 @@ static bool read_upgrade_query(struct conn *c)
     for (int i = 0; lws_hdr_copy_fragment(c->wsi, argument, sizeof argument, WSI_TOKEN_HTTP_URI_ARGS, i) > 0;
          i++) {
         struct slice text = slice_cstr(argument), ticket = slice_cstr("ticket=");
+        if (slice_starts_with(text, ticket) && c->speaks_mqtt)
+            return refuse(c, 501, "unsupported", "tickets open /ws; MQTT has its CONNECT", NULL);
         if (slice_starts_with(text, ticket))
             return keep_credential(c, slice_from(text, ticket.len), true);
         for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
