@@ -267,6 +267,8 @@ MUTANTS = [
         "new": "        uint64_t reached = subscription_reached(sub, lane) + 1;\n",
         "test": "test_sse.py::test_nothing_between_the_bookmark_and_the_return_is_lost",
         "red": "lost or repeated after the bookmark",
+    },
+    {
         "name": "a token's signature not checked",
         "file": "gateway/auth/office.c",
         "old": """        if (st == ST_OK)
