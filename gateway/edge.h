@@ -15,7 +15,9 @@ struct node_facts {
     uint64_t incarnation;
     unsigned lane_count;
     atomic_bool ready; /* /readyz */
-    atomic_bool stopping; /* SIGTERM: doors say goodbye, /readyz answers 503 */
+    atomic_bool drain_wanted; /* SIGTERM has come, or is on its way from the API */
+    atomic_bool draining; /* clients will be told to go, /readyz answers 503 */
+    atomic_bool stopping; /* the end: doors say goodbye at once */
     atomic_uint connections; /* of the public doors, against connections_max */
     atomic_uint api_connections; /* of the private API, against api_connections_max */
     uint64_t connections_max, api_connections_max; /* as configured, or what the descriptor limit allows */
@@ -49,6 +51,10 @@ struct edge {
 enum status mqtt_door_create(struct edge *edge, int listen_fd /* taken over */,
                              struct mqtt_door **out) MUST_CHECK;
 enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd /* taken over */) MUST_CHECK;
+/* A drain: no new ones; then calls tell at most *most connections (which becomes what is left of that) to go
+ * as soon as what they have published is answered. How many are still to be told, or have answers due. */
+void mqtt_door_drain_begin(struct mqtt_door *d);
+unsigned mqtt_door_drain(struct mqtt_door *d, unsigned *most);
 void mqtt_door_stop(struct mqtt_door *d); /* no new ones; DISCONNECT 0x8B to 5.0 clients, close */
 void mqtt_door_destroy(struct mqtt_door *d); /* NULL is allowed */
 
@@ -63,6 +69,8 @@ enum status web_door_listen_tls(struct web_door *d, int listen_fd /* taken over 
 void web_door_run(
     struct web_door *d); /* runs the edge's loop inside libev on the calling thread until loop_stop */
 void web_door_use_settings(struct web_door *d); /* the edge has others */
+void web_door_drain_begin(struct web_door *d, uint64_t spread_ms); /* over which they are to come back */
+unsigned web_door_drain(struct web_door *d, unsigned *most);
 void web_door_stop(struct web_door *d); /* bye 4000, close */
 void web_door_destroy(struct web_door *d);
 

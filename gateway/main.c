@@ -1,5 +1,6 @@
 /* tidegate: the command (docs/PROTOCOL.md 4). Each subcommand is a row of one table. */
 #include "gateway/cli/arguments.h"
+#include "gateway/cli/drain.h"
 #include "gateway/cli/log.h"
 #include "gateway/cli/token.h"
 #include "gateway/cli/user.h"
@@ -67,6 +68,7 @@ static const struct command {
 } commands[] = {
     {"serve", serve_command, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
     {"reload", reload_command, "[--data DIR]   a running node reads its configuration again"},
+    {"drain", drain_command, "[--data DIR]   a running node tells its clients to go, and ends"},
     {"log", log_command,
      "verify|stat|cat|export|import|snapshot|restore ...   the log of a node: tidegate log help"},
     {"token", token_command, "create USER [--ttl 1h] [--id ID] [--claims JSON] | check TOKEN   [--data DIR]"},

@@ -9,6 +9,7 @@
 #include "gateway/acceptor.h"
 #include "gateway/auth/revocations.h"
 #include "gateway/descriptors.h"
+#include "gateway/drain.h"
 #include "gateway/edge.h"
 #include "gateway/snapshots.h"
 #include "gateway/tls/server.h"
@@ -38,9 +39,10 @@ struct node_loop {
     struct web_door *web;
     struct api_door *api;
     struct echo_door *echo;
-    struct mail stop_mail;
+    struct mail drain_mail, stop_mail;
+    struct drain drain;
     struct timer stop_timer;
-    uint64_t stop_deadline_ms;
+    uint64_t stop_deadline_ms, answers_deadline_ms;
     pthread_t thread;
     bool started;
 };
@@ -51,6 +53,8 @@ struct node {
     struct shard_map map;
     struct auth_office *auth;
     struct node_facts facts;
+    atomic_uint drained; /* loops */
+    uint64_t answers_ms; /* how long publishes under way are waited for beyond STOP_GRACE_MS */
     unsigned loop_count;
     uint16_t echo_port;
     struct snapshots *snapshots;
@@ -625,6 +629,45 @@ enum status node_use_settings(struct node *n, const struct settings *next)
     return ST_OK;
 }
 
+/* --- draining ----------------------------------------------------------------------------------- */
+
+void node_announce_drain(struct node *n)
+{
+    atomic_store(&n->facts.drain_wanted, true);
+    atomic_store(&n->facts.draining, true);
+}
+
+static void drain_arrived(struct mail *mail)
+{
+    drain_begin(&LIST_OF(mail, struct node_loop, drain_mail)->drain);
+}
+
+void node_drain(struct node *n)
+{
+    n->answers_ms = n->settings->drain_max_ms;
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        struct node_loop *l = &n->loops[i];
+        l->drain = (struct drain){.edge = &l->edge,
+                                  .web = l->web,
+                                  .mqtt = l->mqtt,
+                                  .rate = n->settings->drain_rate,
+                                  .loop_count = n->loop_count,
+                                  .drained = &n->drained};
+        l->drain_mail.on_arrival = drain_arrived;
+        loop_post(l->edge.loop, &l->drain_mail);
+    }
+}
+
+bool node_drained(const struct node *n)
+{
+    return atomic_load(&n->drained) == n->loop_count;
+}
+
+void node_hurry(struct node *n)
+{
+    n->answers_ms = 0;
+}
+
 /* --- stopping ----------------------------------------------------------------------------------- */
 
 static void stop_poll(struct timer *t)
@@ -633,7 +676,8 @@ static void stop_poll(struct timer *t)
     uint64_t now = loop_now_ms(l->edge.loop);
     struct node_facts *facts = &l->node->facts;
     bool gone = atomic_load(&facts->connections) == 0 && atomic_load(&facts->api_connections) == 0;
-    if (gone || now >= l->stop_deadline_ms)
+    bool owed = now < l->answers_deadline_ms && metrics_sum(M_PUBLISH_OPEN) > 0;
+    if (gone || (now >= l->stop_deadline_ms && !owed))
         loop_stop(l->edge.loop);
     else
         timer_arm(loop_timers(l->edge.loop), t, now + STOP_POLL_MS);
@@ -642,11 +686,13 @@ static void stop_poll(struct timer *t)
 static void stop_arrived(struct mail *mail)
 {
     struct node_loop *l = LIST_OF(mail, struct node_loop, stop_mail);
+    drain_end(&l->drain);
     if (l->api)
         api_door_stop(l->api);
     web_door_stop(l->web);
     mqtt_door_stop(l->mqtt);
     l->stop_deadline_ms = loop_now_ms(l->edge.loop) + STOP_GRACE_MS;
+    l->answers_deadline_ms = l->stop_deadline_ms + l->node->answers_ms;
     timer_init(&l->stop_timer, stop_poll);
     timer_arm(loop_timers(l->edge.loop), &l->stop_timer, loop_now_ms(l->edge.loop) + STOP_POLL_MS);
 }

@@ -28,6 +28,14 @@ enum status node_prepare_tls(void *node, const struct settings *next, struct buf
 void node_commit_tls(void *node);
 void node_abandon_tls(void *node);
 
+/* A drain (PROTOCOL.md 4), by steps of the thread that started the node: /readyz says so; the loops tell
+ * their clients to go; whether all have gone or at least been told and answered. node_stop ends it at any
+ * moment, and waits for publishes under way for drain.max_ms unless it is to hurry. */
+void node_announce_drain(struct node *n);
+void node_drain(struct node *n);
+bool node_drained(const struct node *n);
+void node_hurry(struct node *n);
+
 /* Says goodbye to all connections, waits at most a second for their queues, ends the threads, closes the log
  * (so that the next start is clean) and removes pid and ports. Frees the node. NULL is allowed. */
 void node_stop(struct node *n);

@@ -2,11 +2,12 @@
  * any other thread exists, so only this thread takes them, at its own time, and may wait for disks and loops.
  *
  *   SIGHUP            reload (reload.h)
- *   SIGTERM, SIGINT   stop
+ *   SIGTERM, SIGINT   drain, then stop; a second one stops at once
  *   SIGUSR1, SIGUSR2  nothing: other daemons rotate logs or print figures by them, and to die of one is no
  * answer */
 #include "gateway/serve.h"
 
+#include "core/clock.h"
 #include "core/hash.h"
 #include "core/logging.h"
 #include "core/metrics.h"
@@ -19,7 +20,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { ERROR_BYTES_MAX = 4096 };
+enum { ERROR_BYTES_MAX = 4096, DRAIN_POLL_MS = 5 };
 
 static void block_signals(sigset_t *signals)
 {
@@ -44,8 +45,42 @@ static void wait_for_end(const sigset_t *signals, struct reload *reload)
             (void)st;
             continue;
         }
-        log_info("stopping signal=%d", signal_number);
+        log_info("draining signal=%d", signal_number);
         return;
+    }
+}
+
+/* True: the operator does not want to wait. */
+static bool hurried(const sigset_t *signals, uint64_t wait_ms)
+{
+    uint64_t end_ms = clock_mono_ms(clock_system()) + wait_ms, now_ms;
+    while ((now_ms = clock_mono_ms(clock_system())) < end_ms) {
+        uint64_t left_ms = end_ms - now_ms;
+        struct timespec patience = {.tv_sec = (time_t)(left_ms / 1000),
+                                    .tv_nsec = (long)(left_ms % 1000) * 1000000};
+        int signal_number = sigtimedwait(signals, NULL, &patience);
+        if (signal_number == SIGTERM || signal_number == SIGINT)
+            return true;
+        if (signal_number == SIGHUP)
+            log_warn("SIGHUP ignored: the node is draining");
+    }
+    return false;
+}
+
+static void drain(struct node *node, const struct settings *s, const sigset_t *signals)
+{
+    node_announce_drain(node);
+    bool hurry = hurried(signals, s->drain_delay_ms);
+    uint64_t end_ms = clock_mono_ms(clock_system()) + s->drain_max_ms;
+    if (!hurry)
+        node_drain(node);
+    while (!hurry && !node_drained(node) && clock_mono_ms(clock_system()) < end_ms)
+        hurry = hurried(signals, DRAIN_POLL_MS);
+    if (hurry) {
+        log_info("the drain ends early: a second signal has come");
+        node_hurry(node);
+    } else if (!node_drained(node)) {
+        log_warn("the drain ends early: drain.max_ms=%lu is over", (unsigned long)s->drain_max_ms);
     }
 }
 
@@ -72,10 +107,12 @@ static int run(const struct arguments *a, struct settings **settings)
                                               node_abandon_tls});
     st = node_start(reload.node, &error);
     reload.settings = reload.first = *settings;
-    if (st == ST_OK)
+    if (st == ST_OK) {
         wait_for_end(&signals, &reload);
-    else
+        drain(reload.node, reload.settings, &signals);
+    } else {
         code = arguments_complain(&error, arguments_exit_code(st));
+    }
     node_stop(reload.node);
     if (reload.settings != reload.first)
         free(reload.first);

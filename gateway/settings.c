@@ -240,6 +240,14 @@ static const struct config_option options[] = {
      "Share of a busy loop's time for subscribers that read the past; a loop with nothing else to do gives "
      "them all"},
 
+    {"drain.delay_ms", CONFIG_MS, AT(drain_delay_ms), "0", NULL, 0, 600000,
+     "SIGTERM: for so long /readyz answers 503 and nothing else changes, so that load balancers look away "
+     "first"},
+    {"drain.rate", CONFIG_UINT, AT(drain_rate), "1000", NULL, 0, 1000000,
+     "then so many clients a second are told to go, each when its publishes are answered; 0 = all at once"},
+    {"drain.max_ms", CONFIG_MS, AT(drain_max_ms), "10s", NULL, 0, 3600000,
+     "whoever has not gone after this is disconnected; the service manager must wait for longer"},
+
     {"demo.dir", CONFIG_TEXT, AT(demo_dir), "web-demo/demo", NULL, 0, 0,
      "Files served under /demo/; empty = none"},
     {"test.echo_port", CONFIG_UINT, AT(test_echo_port), "0", NULL, 0, 65535,
@@ -353,6 +361,9 @@ static const char *const live[] = {
     "limit.lag_messages",
     "out.bytes_max",
     "out.stall_ms",
+    "drain.delay_ms",
+    "drain.rate",
+    "drain.max_ms",
     "session.expiry_ms",
     "session.save_ms",
     "session.save_count",

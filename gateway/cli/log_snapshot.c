@@ -4,96 +4,32 @@
 
 #include "core/store/snapshot.h"
 #include "core/store/store.h"
+#include "gateway/cli/node_api.h"
 
 #include <inttypes.h>
-#include <netdb.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-enum { ANSWER_BYTES_MAX = 1 << 20, TEXT_BYTES_MAX = 4096, ANSWER_MS_MAX = 60000 };
 
 /* --- by the API --- */
-
-static bool api_port(const char *dir, unsigned *port)
-{
-    char path[TEXT_BYTES_MAX], line[64];
-    snprintf(path, sizeof path, "%s/ports", dir);
-    FILE *f = fopen(path, "re");
-    bool found = false;
-    while (f && !found && fgets(line, sizeof line, f))
-        found = sscanf(line, "api=%u", port) == 1;
-    if (f)
-        fclose(f);
-    return found;
-}
-
-static int call(const char *address, unsigned port)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST}, *list;
-    struct timeval patience = {.tv_sec = ANSWER_MS_MAX / 1000};
-    char service[8];
-    snprintf(service, sizeof service, "%u", port);
-    if (getaddrinfo(address, service, &hints, &list) != 0)
-        return -1;
-    int fd = socket(list->ai_family, list->ai_socktype | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0 ||
-                    connect(fd, list->ai_addr, list->ai_addrlen) < 0)) {
-        close(fd);
-        fd = -1;
-    }
-    freeaddrinfo(list);
-    return fd;
-}
-
-/* Everything until the node closes. */
-static bool ask(int fd, struct slice request, struct buf *answer)
-{
-    char bytes[4096];
-    ssize_t n;
-    while (request.len > 0) {
-        n = send(fd, request.data, request.len, MSG_NOSIGNAL);
-        if (n <= 0)
-            return false;
-        request = slice_from(request, (size_t)n);
-    }
-    while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0)
-        if (buf_put(answer, slice_of(bytes, (size_t)n)) != ST_OK)
-            return false;
-    return n == 0 && buf_put_byte(answer, '\0') == ST_OK;
-}
 
 static int by_api(struct log_target *t, const char *name)
 {
     const struct settings *s = &t->settings;
-    struct buf request, answer;
-    unsigned port;
+    struct buf answer;
+    char json[SNAPSHOT_NAME_BYTES_MAX + 16];
+    unsigned status;
     int code = EXIT_CODE_UNAVAILABLE;
-    const char *address = strcmp(s->api_bind, "0.0.0.0") == 0 ? "127.0.0.1"
-                          : strcmp(s->api_bind, "::") == 0    ? "::1"
-                                                              : s->api_bind;
-    int fd = api_port(s->data_dir, &port) ? call(address, port) : -1;
-    if (fd < 0) {
-        fprintf(stderr, "tidegate: a process uses this log, and its API at %s does not answer\n", address);
-        return code;
-    }
-    buf_init(&request, TEXT_BYTES_MAX + strlen(s->api_key));
-    buf_init(&answer, ANSWER_BYTES_MAX);
-    enum status st = buf_printf(&request,
-                                "POST /v1/node/snapshot HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                                "%s%s%sContent-Length: %zu\r\n\r\n{\"name\":\"%s\"}",
-                                s->api_key[0] ? "Authorization: Bearer " : "", s->api_key,
-                                s->api_key[0] ? "\r\n" : "", strlen(name) + strlen("{\"name\":\"\"}"), name);
-    if (st == ST_OK && ask(fd, buf_slice(&request), &answer)) {
-        const char *text = (const char *)answer.data, *body = strstr(text, "\r\n\r\n");
-        bool made = strncmp(text, "HTTP/1.1 200", 12) == 0;
-        fprintf(made ? stdout : stderr, "%s", body ? body + 4 : text);
-        code = made ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+    snprintf(json, sizeof json, "{\"name\":\"%s\"}", name);
+    buf_init(&answer, NODE_API_ANSWER_BYTES_MAX);
+    enum status st = node_api_post(s, "/v1/node/snapshot", slice_cstr(json), &status, &answer);
+    if (st == ST_OK) {
+        fprintf(status == 200 ? stdout : stderr, "%s", (const char *)answer.data);
+        code = status == 200 ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+    } else if (st == ST_NOT_FOUND) {
+        fprintf(stderr, "tidegate: a process uses this log, and its API at %s does not answer\n",
+                node_api_address(s));
     } else {
         fprintf(stderr, "tidegate: the node did not answer; the snapshot may be made yet\n");
     }
-    close(fd);
-    buf_deinit(&request);
     buf_deinit(&answer);
     return code;
 }

@@ -26,17 +26,22 @@ void health_live(struct request *r)
 void health_ready(struct request *r)
 {
     const struct node_facts *f = r->api->edge->facts;
-    bool stopping = atomic_load(&f->stopping);
-    if (!stopping && atomic_load(&f->ready)) {
+    struct problem p = {.status = 503,
+                        .code = "unavailable",
+                        .detail = "the node is starting",
+                        .retry_ms = RETRY_MS,
+                        .members = "\"reasons\":[\"starting\"]"};
+    if (atomic_load(&f->stopping)) {
+        p.detail = "the node is stopping";
+        p.members = "\"reasons\":[\"stopping\"]";
+    } else if (atomic_load(&f->draining)) {
+        p.detail = "the node is draining: its clients are being told to go";
+        p.members = "\"reasons\":[\"draining\"]";
+    } else if (atomic_load(&f->ready)) {
         reply_text(r, "{\"status\":\"ok\"}\n");
         return;
     }
-    request_refuse(r, &(struct problem){.status = 503,
-                                        .code = "unavailable",
-                                        .detail = stopping ? "the node is stopping" : "the node is starting",
-                                        .retry_ms = RETRY_MS,
-                                        .members = stopping ? "\"reasons\":[\"stopping\"]"
-                                                            : "\"reasons\":[\"starting\"]"});
+    request_refuse(r, &p);
 }
 
 void health_metrics(struct request *r)

@@ -32,6 +32,8 @@ static const char *state_of(const struct node_facts *f)
 {
     if (atomic_load(&f->stopping))
         return "stopping";
+    if (atomic_load(&f->draining))
+        return "draining";
     return atomic_load(&f->ready) ? "ready" : "starting";
 }
 

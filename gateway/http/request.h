@@ -249,6 +249,8 @@ void revocations_give_up(struct request *r);
 void drops_run(struct request *r);
 void drops_give_up(struct request *r);
 
+void drain_run(struct request *r);
+
 void health_live(struct request *r);
 void health_ready(struct request *r);
 void health_metrics(struct request *r);

@@ -21,7 +21,7 @@ const struct route routes[] = {
      ACL_PRESENCE},
     {"/v1/nodes", false, "GET, HEAD", NULL, nodes_run, NULL, false, false, 0},
     {"/v1/node/snapshot", false, "POST", snapshot_begin, snapshot_run, snapshot_give_up, true, false, 0},
-    {.path = "/v1/node/drain"},
+    {"/v1/node/drain", false, "POST", NULL, drain_run, NULL, false, false, 0},
     {"/v1/revocations", false, "POST", revocations_begin, revocations_run, revocations_give_up, true, false,
      0},
     {"/v1/tickets", false, "POST", tickets_begin, tickets_run, NULL, true, true, 0},

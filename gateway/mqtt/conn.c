@@ -218,6 +218,13 @@ void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why)
     mqtt_conn_close(c, why, false);
 }
 
+/* Another server cannot be named yet: 0x8B, not 0x9C or 0x9D (MQTT 5.0, 3.14.2.1). */
+void mqtt_conn_drain_step(struct mqtt_conn *c)
+{
+    if (c->draining && c->state < MQTT_STATE_CLOSING && c->open_head == c->open_tail)
+        mqtt_conn_refuse(c, MQTT_RC_SERVER_SHUTTING_DOWN, M_DISCONNECT_SERVER);
+}
+
 /* --- output ------------------------------------------------------------------------------------- */
 
 void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes)
@@ -462,7 +469,7 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
     struct mqtt_decode_rules rules = {.version = c->version, .packet_bytes_max = c->door->packet_bytes_max};
     size_t taken = 0;
     while (taken < input.len && c->state < MQTT_STATE_CLOSING && c->state != MQTT_STATE_CLAIMING &&
-           c->state != MQTT_STATE_CHECKING && !c->publish_paused && !c->broken) {
+           c->state != MQTT_STATE_CHECKING && !c->publish_paused && !c->draining && !c->broken) {
         struct mqtt_packet p;
         size_t used;
         uint8_t reason;

@@ -82,6 +82,7 @@ struct mqtt_conn {
     bool reading; /* EPOLLIN wanted */
     bool nameless; /* may not stay anonymous */
     bool publish_paused;
+    bool draining; /* told to go: nothing is read any more; it ends when its publishes are answered */
     bool claimed; /* the registry knows this connection: RELEASE is due */
     bool problem_information; /* reason strings are wanted (3.1.2.11.7) */
     bool no_local; /* has asked for No Local: its messages say in the log whose they are (PROP_ORIGIN) */
@@ -124,6 +125,8 @@ void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct principal *wh
 void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now);
 /* 5.0: DISCONNECT with `reason` once CONNACK was sent; else nothing. Then close. */
 void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why);
+/* Once it has been told to go: it goes when nothing is owed to it. */
+void mqtt_conn_drain_step(struct mqtt_conn *c);
 /* Encodes into the queue and marks it dirty. */
 void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p);
 void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes);
@@ -153,7 +156,7 @@ void mqtt_conn_detached(struct mqtt_conn *c);
  * answers (PUBACK, PINGRESP ...) are not dropped, so they must not be asked for without end. */
 static inline bool mqtt_conn_hears(const struct mqtt_conn *c)
 {
-    return c->reading && !c->publish_paused && c->out.bytes <= c->out.bytes_max;
+    return c->reading && !c->publish_paused && !c->draining && c->out.bytes <= c->out.bytes_max;
 }
 
 static inline bool mqtt_conn_may(const struct mqtt_conn *c, enum access_op op, struct slice topic)

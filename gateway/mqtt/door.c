@@ -98,6 +98,34 @@ enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd)
                          door_on_stream, d, &d->tls);
 }
 
+void mqtt_door_drain_begin(struct mqtt_door *d)
+{
+    acceptor_pause(d->acceptor);
+    tls_port_stop(d->tls);
+}
+
+unsigned mqtt_door_drain(struct mqtt_door *d, unsigned *most)
+{
+    unsigned left = 0;
+    struct list *next;
+    for (struct list *node = d->conns.next; node != &d->conns; node = next) {
+        struct mqtt_conn *c = LIST_OF(node, struct mqtt_conn, link);
+        next = node->next;
+        if (c->state >= MQTT_STATE_CLOSING)
+            continue;
+        if (c->draining || *most == 0) {
+            left++;
+            continue;
+        }
+        --*most;
+        c->draining = true;
+        mqtt_conn_rewatch(c);
+        mqtt_conn_drain_step(c);
+        left += c->state < MQTT_STATE_CLOSING;
+    }
+    return left;
+}
+
 void mqtt_door_stop(struct mqtt_door *d)
 {
     acceptor_pause(d->acceptor);

@@ -106,11 +106,12 @@ static void open_acknowledge(struct mqtt_conn *c)
         c->open_head++;
     }
     mqtt_publish_unpause(c);
+    mqtt_conn_drain_step(c);
 }
 
 void mqtt_publish_unpause(struct mqtt_conn *c)
 {
-    if (!c->publish_paused || !mqtt_conn_active(c) ||
+    if (!c->publish_paused || c->draining || !mqtt_conn_active(c) ||
         c->open_tail - c->open_head > c->door->edge->settings->limit_publish_open / 2)
         return;
     c->publish_paused = false;

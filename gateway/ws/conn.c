@@ -20,6 +20,8 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+enum { RETRY_SPREAD_MS = 4000 };
+
 static void conn_on_event(struct loop_watch *w, uint32_t events);
 static void conn_on_timer(struct timer *t);
 
@@ -206,6 +208,19 @@ static bool conn_closing_step(struct conn *c)
     return true;
 }
 
+static bool conn_drained(const struct conn *c)
+{
+    return c->draining && c->state == CONN_OPEN && c->publish_open == 0 && c->reads_open == 0 &&
+           !c->opening && !c->check;
+}
+
+void conn_drain(struct conn *c)
+{
+    c->draining = c->paused = true;
+    conn_watch(c);
+    conn_touch(c);
+}
+
 bool conn_turn_end(struct conn *c)
 {
     bool more = false;
@@ -217,6 +232,10 @@ bool conn_turn_end(struct conn *c)
         if (conn_closing_step(c))
             conn_watch(c);
         return false;
+    }
+    if (conn_drained(c)) {
+        conn_close(c, 4001, "drain", END_SERVER);
+        return true;
     }
     if (c->starved && c->out.bytes <= c->out.bytes_max / 2) {
         c->starved = false;
@@ -257,7 +276,8 @@ void conn_close(struct conn *c, uint16_t code, const char *why, enum conn_end en
     if (code >= 4000) {
         struct buf *scratch = &c->door->scratch;
         /* Spread over some seconds, so that all the clients of a node do not come back at once. */
-        uint64_t retry_ms = code < 4100 ? 500 + session_id(c->session) * 2654435761u % 4000 : 0;
+        uint64_t spread_ms = c->draining ? c->door->drain_spread_ms : RETRY_SPREAD_MS;
+        uint64_t retry_ms = code < 4100 ? 500 + session_id(c->session) * 2654435761u % spread_ms : 0;
         buf_clear(scratch);
         if (ws_put_bye(scratch, code, why, retry_ms) == ST_OK)
             conn_put_text(c, buf_slice(scratch));

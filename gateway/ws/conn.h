@@ -78,6 +78,7 @@ struct web_door {
     struct list fresh;
     struct list dirty; /* outq.dirty: something to send, or to resume */
     struct list feeds_turn; /* feed.turn: the same of feeds (feed.h) */
+    uint64_t drain_spread_ms; /* over which clients that are told to go are to come back */
     uint32_t epoch;
     uint32_t message_bytes_max; /* of a WebSocket message */
     struct buf scratch; /* encoders; empty between calls */
@@ -94,6 +95,7 @@ struct conn {
     bool watched; /* our loop watches the descriptor */
     bool blocked; /* the socket took not all: wait for EPOLLOUT */
     bool paused; /* reading rests: publishes, reads or output wait */
+    bool draining; /* told to go: nothing is read any more; it ends when all it asked for is answered */
     bool starved; /* a delivery found no room: session_room is owed */
     bool lines_ready; /* `message` is whole and waits to be handled */
     bool peer_closed; /* its close frame is here */
@@ -169,6 +171,8 @@ void conn_kill(struct conn *c, enum conn_end why);
 void conn_lost(struct conn *c);
 /* Says bye (code 4000 and up) and sends a close frame; the rest happens by itself. */
 void conn_close(struct conn *c, uint16_t code, const char *why, enum conn_end end);
+/* A drain: says goodbye (4001) when nothing is owed to the client any more. */
+void conn_drain(struct conn *c);
 /* The close frame is queued. */
 void conn_enter_closing(struct conn *c, enum conn_end end);
 

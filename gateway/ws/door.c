@@ -362,6 +362,37 @@ void web_door_use_settings(struct web_door *d)
     d->settings = d->edge->settings;
 }
 
+void web_door_drain_begin(struct web_door *d, uint64_t spread_ms)
+{
+    acceptor_pause(d->acceptor);
+    tls_port_stop(d->tls);
+    d->drain_spread_ms = spread_ms;
+}
+
+/* Pages that are being sent, and upgrades that are being refused, end by themselves. */
+unsigned web_door_drain(struct web_door *d, unsigned *most)
+{
+    unsigned left = 0;
+    struct list *next;
+    for (struct list *node = d->conns.next; node != &d->conns; node = next) {
+        struct conn *c = LIST_OF(node, struct conn, link);
+        next = node->next;
+        if (c->state != CONN_OPEN && c->state != CONN_FRESH && (c->state != CONN_FEED || c->draining))
+            continue;
+        left++;
+        if (c->draining || *most == 0 || c->state == CONN_FRESH)
+            continue;
+        --*most;
+        if (c->state == CONN_OPEN) {
+            conn_drain(c);
+        } else {
+            c->draining = true;
+            feed_goodbye(c->feed, 4001, "drain");
+        }
+    }
+    return left;
+}
+
 void web_door_stop(struct web_door *d)
 {
     acceptor_pause(d->acceptor);

@@ -312,7 +312,7 @@ static bool begin_feed(struct conn *c, enum feed_kind kind, int method)
 {
     if (method != LWSHUMETH_GET)
         return refuse(c, 405, "bad_request", "this is for GET", "Allow: GET\r\n");
-    if (atomic_load(&c->door->edge->facts->stopping))
+    if (c->door->drain_spread_ms > 0 || atomic_load(&c->door->edge->facts->stopping))
         return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
     if (!client_permitted(c))
         return false;
@@ -500,7 +500,7 @@ static bool path_is(struct conn *c, const char *wanted)
 
 static bool upgrade_valid(struct conn *c)
 {
-    if (atomic_load(&c->door->edge->facts->stopping))
+    if (c->door->drain_spread_ms > 0 || atomic_load(&c->door->edge->facts->stopping))
         return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
     c->speaks_mqtt = path_is(c, "/mqtt");
     if (!c->speaks_mqtt && !path_is(c, "/ws"))

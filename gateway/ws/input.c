@@ -10,14 +10,14 @@
 bool conn_may_resume(const struct conn *c)
 {
     const struct settings *s = c->door->settings;
-    return !c->opening && !c->check && c->publish_open <= s->limit_publish_open / 2 &&
+    return !c->draining && !c->opening && !c->check && c->publish_open <= s->limit_publish_open / 2 &&
            c->reads_open < CONN_READS_OPEN_MAX && c->out.bytes <= c->out.bytes_max / 2;
 }
 
 static bool conn_must_pause(const struct conn *c)
 {
-    return c->opening || c->check || c->publish_open >= c->door->settings->limit_publish_open ||
-           c->reads_open >= CONN_READS_OPEN_MAX ||
+    return c->draining || c->opening || c->check ||
+           c->publish_open >= c->door->settings->limit_publish_open || c->reads_open >= CONN_READS_OPEN_MAX ||
            (c->out.bytes_max > 0 && c->out.bytes >= c->out.bytes_max) || c->lines_ready;
 }
 

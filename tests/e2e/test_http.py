@@ -208,7 +208,7 @@ def test_history_that_cannot_be_had(node, query, status):
 # --- the rest --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("method, target", [
-    ("POST", "/v1/node/drain"), ("GET", "/console/"),
+    ("GET", "/console/"),
 ])
 def test_what_is_named_and_not_there(node, method, target):
     problem(node, target, "-X", method, status=501, code="unsupported")
@@ -348,7 +348,7 @@ def test_what_is_not_stored_is_told_so(make_node, disk):  # noqa: F811
 
 
 def test_stopping_answers_what_still_waits(make_node, disk):  # noqa: F811
-    node = make_node(environment=disk.environment)
+    node = make_node({"drain.max_ms": 0}, environment=disk.environment)
     disk.hold()
     with Wire(node) as wire, Wire(node) as idle:
         wire.send(request(body=b"1"))

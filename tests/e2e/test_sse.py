@@ -273,7 +273,7 @@ def test_the_end_is_told(make_node):
         curl(node.api(f"/v1/connections/{one['id']}"), "-X", "DELETE")
         assert kicked.event("bye") == {"code": 4203, "why": "kicked"} and kicked.is_over()
         node.stop()
-        assert stream.event("bye") == {"code": 4000, "why": "shutdown"} and stream.is_over()
+        assert stream.event("bye") == {"code": 4001, "why": "drain"} and stream.is_over()
 
 
 def test_tokens(node):

@@ -676,9 +676,9 @@ def test_shutdown_says_bye(make_node):
         ws.ask({"id": 1, "sub": {"topic": "a"}})
         node.process.terminate()
         bye = ws.item("bye")["bye"]
-        assert bye["code"] == 4000 and 0 < bye["retry_ms"] < 60000
-        assert ws.close_code() == 4000
-        ws.send(frame(struct.pack("!H", 4000), CLOSE))
+        assert bye["code"] == 4001 and 0 < bye["retry_ms"] < 60000
+        assert ws.close_code() == 4001
+        ws.send(frame(struct.pack("!H", 4001), CLOSE))
         assert ws.ended()
     assert node.process.wait(10 * PATIENCE) == 0
 

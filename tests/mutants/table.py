@@ -420,4 +420,32 @@ MUTANTS = [
         "test": "test_mqtt_sessions.py::test_a_will_survives_kill_9",
         "red": "in vain for the will",
     },
+    {
+        "name": "a drain that does not wait for acknowledgements (WebSocket)",
+        "file": "gateway/ws/conn.c",
+        "old": """c->state == CONN_OPEN && c->publish_open == 0 &&""",
+        "new": """c->state == CONN_OPEN &&""",
+        "test": "test_drain.py::test_what_is_owed_is_answered_first",
+        "red": "a drain lost an acknowledgement",
+    },
+    {
+        "name": "a drain that does not wait for acknowledgements (MQTT)",
+        "file": "gateway/mqtt/conn.c",
+        "old": """c->state < MQTT_STATE_CLOSING && c->open_head == c->open_tail)""",
+        "new": """c->state < MQTT_STATE_CLOSING)""",
+        "test": "test_drain.py::test_what_is_owed_is_answered_first",
+        "red": "a drain lost an acknowledgement",
+    },
+    {
+        "name": "a drain that tells everybody at once",
+        "file": "gateway/drain.c",
+        "old": """    if (d->rate == 0)
+        return UINT32_MAX;
+""",
+        "new": """    if (d->rate > 0 || d->rate == 0)
+        return UINT32_MAX;
+""",
+        "test": "test_drain.py::test_paced",
+        "red": "faster than drain.rate",
+    },
 ]

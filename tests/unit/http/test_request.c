@@ -119,7 +119,6 @@ Test(http_request, refuses_by_the_head, .init = setup)
         {"DELETE", "/v1/connections?user=u", "", 400, "bad_request"},
         {"GET", "/v1/sessions", "", 400, "bad_request"},
         {"GET", "/v1/presence", "", 400, "bad_request"},
-        {"POST", "/v1/node/drain", "", 501, "unsupported"},
         {"POST", "/v1/tickets", "", 501, "unsupported"},
         {"POST", "/openapi.json", "", 405, "bad_request"},
         {"GET", "/console", "", 501, "unsupported"},
