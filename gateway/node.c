@@ -379,8 +379,8 @@ static enum status open_doors(struct node *n, unsigned index, struct buf *error)
 static void close_loop(struct node_loop *l)
 {
     api_door_destroy(l->api);
+    mqtt_door_destroy(l->mqtt); /* sockets of its clients are lent by the web door */
     web_door_destroy(l->web);
-    mqtt_door_destroy(l->mqtt);
     echo_door_destroy(l->echo);
     tls_server_destroy(l->tls);
 }

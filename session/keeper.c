@@ -362,7 +362,8 @@ static void keeper_read_or_finish(struct keeper *k)
 
 void keeper_read_again(struct keeper *k)
 {
-    assert(k->state == KEEPER_READ);
+    /* NEW: the name was somebody's already. */
+    assert(k->state == KEEPER_READ || k->state == KEEPER_NEW);
     k->state = KEEPER_READING; /* the letter leaves when that of the write is back */
 }
 

@@ -21,7 +21,6 @@
 #include "gateway/ws/http.h"
 #include "gateway/ws/relay.h"
 
-#include <fcntl.h>
 #include <libwebsockets.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -138,7 +137,35 @@ static void on_tls_stream(void *ctx, struct stream *stream)
         conn_kill(c, END_LIMIT);
 }
 
-/* The stream of an MQTT client, which no longer has anything of libwebsockets. ST_AGAIN: not yet. */
+/* A plain socket that stays libwebsockets' until it is closed. Its libev never takes a descriptor out of its
+ * epoll set, it relies on close() for that. So a duplicate would not do: the set would go on telling of the
+ * socket by a number that by then is another loop's. */
+static enum status lent_read(struct stream *s, uint8_t *to, size_t cap, size_t *got)
+{
+    struct stream plain = stream_plain(s->fd);
+    return stream_read(&plain, to, cap, got);
+}
+
+static enum status lent_write(struct stream *s, const struct iovec *pieces, int count, size_t *sent)
+{
+    struct stream plain = stream_plain(s->fd);
+    return stream_write(&plain, pieces, count, sent);
+}
+
+static void lent_shut(struct stream *s)
+{
+    struct stream plain = stream_plain(s->fd);
+    stream_shut(&plain);
+}
+
+static void lent_close(struct stream *s)
+{
+    host_drop(s->state);
+}
+
+static const struct stream_ops lent_ops = {lent_read, lent_write, lent_shut, lent_close};
+
+/* The stream of an MQTT client; libwebsockets never looks at it again. ST_AGAIN: not yet. */
 static enum status mqtt_stream(struct conn *c, struct stream *out)
 {
     if (c->relay) {
@@ -159,12 +186,10 @@ static enum status mqtt_stream(struct conn *c, struct stream *out)
         c->settled = true;
         return ST_AGAIN;
     }
-    int fd = fcntl(lws_get_socket_fd(c->wsi), F_DUPFD_CLOEXEC, 0);
-    if (fd < 0)
-        return ST_IO;
-    host_release(c->wsi);
+    struct lws *wsi = c->wsi;
+    lws_set_opaque_user_data(wsi, NULL);
     c->wsi = NULL;
-    *out = stream_plain(fd);
+    *out = (struct stream){.ops = &lent_ops, .state = wsi, .fd = lws_get_socket_fd(wsi)};
     return ST_OK;
 }
 

@@ -186,11 +186,3 @@ void host_drop(struct lws *wsi)
     lws_set_opaque_user_data(wsi, NULL);
     lws_set_timeout(wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_SYNC);
 }
-
-/* A kill by timer marks the socket as unusable: libwebsockets then closes it without a shutdown(), which
- * would end the duplicate's connection too (tests/e2e/test_mqtt_ws.py would see it). */
-void host_release(struct lws *wsi)
-{
-    lws_set_opaque_user_data(wsi, NULL);
-    lws_set_timeout(wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
-}

@@ -27,9 +27,6 @@ void host_run(struct host *h);
 /* Hands a socket to libwebsockets as one that will speak HTTP; `opaque` is what
  * lws_get_opaque_user_data answers. The descriptor is gone either way. NULL: refused. */
 struct lws *host_adopt(struct host *h, int fd, void *opaque) MUST_CHECK;
-/* Lets go of a socket that has been duplicated: its own descriptor is closed, the connection is not ended.
- * Its callbacks come without `opaque`. */
-void host_release(struct lws *wsi);
 /* Closes it now; its callbacks come without `opaque`. */
 void host_drop(struct lws *wsi);
 
