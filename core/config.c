@@ -419,6 +419,21 @@ enum status config_print(const struct config_table *t, const void *settings, boo
     return st;
 }
 
+enum status config_print_environment(const struct config_table *t, const void *settings, struct buf *out)
+{
+    enum status st = ST_OK;
+    for (size_t i = 0; st == ST_OK && i < t->count; i++) {
+        char variable[CONFIG_NAME_BYTES_MAX];
+        env_name(t->options[i].key, variable);
+        st = buf_printf(out, "%s=", variable);
+        if (st == ST_OK)
+            st = config_value_print_plain(&t->options[i], settings, out);
+        if (st == ST_OK)
+            st = buf_put_byte(out, '\n');
+    }
+    return st;
+}
+
 static enum status document_one(const struct config_table *t, const struct config_option *o, struct buf *out)
 {
     char variable[CONFIG_NAME_BYTES_MAX];

@@ -78,6 +78,9 @@ enum status config_set(const struct config_table *t, void *settings, const char 
 /* YAML of the current values, sections nested, with the help as comments if `commented`. */
 enum status config_print(const struct config_table *t, const void *settings, bool commented,
                          struct buf *out) MUST_CHECK;
+/* A line of NAME=value for each option, as config_load_env understands them; lists of tables are left out. */
+enum status config_print_environment(const struct config_table *t, const void *settings,
+                                     struct buf *out) MUST_CHECK;
 /* Markdown reference: one table a section. */
 enum status config_document(const struct config_table *t, struct buf *out) MUST_CHECK;
 bool config_is_live(const struct config_table *t, const char *key);

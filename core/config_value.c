@@ -453,3 +453,13 @@ enum status config_value_document(const struct config_option *o, struct buf *out
         st = put_cell(out, o->help);
     return st == ST_OK ? buf_put_cstr(out, " |") : st;
 }
+
+enum status config_value_print_plain(const struct config_option *o, const void *settings, struct buf *out)
+{
+    if (o->type != CONFIG_TEXT && o->type != CONFIG_LIST)
+        return config_value_print(o, settings, out);
+    enum status st = ST_OK;
+    for (const char *p = *text_at(o, readable(settings)); *p && st == ST_OK; p++)
+        st = buf_put_byte(out, *p == '\n' ? (uint8_t)',' : (uint8_t)*p);
+    return st;
+}

@@ -23,6 +23,10 @@ void config_value_free(const struct config_option *o, void *settings);
 enum status config_value_print(const struct config_option *o, const void *settings,
                                struct buf *out) MUST_CHECK;
 
+/* As config_value_set understands it, without quotes. */
+enum status config_value_print_plain(const struct config_option *o, const void *settings,
+                                     struct buf *out) MUST_CHECK;
+
 /* The first cells of a row of the reference: key, default, value, meaning. */
 enum status config_value_document(const struct config_option *o, struct buf *out) MUST_CHECK;
 

@@ -1,10 +1,14 @@
 /* tidegate: the command (docs/PROTOCOL.md 4). Each subcommand is a row of one table. */
 #include "gateway/cli/arguments.h"
+#include "gateway/cli/doctor.h"
 #include "gateway/cli/drain.h"
 #include "gateway/cli/log.h"
 #include "gateway/cli/token.h"
 #include "gateway/cli/user.h"
+#include "gateway/cli/version.h"
+#include "gateway/cli/publish.h"
 #include "gateway/cli/reload.h"
+#include "gateway/cli/subscribe.h"
 #include "gateway/serve.h"
 
 #include <stdio.h>
@@ -37,26 +41,19 @@ static int command_config(int count, char **words)
         settings_free(&s);
         return code;
     }
-    if (strcmp(what, "check") != 0 && strcmp(what, "show") != 0)
-        return arguments_refuse("config needs one of check, show, default, doc", NULL);
+    if (strcmp(what, "check") != 0 && strcmp(what, "show") != 0 && strcmp(what, "env") != 0)
+        return arguments_refuse("config needs one of check, show, env, default, doc", NULL);
     int code = arguments_load_settings(count - 1, words + 1, &s);
     if (code != 0)
         return code;
     if (strcmp(what, "show") == 0)
         code = print_document(config_print(settings_table(), &s, false, &text), &text);
+    else if (strcmp(what, "env") == 0)
+        code = print_document(config_print_environment(settings_table(), &s, &text), &text);
     else
         puts("ok");
     settings_free(&s);
     return code;
-}
-
-static int command_version(int count, char **words)
-{
-    (void)words;
-    if (count > 0)
-        return arguments_refuse("version takes no arguments", NULL);
-    puts("tidegate " TIDEGATE_VERSION);
-    return EXIT_CODE_OK;
 }
 
 static int command_help(int count, char **words);
@@ -67,6 +64,10 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"serve", serve_command, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
+    {"pub", publish_command,
+     "TOPIC [-d DATA | -f FILE] [--user U] [--retain] [--key K] [--ttl MS]   without -d, -f: a line a "
+     "message"},
+    {"sub", subscribe_command, "FILTER [--from START] [--count N] [--json]   prints messages as they come"},
     {"reload", reload_command, "[--data DIR]   a running node reads its configuration again"},
     {"drain", drain_command, "[--data DIR]   a running node tells its clients to go, and ends"},
     {"log", log_command,
@@ -74,8 +75,11 @@ static const struct command {
     {"token", token_command, "create USER [--ttl 1h] [--id ID] [--claims JSON] | check TOKEN   [--data DIR]"},
     {"user", user_command,
      "add NAME | remove NAME | list   [--data DIR]   passwords, read from the standard input"},
-    {"config", command_config, "check|show|default|doc [--config FILE] [--set key=value]..."},
-    {"version", command_version, "print the version"},
+    {"config", command_config, "check|show|env|default|doc [--config FILE] [--set key=value]..."},
+    {"status", status_command, "[--data DIR]   is the node ready?"},
+    {"doctor", doctor_command,
+     "[--config FILE] [--set key=value]...   what a node needs on this machine, and what to do"},
+    {"version", version_command, "ours, and those of the libraries"},
     {"help", command_help, "this text"},
 };
 

@@ -29,6 +29,7 @@ static int wait_for_end(const struct node_target *t, pid_t pid)
 
 int drain_command(int count, char **words)
 {
+    static const struct node_request request = {.method = "POST", .target = "/v1/node/drain"};
     struct node_target t;
     struct buf answer;
     pid_t pid;
@@ -39,19 +40,10 @@ int drain_command(int count, char **words)
     buf_init(&answer, NODE_API_ANSWER_BYTES_MAX);
     code = node_target_process(&t, &pid);
     if (code == 0) {
-        enum status st = node_api_post(&t.settings, "/v1/node/drain", (struct slice){0}, &status, &answer);
-        if (st != ST_OK) {
-            fprintf(stderr,
-                    "tidegate: process %ld uses this log, and its API at %s does not answer; SIGTERM drains "
-                    "too\n",
-                    (long)pid, node_api_address(&t.settings));
-            code = EXIT_CODE_UNAVAILABLE;
-        } else if (status != 202) {
-            fprintf(stderr, "tidegate: %s", (const char *)answer.data);
-            code = status == 401 || status == 403 ? EXIT_CODE_PERMISSION : EXIT_CODE_FAILED;
-        } else {
-            code = wait_for_end(&t, pid);
-        }
+        enum status st = node_call(&t.settings, &request, &status, &answer);
+        code = st == ST_OK && status == 202
+                   ? wait_for_end(&t, pid)
+                   : node_call_failed(&t.settings, &request, st, status, (const char *)answer.data);
     }
     buf_deinit(&answer);
     node_target_free(&t);

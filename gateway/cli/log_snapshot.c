@@ -13,23 +13,18 @@
 
 static int by_api(struct log_target *t, const char *name)
 {
-    const struct settings *s = &t->settings;
-    struct buf answer;
     char json[SNAPSHOT_NAME_BYTES_MAX + 16];
-    unsigned status;
-    int code = EXIT_CODE_UNAVAILABLE;
+    struct buf answer;
+    unsigned status = 0;
+    int code = EXIT_CODE_OK;
     snprintf(json, sizeof json, "{\"name\":\"%s\"}", name);
+    const struct node_request r = {.method = "POST", .target = "/v1/node/snapshot", .body = slice_cstr(json)};
     buf_init(&answer, NODE_API_ANSWER_BYTES_MAX);
-    enum status st = node_api_post(s, "/v1/node/snapshot", slice_cstr(json), &status, &answer);
-    if (st == ST_OK) {
-        fprintf(status == 200 ? stdout : stderr, "%s", (const char *)answer.data);
-        code = status == 200 ? EXIT_CODE_OK : EXIT_CODE_FAILED;
-    } else if (st == ST_NOT_FOUND) {
-        fprintf(stderr, "tidegate: a process uses this log, and its API at %s does not answer\n",
-                node_api_address(s));
-    } else {
-        fprintf(stderr, "tidegate: the node did not answer; the snapshot may be made yet\n");
-    }
+    enum status st = node_call(&t->settings, &r, &status, &answer);
+    if (st == ST_OK && status == 200)
+        fputs((const char *)answer.data, stdout);
+    else
+        code = node_call_failed(&t->settings, &r, st, status, (const char *)answer.data);
     buf_deinit(&answer);
     return code;
 }

@@ -102,7 +102,7 @@ def test_the_command_asks_the_node_or_does_it_itself(make_node):
     fill(node, 20)
     made = log("snapshot", "running", "--set", "api.key=secret", data=node.data)
     assert json.loads(made.out)["segments"] >= 2
-    assert "401" not in made.out and log("snapshot", "no-key", "--set", "api.key=wrong", data=node.data, check=1).err
+    assert "401" not in made.out and log("snapshot", "no-key", "--set", "api.key=wrong", data=node.data, check=77).err
     node.stop()
     log("snapshot", "at-rest", "--set", "log.partitions=2", data=node.data)
     node.restart()
