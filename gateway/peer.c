@@ -7,7 +7,7 @@
 
 size_t peer_address(int fd, char out[ADDRESS_BYTES_MAX])
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer = {0};
     char host[INET6_ADDRSTRLEN], text[ADDRESS_BYTES_MAX];
     socklen_t size = sizeof peer;
     int len = 0;

@@ -117,7 +117,7 @@ static enum status reserve_spare(struct posting_sort *s)
         return ST_OK;
     free(s->spare);
     s->spare_cap = 0;
-    s->spare = malloc(s->cap * sizeof *s->spare);
+    s->spare = calloc(s->cap, sizeof *s->spare);
     if (!s->spare)
         return ST_NO_MEMORY;
     s->spare_cap = s->cap;

@@ -92,7 +92,7 @@ static struct key *next_key(struct keys *k, enum jwt_alg alg, struct slice id)
         return NULL;
     struct key *key = &k->keys[k->count];
     *key = (struct key){.alg = alg, .has_id = id.data != NULL, .id_len = id.len};
-    if (id.len > 0)
+    if (key->has_id)
         memcpy(key->id, id.data, id.len);
     return key;
 }

@@ -93,7 +93,8 @@ enum status password_file_put(struct password_file *f, struct slice name, const 
         memmove(f->entries + at + 1, f->entries + at, (f->count - at) * sizeof *f->entries);
         f->count++;
         f->entries[at].len = name.len;
-        memcpy(f->entries[at].name, name.data, name.len);
+        if (name.data)
+            memcpy(f->entries[at].name, name.data, name.len);
     }
     f->entries[at].scrypt = *s;
     return ST_OK;

@@ -50,6 +50,8 @@ def demo(tmp_path):
 
 
 class Demo:
+    tls = None
+
     def __init__(self, process, ports, folder, said):
         self.process, self.ports, self.folder, self.said = process, ports, folder, said
 
