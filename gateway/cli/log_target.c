@@ -1,15 +1,13 @@
 #include "gateway/cli/log_target.h"
 
-#include "core/hash.h"
-#include "core/logging.h"
+#include "gateway/cli/node_target.h"
 #include "routing/topic.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ERROR_BYTES_MAX = 8192, OPTIONS_MAX = 16 };
+enum { ERROR_BYTES_MAX = 8192 };
 
 int log_target_fail(struct log_target *t, enum status st)
 {
@@ -21,27 +19,12 @@ int log_target_fail(struct log_target *t, enum status st)
 int log_target_parse(int count, char **words, const struct argument_option *options, size_t option_count,
                      size_t operands_max, struct log_target *out)
 {
-    const char *data = NULL;
-    struct argument_option all[OPTIONS_MAX] = {{"--data", &data, NULL}};
-    *out = (struct log_target){0};
-    for (size_t i = 0; i < option_count; i++)
-        all[i + 1] = options[i];
-    int code = arguments_parse(count, words, all, option_count + 1, operands_max, &out->arguments);
-    if (code == 0)
-        code = arguments_settings(&out->arguments, &out->settings);
+    struct node_target t;
+    int code = node_target_parse(count, words, options, option_count, operands_max, &t);
     if (code != 0)
         return code;
-    if (data) {
-        char *copy = strdup(data);
-        if (!copy)
-            return EXIT_CODE_FAILED;
-        free(out->settings.data_dir);
-        out->settings.data_dir = copy;
-    }
+    *out = (struct log_target){.arguments = t.arguments, .settings = t.settings};
     buf_init(&out->error, ERROR_BYTES_MAX);
-    log_setup(LOG_WARN, LOG_FORM_TEXT);
-    hash_setup();
-    signal(SIGPIPE, SIG_IGN);
     return 0;
 }
 

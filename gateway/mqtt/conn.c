@@ -481,8 +481,9 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
             conn_bad_packet(c, &p, reason);
             break;
         }
-        if (c->keep && p.type == MQTT_PUBLISH && p.publish.qos == 2 && mqtt_keep_holds(c)) {
+        if (c->keep && mqtt_keep_holds(c, &p)) {
             c->publish_paused = true; /* until the record is written: mqtt_publish_unpause */
+            mqtt_conn_rewatch(c);
             break;
         }
         conn_handle(c, &p);

@@ -5,7 +5,7 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 
-enum { STEP_CAP_FIRST = 8, ACCEPTED_MAX = 400 };
+enum { STEP_CAP_FIRST = 8, ACCEPTED_MAX = 400, RELEASING_MAX = 1024 };
 enum { SEQUENCE_ID_BITS = 16, RELEASE_BITS = 36 };
 /* Beside the filters: head, will, identifiers of both directions. */
 enum { RECORD_REST_BYTES = 4 << 20 };
@@ -177,9 +177,13 @@ void mqtt_keep_step(struct mqtt_conn *c, enum mqtt_type type, uint16_t packet_id
     settle_want(k);
 }
 
-bool mqtt_keep_holds(struct mqtt_conn *c)
+bool mqtt_keep_holds(struct mqtt_conn *c, const struct mqtt_packet *p)
 {
     struct mqtt_keep *k = c->keep;
+    if (p->type == MQTT_PUBREL) /* also of identifiers that nobody knows, and there is no end to those */
+        return k->releasing >= RELEASING_MAX;
+    if (p->type != MQTT_PUBLISH || p->publish.qos != 2)
+        return false;
     if (k->accepted >= ACCEPTED_MAX)
         settle_want(k);
     return k->releasing > 0 || k->accepted >= ACCEPTED_MAX;

@@ -79,8 +79,9 @@ void mqtt_keep_free(struct mqtt_conn *c);
 enum status mqtt_keep_snapshot(void *conn, struct buf *out);
 /* The client may send this when the record knows of it. */
 void mqtt_keep_step(struct mqtt_conn *c, enum mqtt_type type, uint16_t packet_id, uint8_t reason);
-/* No QoS 2 PUBLISH is taken in now. */
-bool mqtt_keep_holds(struct mqtt_conn *c);
+/* The packet is not taken in now, but when the record has been written: a QoS 2 PUBLISH behind a PUBREL, and
+ * whatever would let more wait for the record than there is a bound for. */
+bool mqtt_keep_holds(struct mqtt_conn *c, const struct mqtt_packet *p);
 /* What identifies a QoS 2 message of this session; `name` has ONCE_NAME_BYTES_MAX bytes and outlives it. */
 struct once_id mqtt_keep_identity(const struct mqtt_keep *k, uint64_t sequence, char *name);
 uint64_t mqtt_keep_sequence(const struct mqtt_keep *k, uint16_t packet_id);

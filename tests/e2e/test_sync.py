@@ -1,12 +1,15 @@
 """No acknowledgement leaves any door before the record is on disk: the node runs on a disk whose syncs the test
 holds back (slow_disk.c)."""
 
+import select
+import socket
 import subprocess
 import threading
 
 import pytest
 
 from clients import WAIT_S, MosquittoSub, Web, history, need, paho_client, publish
+from mqtt_wire import PUBCOMP, Wire, publish as mqtt_publish, pubrel
 from node import ROOT, wait_until
 
 QUIET_S = 0.7
@@ -138,3 +141,33 @@ def test_by_interval_acknowledgements_come_first_and_the_sync_follows(make_node,
     node.restart()
     for door in ("http", "mqtt", "ws"):
         assert len(history(node, f"sync/{door}")) == 1, "kill -9 loses nothing of what was acknowledged"
+
+
+def pushed(sock, data, total, quiet_s=2):
+    """How many bytes the other side takes, until it has not taken any for so long."""
+    sent = 0
+    while sent < total and select.select([], [sock], [], quiet_s)[1]:
+        try:
+            sent += sock.send(data[sent % len(data):], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+    return sent
+
+
+@pytest.mark.parametrize("packet", [pubrel(7), mqtt_publish("sync/two", b"", 2, 7, version=4)], ids=["PUBREL", "PUBLISH"])
+def test_what_waits_for_the_record_of_a_session_is_bounded(make_node, disk, packet):
+    """A client that goes on and on while the session's record cannot be written is not read, and not closed."""
+    node = make_node(environment=disk.environment)
+    wire = Wire(node, 4, "flood", flags=0)
+    wire.send(mqtt_publish("sync/first", b"1", 2, 1, version=4))
+    wire.packet()
+    disk.hold()
+    wire.send(pubrel(1))
+    wait_until(disk.is_held, "the record to wait for its sync")
+    total = 96 << 20
+    taken = pushed(wire.socket, packet * 4096, total)
+    assert taken < total, "the node takes in what it can never bound"
+    assert node.metric("tidegate_connections", "mqtt") == 1
+    disk.release()
+    assert wire.packet()[0] >> 4 == PUBCOMP
+    wire.close()

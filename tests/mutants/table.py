@@ -446,4 +446,12 @@ MUTANTS = [
         "test": "test_drain.py::test_paced",
         "red": "faster than drain.rate",
     },
+    {
+        "name": "releases that wait for a session's record without a bound",
+        "file": "gateway/mqtt/keep.c",
+        "old": "        return k->releasing >= RELEASING_MAX;",
+        "new": "        return false;",
+        "test": "test_sync.py::test_what_waits_for_the_record_of_a_session_is_bounded[PUBREL]",
+        "red": "the node takes in what it can never bound",
+    },
 ]
