@@ -20,6 +20,7 @@ enum {
     FLIGHT_RETAIN = 1, /* RETAIN of the packet */
     FLIGHT_UNSTORED = 2, /* the message is not in the log: it cannot be had again */
     FLIGHT_COVERED = 4, /* the owner's: the record that is being written knows of its state */
+    FLIGHT_INBOX = 8, /* the owner's: its end moves the cursor of an inbox */
 };
 
 struct flight {

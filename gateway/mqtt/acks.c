@@ -5,6 +5,7 @@
  *
  * An acknowledgement of something that is not in flight is no error: after a lost connection both sides may
  * say a thing twice. One that belongs to another QoS is. */
+#include "gateway/mqtt/inbox.h"
 #include "gateway/mqtt/keep.h"
 
 static void send_ack(struct mqtt_conn *c, enum mqtt_type type, uint16_t packet_id, uint8_t reason)
@@ -23,6 +24,7 @@ static void protocol_error(struct mqtt_conn *c)
 static void flight_done(struct mqtt_conn *c, uint16_t id)
 {
     bool was_full = flights_full(&c->flights);
+    mqtt_inbox_done(c, id, flights_find(&c->flights, id));
     flights_end(&c->flights, id);
     metric_sub(c->door->edge->metrics, M_UNACKED_MQTT, 1);
     metric_add(c->door->edge->metrics, M_DELIVERED_MQTT, 1);

@@ -10,6 +10,7 @@
 
 #include "core/logging.h"
 #include "gateway/mqtt/afterlife.h"
+#include "gateway/mqtt/inbox.h"
 #include "gateway/mqtt/will.h"
 
 #include <assert.h>
@@ -136,6 +137,7 @@ static void conn_detach(struct mqtt_conn *c)
     bool leaving = conn_will_leaves(c);
     if (c->keep)
         mqtt_keep_end(c);
+    mqtt_inbox_end(c);
     session_end(c->session);
     c->session = NULL;
     if (leaving)

@@ -7,6 +7,7 @@
  *   acks.c     acknowledgements from the client; PUBREL and PUBCOMP of both directions
  *   subscribe.c SUBSCRIBE, UNSUBSCRIBE
  *   deliver.c  messages to the client (transport.h)
+ *   inbox.h    what its acknowledgements say of its user's inbox
  *   keep.h     sessions that outlive their connection
  *   will.c     the message that is published when the connection ends without a word
  *
@@ -109,6 +110,7 @@ struct mqtt_conn {
     uint32_t keep_alive_ms; /* 0: none; already 1.5 times */
 
     struct mqtt_connect_kept *kept; /* between CONNECT and CONNACK */
+    struct mqtt_inbox *inbox; /* its part in its user's (inbox.h); NULL: it has none */
     struct mqtt_keep *keep; /* its session has a record; NULL: it ends with the connection */
     bool established; /* CONNACK with success was sent */
     bool taken; /* another has the client identifier already: its CONNACK is its end */

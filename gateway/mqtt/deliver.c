@@ -7,6 +7,7 @@
 #include "gateway/mqtt/keep.h"
 
 #include "gateway/mqtt/frame.h"
+#include "gateway/mqtt/inbox.h"
 #include "gateway/peer.h"
 
 /* Shorter names gain nothing by an alias: the property takes three bytes. */
@@ -197,6 +198,8 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
                      : own   ? deliver_own(c, d, &shape)
                              : deliver_shared(c, d, &shape);
     if (st == ST_OK) {
+        if (mqtt_inbox_follows(c, sub) && shape.qos > 0 && !d->retained && !(d->msg->flags & MSG_UNSTORED))
+            mqtt_inbox_sent(c, shape.packet_id);
         metric_add(e->metrics, M_SENT_MQTT, !later);
         metric_add(e->metrics, shape.qos > 0 ? M_UNACKED_MQTT : M_DELIVERED_MQTT, 1);
         mqtt_conn_dirty(c);

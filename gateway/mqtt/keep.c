@@ -1,5 +1,6 @@
 #include "gateway/mqtt/keep.h"
 
+#include "gateway/mqtt/inbox.h"
 #include "gateway/mqtt/will.h"
 
 #include <openssl/evp.h>
@@ -13,6 +14,7 @@ enum { RECORD_REST_BYTES = 4 << 20 };
 /* --- the record --------------------------------------------------------------------------------- */
 
 struct snapshot {
+    const struct mqtt_conn *conn;
     struct buf *out;
     enum status status;
 };
@@ -25,6 +27,7 @@ static void put_subscription(void *ctx, struct subscription *sub)
                                     .no_local = o->no_local,
                                     .retain_as_published = o->retain_as_published,
                                     .walking = subscription_walking(sub),
+                                    .inbox = mqtt_inbox_follows(s->conn, sub),
                                     .subscription_id = o->subscription_id,
                                     .filter = subscription_filter(sub)};
     if (s->status != ST_OK || (o->door && o->start != START_AFTER))
@@ -80,7 +83,7 @@ enum status mqtt_keep_snapshot(void *conn, struct buf *out)
     struct mqtt_conn *c = conn;
     struct mqtt_keep *k = c->keep;
     struct record_head head;
-    struct snapshot s = {.out = out};
+    struct snapshot s = {.conn = c, .out = out};
     if (k->final)
         return buf_put(out, buf_slice(&k->record));
     snapshot_covers(k);

@@ -15,9 +15,10 @@ enum {
     OPTION_NO_LOCAL = 4,
     OPTION_RETAIN_AS_PUBLISHED = 8,
     OPTION_WALKING = 16,
-    OPTIONS = 31
+    OPTION_INBOX = 32,
+    OPTIONS = 63
 };
-enum { KEPT_FLIGHT_FLAGS = FLIGHT_RETAIN | FLIGHT_UNSTORED };
+enum { KEPT_FLIGHT_FLAGS = FLIGHT_RETAIN | FLIGHT_UNSTORED | FLIGHT_INBOX };
 
 /* --- writing: room is taken first, so nothing is added by half ---------------------------------- */
 
@@ -144,7 +145,7 @@ enum status mqtt_record_put_subscription(struct buf *out, const struct record_su
     to = put_le(to,
                 (uint64_t)(s->qos | (s->no_local ? OPTION_NO_LOCAL : 0) |
                            (s->retain_as_published ? OPTION_RETAIN_AS_PUBLISHED : 0) |
-                           (s->walking ? OPTION_WALKING : 0)),
+                           (s->walking ? OPTION_WALKING : 0) | (s->inbox ? OPTION_INBOX : 0)),
                 1);
     to = put_le(to, s->subscription_id, 4);
     to = put_le(to, s->filter.len, 2);
@@ -298,6 +299,7 @@ enum status mqtt_record_next_subscription(struct record_reader *r, struct record
     s->no_local = options & OPTION_NO_LOCAL;
     s->retain_as_published = options & OPTION_RETAIN_AS_PUBLISHED;
     s->walking = options & OPTION_WALKING;
+    s->inbox = options & OPTION_INBOX;
     s->first_lane = 0;
     s->lane_count = topic_filter_partition(s->filter, r->lanes, &s->first_lane) ? 1 : r->lanes;
     s->next = s->walk = (struct place){.lane_count = r->lanes};

@@ -19,7 +19,8 @@
  *     u16 packet identifier, u8 QoS, u8 state (session/flight.h), u8 flags, u16 lane, u64 offset
  *     u32 subscription identifier
  *   a run of filters, each
- *     u8 options: QoS, 4 = no local, 8 = retain as published, 16 = walks over retained messages
+ *     u8 options: QoS, 4 = no local, 8 = retain as published, 16 = walks over retained messages,
+ *        32 = moves the cursor of its user's inbox
  *     u32 subscription identifier, u16 length, filter
  *     u64 next offset of each lane the filter has messages in
  *     with 16: u64 place of the walk in each of these lanes, all ones: it has ended
@@ -60,7 +61,7 @@ struct record_head {
 
 struct record_subscription {
     uint8_t qos;
-    bool no_local, retain_as_published, walking;
+    bool no_local, retain_as_published, walking, inbox;
     uint32_t subscription_id;
     struct slice filter; /* a valid filter when it was written; whoever reads checks it again */
     unsigned first_lane, lane_count;

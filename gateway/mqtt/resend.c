@@ -5,6 +5,7 @@
 #include "gateway/mqtt/keep.h"
 
 #include "gateway/mqtt/frame.h"
+#include "gateway/mqtt/inbox.h"
 
 static void send_pubrel(struct mqtt_conn *c, uint16_t id, struct flight *flight)
 {
@@ -24,6 +25,7 @@ static void resend_drop(struct mqtt_conn *c, uint16_t id, struct flight *flight,
     }
     metric_sub(m, M_UNACKED_MQTT, 1);
     metric_add(m, why, 1);
+    mqtt_inbox_done(c, id, flight);
     flights_end(&c->flights, id);
 }
 

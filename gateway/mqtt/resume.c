@@ -7,6 +7,7 @@
  * identifier before has written its last record when we read. */
 #include "gateway/mqtt/keep.h"
 
+#include "gateway/mqtt/inbox.h"
 #include "gateway/mqtt/will.h"
 
 #include <assert.h>
@@ -218,6 +219,7 @@ static void resume_done(struct mqtt_conn *c)
     struct mqtt_keep *k = c->keep;
     if (k->present)
         metric_add(c->door->edge->metrics, M_SESSIONS_RESUMED, 1);
+    mqtt_inbox_restore(c);
     mqtt_connect_done(c, k->present);
     if (mqtt_conn_active(c))
         mqtt_resend_begin(c);
@@ -249,7 +251,10 @@ static enum status resume_subscribe(struct mqtt_conn *c, const struct record_sub
                                            .walk_from = r->walking ? &r->walk : NULL,
                                            .held = true};
     c->no_local |= r->no_local;
-    return session_subscribe(c->session, r->filter, &o, &sub);
+    enum status st = session_subscribe(c->session, r->filter, &o, &sub);
+    if (st == ST_OK && r->inbox && mqtt_inbox_is_whole(c, r->filter))
+        mqtt_inbox_follow(c, sub);
+    return st;
 }
 
 static void resume_filters(struct mqtt_conn *c)

@@ -1,5 +1,6 @@
 /* SUBSCRIBE and UNSUBSCRIBE. SUBACK waits until every filter of the packet is in place in all its lanes
  * (ARCHITECTURE.md 4), so that what is published after SUBACK is delivered. */
+#include "gateway/mqtt/inbox.h"
 #include "gateway/mqtt/keep.h"
 
 #include <stdlib.h>
@@ -105,8 +106,22 @@ static void suback_forget(void *ctx, struct subscription *sub)
     suback_done(pending);
 }
 
+/* A SUBSCRIBE of the inbox that waits for its place: another takes its place, or it is unsubscribed. */
+static bool wish_let_go(struct mqtt_conn *c)
+{
+    struct pending_suback *pending = c->inbox ? c->inbox->wish.pending : NULL;
+    if (!pending)
+        return false;
+    c->inbox->wish.pending = NULL;
+    suback_done(pending);
+    return true;
+}
+
 void mqtt_subacks_forget(struct mqtt_conn *c)
 {
+    if (c->inbox && c->inbox->wish.pending)
+        c->inbox->wish.pending->conn = NULL;
+    wish_let_go(c);
     if (c->session)
         session_each(c->session, suback_forget, NULL);
     while (c->keep && !list_empty(&c->keep->subacks)) {
@@ -121,7 +136,7 @@ void mqtt_subacks_forget(struct mqtt_conn *c)
 
 /* ST_UNSUPPORTED: something that this build does not have, or nonsense. ST_INVALID: tg-from twice. */
 static enum status subscribe_start(struct mqtt_conn *c, const struct mqtt_subscribe *p,
-                                   struct subscription_options *o, struct place *place)
+                                   struct subscription_options *o, struct place *place, bool *at_cursor)
 {
     struct slice name, value;
     size_t at = 0;
@@ -135,7 +150,9 @@ static enum status subscribe_start(struct mqtt_conn *c, const struct mqtt_subscr
         if (given)
             return ST_INVALID;
         given = true;
-        if (slice_equal_cstr(value, "live")) {
+        if (slice_equal_cstr(value, "inbox")) {
+            *at_cursor = true;
+        } else if (slice_equal_cstr(value, "live")) {
             o->start = START_LIVE;
         } else if (slice_equal_cstr(value, "earliest")) {
             o->start = START_EARLIEST;
@@ -185,45 +202,121 @@ static void subscribe_in_place_of(struct mqtt_conn *c, const struct subscription
     o->retained_again = o->retained || subscription_walking(old);
 }
 
-static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_request *r,
-                             struct subscription_options *o)
+/* The filter is subscribed, or the reason why not. */
+static uint8_t subscribe_filter(struct mqtt_conn *c, struct slice filter,
+                                const struct subscription_options *o)
 {
-    struct subscription *sub;
     struct pending_suback *pending = o->door;
+    struct subscription *sub, *old = session_find(c->session, filter);
+    struct subscription_options chosen = *o;
+    struct place place;
+    bool names_place = o->start == START_AFTER || o->start == START_EARLIEST;
+    if (c->keep && !mqtt_keep_has_room(c, filter))
+        return MQTT_RC_QUOTA_EXCEEDED; /* limit.session_bytes */
+    chosen.held = c->keep != NULL; /* until SUBACK */
+    if (old) {
+        subscribe_in_place_of(c, old, &chosen, &place);
+        suback_let_go(old);
+    }
+    bool followed = old && mqtt_inbox_follows(c, old), goes_on = chosen.start != o->start;
+    pending->waiting++;
+    switch ((int)session_subscribe(c->session, filter, &chosen, &sub)) {
+    case ST_OK:
+        if (followed)
+            c->inbox->followed = NULL; /* it is no more */
+        if (o->qos > 0 && (names_place || (followed && goes_on)) && mqtt_inbox_is_whole(c, filter))
+            mqtt_inbox_follow(c, sub);
+        c->no_local |= o->no_local;
+        return o->qos;
+    case ST_FULL:
+        pending->waiting--;
+        return MQTT_RC_QUOTA_EXCEEDED;
+    case ST_INVALID:
+        pending->waiting--;
+        return MQTT_RC_TOPIC_FILTER_INVALID;
+    default:
+        pending->waiting--;
+        return MQTT_RC_UNSPECIFIED_ERROR;
+    }
+}
+
+/* --- the inbox: where does it begin? ------------------------------------------------------------ */
+
+/* It goes on at the inbox's cursor when that was asked for, and when nothing is unread there: then that is
+ * the present, and nobody can miss what is acknowledged from it on. */
+static uint8_t subscribe_found(struct mqtt_conn *c, const struct mqtt_inbox_wish *wish, enum status status,
+                               const struct inbox_place *at)
+{
+    struct slice filter = slice_of(c->inbox->filter, c->inbox->filter_len);
+    struct subscription_options o = wish->options;
+    struct place place = {.lane_count = hub_lane_count(c->door->edge->hub)};
+    if (status != ST_OK && wish->at_cursor)
+        return MQTT_RC_UNSPECIFIED_ERROR;
+    if (status == ST_OK && (wish->at_cursor || at->unread == 0)) {
+        place.next[at->lane] = at->next;
+        o.start = START_AFTER;
+        o.after = &place;
+        o.retained_again = o.retained && !wish->at_cursor;
+        o.skipped_from = at->cursor;
+        o.skipped_count = at->skipped;
+    }
+    return subscribe_filter(c, filter, &o);
+}
+
+static void inbox_on_found(void *conn, enum status status, const struct inbox_place *at)
+{
+    struct mqtt_conn *c = conn;
+    struct mqtt_inbox_wish wish = c->inbox->wish;
+    c->inbox->finding = false;
+    c->inbox->wish.pending = NULL;
+    if (!wish.pending)
+        return;
+    uint8_t reason = subscribe_found(c, &wish, status, at);
+    wish.pending->reasons[wish.index] = reason >= 0x80 && c->version != MQTT_V5 ? 0x80 : reason;
+    suback_done(wish.pending);
+}
+
+/* False: no memory. */
+static bool subscribe_later(struct mqtt_conn *c, const struct subscription_options *o, bool at_cursor)
+{
+    struct pending_suback *pending = o->door;
+    if (mqtt_inbox_open(c) != ST_OK)
+        return false;
+    wish_let_go(c);
+    pending->waiting++;
+    c->inbox->wish = (struct mqtt_inbox_wish){
+        .pending = pending, .index = pending->count, .at_cursor = at_cursor, .options = *o};
+    if (!c->inbox->finding) { /* else its answer, which is still to come, is as good */
+        c->inbox->finding = true;
+        inbox_find(c->inbox->cursor, inbox_on_found);
+    }
+    return true;
+}
+
+/* Its reason; what waits for its place counts as granted meanwhile. */
+static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_request *r,
+                             struct subscription_options *o, bool at_cursor)
+{
     uint8_t reason = filter_objection(c, r->filter, o->start);
     if (reason)
         return reason;
-    if (c->keep && !mqtt_keep_has_room(c, r->filter))
-        return MQTT_RC_QUOTA_EXCEEDED; /* limit.session_bytes */
+    bool whole = mqtt_inbox_is_whole(c, r->filter);
+    if (at_cursor && !whole)
+        return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     o->qos = r->qos;
     o->no_local = r->no_local;
     o->retain_as_published = r->retain_as_published;
     struct subscription *old = session_find(c->session, r->filter);
     /* 3.8.3.1, Retain Handling: 0 always, 1 only if the subscription is new, 2 never. */
     o->retained = r->retain_handling == 0 || (r->retain_handling == 1 && !old);
-    struct subscription_options chosen = *o;
-    chosen.held = c->keep != NULL; /* until SUBACK */
-    struct place place;
-    if (old) {
-        subscribe_in_place_of(c, old, &chosen, &place);
-        suback_let_go(old);
-    }
-    pending->waiting++;
-    switch ((int)session_subscribe(c->session, r->filter, &chosen, &sub)) {
-    case ST_OK:
-        c->no_local |= o->no_local;
+    bool acknowledges = whole && r->qos > 0 && o->start == START_LIVE && !old;
+    if ((at_cursor || acknowledges) && subscribe_later(c, o, at_cursor))
         return o->qos;
-    case ST_FULL:
-        reason = MQTT_RC_QUOTA_EXCEEDED;
-        break;
-    case ST_INVALID:
-        reason = MQTT_RC_TOPIC_FILTER_INVALID;
-        break;
-    default:
-        reason = MQTT_RC_UNSPECIFIED_ERROR;
-    }
-    pending->waiting--;
-    return reason;
+    if (at_cursor)
+        return MQTT_RC_UNSPECIFIED_ERROR;
+    if (whole)
+        wish_let_go(c);
+    return subscribe_filter(c, r->filter, o);
 }
 
 void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
@@ -233,7 +326,8 @@ void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
     struct place place = {0};
     size_t at = 0;
     options.subscription_id = p->props.subscription_id; /* 0: none */
-    enum status start = subscribe_start(c, p, &options, &place);
+    bool at_cursor = false;
+    enum status start = subscribe_start(c, p, &options, &place, &at_cursor);
     if (start == ST_INVALID) { /* as any property that may be there once */
         mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
         return;
@@ -248,8 +342,8 @@ void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
     options.door = pending;
     bool refused = false;
     while (mqtt_topic_next(p, c->version, false, &at, &request)) {
-        uint8_t reason =
-            start == ST_OK ? subscribe_one(c, &request, &options) : MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
+        uint8_t reason = start == ST_OK ? subscribe_one(c, &request, &options, at_cursor)
+                                        : MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
         refused = refused || reason >= 0x80;
         /* MQTT 3.1.1, 3.9.3: one failure code. */
         pending->reasons[pending->count++] = reason >= 0x80 && c->version != MQTT_V5 ? 0x80 : reason;
@@ -276,11 +370,14 @@ void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p
         (struct pending_suback){.conn = c, .type = MQTT_UNSUBACK, .waiting = 1, .packet_id = p->packet_id};
     while (mqtt_topic_next(p, c->version, true, &at, &request)) {
         struct subscription *sub = session_find(c->session, request.filter);
-        if (sub)
+        bool waited = mqtt_inbox_is_whole(c, request.filter) && wish_let_go(c);
+        if (sub) {
             suback_let_go(sub);
-        pending->reasons[pending->count++] = sub && session_unsubscribe(c->session, request.filter) == ST_OK
-                                                 ? MQTT_RC_SUCCESS
-                                                 : MQTT_RC_NO_SUBSCRIPTION_EXISTED;
+            mqtt_inbox_leave(c, sub);
+        }
+        bool ended = sub && session_unsubscribe(c->session, request.filter) == ST_OK;
+        pending->reasons[pending->count++] =
+            ended || waited ? MQTT_RC_SUCCESS : MQTT_RC_NO_SUBSCRIPTION_EXISTED;
     }
     suback_done(pending);
 }

@@ -315,7 +315,7 @@ def test_users_of_every_kind(node, user):
         wire.subscribe(web.hello["inbox"])
         curl(node.api(target), "-X", "POST", data=b"2")
         assert take(web, 1) == [2]
-        message = wire.message()
+        message = wire.message(acknowledge=False)
         assert (message.topic, message.payload) == (topic, b"2")
         told = curl(node.api("/v1/users?" + urllib.parse.urlencode({"user": user}))).json()
         assert told["user"] == user and told["online"] and told["inbox"]["unread"] == 1

@@ -380,6 +380,30 @@ MUTANTS = [
         "red": "KeyError: 'err'",
     },
     {
+        "name": "an MQTT acknowledgement moves the inbox past what is still out",
+        "file": "gateway/mqtt/inbox.c",
+        "old": "first && first->offset < i->next ? first->offset : i->next",
+        "new": "first && first->offset > i->next ? first->offset : i->next",
+        "test": "test_mqtt_inbox.py::test_it_lies_at_the_first_that_is_not_acknowledged",
+        "red": r"assert 1 == 5",
+    },
+    {
+        "name": "an MQTT subscription that began with the present passes what is unread",
+        "file": "gateway/mqtt/subscribe.c",
+        "old": "(names_place || (followed && goes_on))",
+        "new": "(names_place || !followed || goes_on)",
+        "test": "test_mqtt_inbox.py::test_one_that_began_with_the_present_does_not_pass_what_is_unread",
+        "red": r"assert 0 == 2",
+    },
+    {
+        "name": "what an earlier MQTT connection has sent does not hold the inbox back",
+        "file": "gateway/mqtt/inbox.c",
+        "old": "        c->inbox->first = first;\n",
+        "new": "        c->inbox->first = 0;\n",
+        "test": "test_mqtt_inbox.py::test_a_session_goes_on_at_its_own_place_and_moves_it",
+        "red": r"assert 0 == 3",
+    },
+    {
         "name": "a session's cursor one too far in its record",
         "file": "gateway/mqtt/keep.c",
         "old": """        r.next.next[lane] = subscription_reached(sub, lane);

@@ -53,6 +53,7 @@ static void put_subscription(const char *filter, bool walking)
     struct record_subscription s = {.qos = 1,
                                     .no_local = true,
                                     .walking = walking,
+                                    .inbox = !walking,
                                     .subscription_id = 268435455,
                                     .filter = slice_cstr(filter),
                                     .lane_count = LANES};
@@ -78,7 +79,7 @@ static void put_all(void)
         cr_assert_eq(flights_take(&flights, &id, &flight), ST_OK);
         flight->qos = (uint8_t)(i == 0 ? 1 : 2);
         flight->state = i == 2 ? FLIGHT_RECEIVED : FLIGHT_SENT;
-        flight->flags = FLIGHT_RETAIN | FLIGHT_COVERED;
+        flight->flags = i == 0 ? FLIGHT_RETAIN | FLIGHT_COVERED : FLIGHT_INBOX;
         flight->lane = (uint16_t)i;
         flight->offset = UINT64_C(1) << (40 + i);
         flight->subscription_id = i;
@@ -119,15 +120,16 @@ Test(mqtt_record, gives_back_what_was_put)
     cr_expect(id == 1 && flight.qos == 1 && flight.state == FLIGHT_SENT && flight.flags == FLIGHT_RETAIN);
     cr_assert_eq(mqtt_record_next_flight(&r, &id, &flight), ST_OK);
     cr_expect(id == 3 && flight.qos == 2 && flight.state == FLIGHT_RECEIVED && flight.lane == 2 &&
-              flight.offset == UINT64_C(1) << 42 && flight.subscription_id == 2 && !flight.open);
+              flight.offset == UINT64_C(1) << 42 && flight.subscription_id == 2 && !flight.open &&
+              flight.flags == FLIGHT_INBOX);
     cr_assert_eq(mqtt_record_next_flight(&r, &id, &flight), ST_NOT_FOUND);
     cr_assert_eq(mqtt_record_next_subscription(&r, &s), ST_OK);
-    cr_expect(slice_equal_cstr(s.filter, "x/#") && s.walking && s.no_local && !s.retain_as_published &&
-              s.qos == 1);
+    cr_expect(slice_equal_cstr(s.filter, "x/#") && s.walking && !s.inbox && s.no_local &&
+              !s.retain_as_published && s.qos == 1);
     cr_expect(s.subscription_id == 268435455 && s.lane_count == LANES && s.next.next[3] == 1003 &&
               s.walk.next[2] == UINT64_MAX);
     cr_assert_eq(mqtt_record_next_subscription(&r, &s), ST_OK);
-    cr_expect(slice_equal_cstr(s.filter, "y/+") && !s.walking);
+    cr_expect(slice_equal_cstr(s.filter, "y/+") && !s.walking && s.inbox);
     cr_assert_eq(mqtt_record_next_subscription(&r, &s), ST_NOT_FOUND);
 }
 
