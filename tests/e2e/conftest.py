@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from certificates import Certificates
-from node import PATIENCE, PROGRAM, Node
+from node import PATIENCE, PRESET, PROGRAM, Node
 
 # Clients of these tests speak to loopback only.
 for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -16,6 +16,18 @@ for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROX
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "deadline(seconds): how long a test may take (default 90)")
+
+
+# What these test one thread does by itself, or another module does in the same way with more threads (test_ws_tls runs
+# the tests of test_ws). ThreadSanitizer makes a test four times as long: it gets those that it can see something in.
+NO_THREADS = {"test_acl", "test_batch", "test_cli", "test_cloudevents", "test_demo_page", "test_http_hostile", "test_log_tool",
+              "test_mqtt_bytes", "test_openapi", "test_policies", "test_quickstart", "test_torn_tail", "test_ws"}
+
+
+def pytest_collection_modifyitems(config, items):
+    if PRESET == "tsan":
+        config.hook.pytest_deselected(items=[item for item in items if item.module.__name__ in NO_THREADS])
+        items[:] = [item for item in items if item.module.__name__ not in NO_THREADS]
 
 
 def pytest_collection_finish():

@@ -16,6 +16,7 @@ PRESET = os.environ.get("TIDEGATE_PRESET", "dev")
 PROGRAM = Path(os.environ.get("TIDEGATE_PROGRAM", ROOT / "build" / PRESET / "tidegate"))
 # A sanitizer slows the node down, and so do two busy cores: deadlines only end what hangs.
 PATIENCE = {"asan": 3, "tsan": 6}.get(PRESET, 1)
+WAIT_S = float(os.environ.get("TIDEGATE_WAIT_S", 30))  # machines that run tests can be slow; only a failure takes so long
 READY_S = 20 * PATIENCE
 STOP_S = 20 * PATIENCE
 DOORS = ("mqtt", "http", "api")
@@ -28,7 +29,7 @@ CRASH_REPORT = re.compile(
     r"SUMMARY: \w+Sanitizer|Assertion .* failed|stack smashing detected")
 
 
-def wait_until(condition, what, seconds=10):
+def wait_until(condition, what, seconds=WAIT_S):
     """Polls until `condition()` is true, and returns what it said."""
     deadline = time.monotonic() + seconds * PATIENCE
     while True:
@@ -194,7 +195,7 @@ class Node:
                 self.check_identities()
             finally:
                 self.stop()
-            if runs and self.folds:
+            if runs and self.folds and PRESET == "dev":  # what a start folds does not depend on the compiler
                 self.check_fold()
         finally:
             report = next((i for i, line in enumerate(self.stderr) if CRASH_REPORT.search(line)), None)

@@ -10,7 +10,7 @@ import pytest
 
 from clients import Web, curl, module, publish
 from http_wire import Wire, request
-from node import ROOT
+from node import ROOT, wait_until
 
 
 
@@ -134,7 +134,9 @@ def test_every_operation_answers_as_it_says(make_node):
     run("/v1/node/drain", "post", "/v1/node/drain", status=202)
     everything = {(path, method) for path, operations in document["paths"].items() for method in operations}
     assert called == everything, everything ^ called
-    os.kill(node.pid, signal.SIGTERM)  # the drain need not last
+    # A signal sent while one of its kind is pending is none: the first one has to be taken.
+    wait_until(lambda: curl(node.api("/readyz"), check=None).status == 503, "the drain to begin")
+    os.kill(node.pid, signal.SIGTERM)  # it need not last
     assert node.process.wait(30) == 0
 
 

@@ -105,7 +105,7 @@ def test_damage_below_what_was_acknowledged_is_told(make_node):
     node = make_node()
     positions = [publish(node, "home/kitchen", b"payload %d" % number).json()["pos"] for number in range(20)]
     # A mark, written after a quiet second, vouches for the last flight (FORMAT.md 5).
-    wait_until(lambda: is_vouched_for(node, positions[-1]), "the mark", 10)
+    wait_until(lambda: is_vouched_for(node, positions[-1]), "the mark")
     node.kill9()
     segment = Segment(node)
     at = segment.data.index(b"payload 7")

@@ -1,22 +1,24 @@
 """Plants each fault of table.py in a copy of the tree, builds it, and expects the named test to fail for the named
-reason. First the same tests run without a fault and must pass.
+reason. First the same tests run without a fault and must pass. As many copies as CPUs work side by side.
 
 Usage: run.py [NAME...]          Last line: N passed, N failed (a mutant that was caught has passed)
 """
 
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from table import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD_S, TEST_S = 600, 300
+BUILD_S, TEST_S = 600, 600
 
 
 class Copy:
@@ -35,7 +37,7 @@ class Copy:
         self.run(["cmake", "--preset", "dev", "-DTIDEGATE_TESTS=OFF", *launcher], BUILD_S)
 
     def run(self, command, seconds):
-        environment = {**os.environ, "TIDEGATE_PRESET": "dev", "CCACHE_BASEDIR": str(self.root)}
+        environment = {**os.environ, "TIDEGATE_PRESET": "dev", "TIDEGATE_WAIT_S": "10", "CCACHE_BASEDIR": str(self.root)}
         environment.pop("TIDEGATE_PROGRAM", None)
         result = subprocess.run(command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, timeout=seconds,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
@@ -82,25 +84,36 @@ def main(names):
     chosen = [mutant for mutant in MUTANTS if not names or mutant["name"] in names]
     if not chosen:
         raise SystemExit("no such mutant; there are: " + ", ".join(mutant["name"] for mutant in MUTANTS))
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix="tidegate-mutants-") as folder:
-        copy = Copy(folder)
-        copy.build()
-        code, output = copy.test(sorted({mutant["test"] for mutant in chosen}))
-        if code != 0:
-            raise SystemExit(f"{output[-4000:]}\nthe tests are not green without a fault")
-        print("without a fault: green", flush=True)
-        for mutant in chosen:
-            began = time.monotonic()
+    workers = min(os.cpu_count() or 1, len(chosen))
+    copies = queue.Queue()
+    failed = 0
+
+    def judge_one(mutant):
+        copy, began = copies.get(), time.monotonic()
+        try:
             trouble = judge(copy, mutant)
-            print(f"{mutant['name']}: {'seen' if trouble is None else 'NOT SEEN'} ({time.monotonic() - began:.0f} s)",
-                  flush=True)
-            if trouble is None:
-                passed += 1
-            else:
+        except (SystemExit, subprocess.TimeoutExpired) as error:  # it says what could not be judged
+            trouble = str(error)
+        copies.put(copy)
+        print(f"{mutant['name']}: {'NOT SEEN' if trouble else 'seen'} ({time.monotonic() - began:.0f} s)", flush=True)
+        return trouble and f"{mutant['name']}:\n{trouble}"
+
+    with tempfile.TemporaryDirectory(prefix="tidegate-mutants-") as folder, ThreadPoolExecutor(workers) as pool:
+        made = [Copy(Path(folder) / str(number)) for number in range(workers)]
+        for copy in made:
+            copy.build()
+            copies.put(copy)
+        tests = sorted({mutant["test"] for mutant in chosen})
+        shares = [tests[number::workers] for number in range(workers)]
+        for code, output in pool.map(lambda copy, share: copy.test(share) if share else (0, ""), made, shares):
+            if code != 0:
+                raise SystemExit(f"{output[-4000:]}\nthe tests are not green without a fault")
+        print("without a fault: green", flush=True)
+        for trouble in pool.map(judge_one, chosen):
+            if trouble:
                 failed += 1
                 print(trouble, flush=True)
-    print(f"{passed} passed, {failed} failed")
+    print(f"{len(chosen) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
