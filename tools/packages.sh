@@ -39,6 +39,14 @@ test  python3-jwt            makes tokens that are not of our own making
 test  python3-cryptography   their RSA and ECDSA keys
 test  python3-jsonschema     an independent judge of openapi.json
 test  python3-selenium       drives the browser
+test  libmosquitto-dev       the C library for MQTT, as one more independent client
+test  nodejs                 runs mqtt.js
+test  node-mqtt              mqtt.js
+test  node-buffer            what mqtt.js wants of a browser
+test  node-process           what mqtt.js wants of a browser
+test  esbuild                makes one script of mqtt.js for the browser
+test  golang-go              compiles the Go client
+test  golang-github-eclipse-paho.mqtt.golang-dev  its library
 test  chromium               a real browser for the demo page
 test  chromium-driver        its driver
 test  fonts-dejavu-core      text in screenshots

@@ -1,6 +1,7 @@
 """The demo page in real Chromium: sees what real clients publish, reports no error, and loses nothing when the node
 is killed under it."""
 
+import contextlib
 import re
 import tempfile
 
@@ -12,8 +13,8 @@ from node import PATIENCE, ROOT, free_ports, wait_until
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
 
-@pytest.fixture
-def browser():
+@contextlib.contextmanager
+def opened_browser(*more):
     webdriver = module("selenium.webdriver")
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
@@ -24,16 +25,24 @@ def browser():
     profile = tempfile.TemporaryDirectory(prefix="tidegate-chromium-", ignore_cleanup_errors=True)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                     "--disable-dev-shm-usage", "--window-size=1280,900", f"--user-data-dir={profile.name}"):
+                     "--disable-dev-shm-usage", "--window-size=1280,900", f"--user-data-dir={profile.name}", *more):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # A port that no client connection can have been given in the meantime.
     driver = webdriver.Chrome(service=Service(driver_path, port=free_ports(1)[0]), options=options)
     driver.set_page_load_timeout(30 * PATIENCE)
     driver.set_script_timeout(30 * PATIENCE)
-    yield driver
-    driver.quit()
-    profile.cleanup()
+    try:
+        yield driver
+    finally:
+        driver.quit()
+        profile.cleanup()
+
+
+@pytest.fixture
+def browser():
+    with opened_browser() as driver:
+        yield driver
 
 
 class Page:
