@@ -45,6 +45,7 @@ static const struct metric_row {
     [M_REFUSED_UNAVAILABLE] = {REFUSED, "reason=\"unavailable\"", REFUSED_HELP},
     [M_REFUSED_QUOTA] = {REFUSED, "reason=\"quota\"", REFUSED_HELP},
     [M_REFUSED_CONFLICT] = {REFUSED, "reason=\"conflict\"", REFUSED_HELP},
+    [M_REFUSED_RATE] = {REFUSED, "reason=\"rate\"", REFUSED_HELP},
     [M_PUBLISH_OPEN] = {"tidegate_publishes_open", GAUGE, NULL,
                         "Messages received whose outcome is not decided yet."},
     [M_OFFERED] = {"tidegate_messages_offered_total", COUNTER, NULL,
@@ -124,6 +125,22 @@ static const struct metric_row {
                             "Connections whose user is known, as the directory has them."},
     [M_USER_CONNECTIONS_REFUSED] = {"tidegate_user_connections_refused_total", COUNTER, NULL,
                                     "Connections closed because their user had limit.user_connections."},
+    [M_ADDRESS_CONNECTIONS_REFUSED] = {"tidegate_address_connections_refused_total", COUNTER, NULL,
+                                       "Connections closed because their address had "
+                                       "limit.address_connections."},
+#define RATE "tidegate_rate_limited_total", COUNTER
+#define RATE_HELP                                                                                            \
+    "Connects and publishes over limit.connect_rate_* or limit.publish_rate_*: refused, dropped (MQTT QoS "  \
+    "0), or made to wait (MQTT QoS 1 and 2)."
+    [M_RATE_CONNECT_ADDRESS] = {RATE, "what=\"connect\",by=\"address\"", RATE_HELP},
+    [M_RATE_CONNECT_USER] = {RATE, "what=\"connect\",by=\"user\"", RATE_HELP},
+    [M_RATE_CONNECT_NODE] = {RATE, "what=\"connect\",by=\"node\"", RATE_HELP},
+    [M_RATE_PUBLISH_ADDRESS] = {RATE, "what=\"publish\",by=\"address\"", RATE_HELP},
+    [M_RATE_PUBLISH_USER] = {RATE, "what=\"publish\",by=\"user\"", RATE_HELP},
+    [M_RATE_PUBLISH_NODE] = {RATE, "what=\"publish\",by=\"node\"", RATE_HELP},
+    [M_RATE_ENTRIES_SHARED] = {"tidegate_rate_entries_shared_total", COUNTER, NULL,
+                               "Times that an address or user found no entry of its own "
+                               "(limit.rate_entries)."},
     [M_TLS_HANDSHAKES] = {"tidegate_tls_handshakes_open", GAUGE, NULL,
                           "TLS connections whose handshake is not done yet."},
 #define TLS_DONE      "tidegate_tls_handshakes_total", COUNTER

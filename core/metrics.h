@@ -25,6 +25,7 @@ enum metric {
     M_REFUSED_UNAVAILABLE,
     M_REFUSED_QUOTA,
     M_REFUSED_CONFLICT,
+    M_REFUSED_RATE,
     M_PUBLISH_OPEN, /* gauge */
     /* delivering: offered = delivered + dropped + returned + in flight (unacknowledged) */
     M_OFFERED,
@@ -84,6 +85,14 @@ enum metric {
     M_DISCONNECT_REVOKED,
     M_USER_CONNECTIONS, /* gauge */
     M_USER_CONNECTIONS_REFUSED,
+    M_ADDRESS_CONNECTIONS_REFUSED,
+    M_RATE_CONNECT_ADDRESS, /* what was refused, dropped or made to wait for its rate */
+    M_RATE_CONNECT_USER,
+    M_RATE_CONNECT_NODE,
+    M_RATE_PUBLISH_ADDRESS,
+    M_RATE_PUBLISH_USER,
+    M_RATE_PUBLISH_NODE,
+    M_RATE_ENTRIES_SHARED,
     M_TLS_HANDSHAKES, /* gauge */
     M_TLS_HANDSHAKES_FULL,
     M_TLS_HANDSHAKES_RESUMED,

@@ -25,6 +25,7 @@ struct node_facts {
     uint16_t mqtts_port, https_port; /* 0: no TLS */
 };
 
+struct gate;
 struct mqtt_door;
 struct principal;
 struct stream;
@@ -39,6 +40,7 @@ struct edge {
     struct metrics *metrics;
     struct node_facts *facts;
     const struct settings *settings; /* a reload puts others here, in a turn of this loop: do not keep it */
+    struct gate *gate; /* the node's; NULL: everything may come in */
     struct snapshots *snapshots; /* the node's; for the home loop's door */
     struct tls_server *tls; /* NULL: no certificate is configured */
     /* What speaks MQTT over WebSocket goes to the MQTT door, which sets both. The stream is taken over, and

@@ -11,6 +11,7 @@
 #include "gateway/descriptors.h"
 #include "gateway/drain.h"
 #include "gateway/edge.h"
+#include "gateway/gate.h"
 #include "gateway/snapshots.h"
 #include "gateway/tls/server.h"
 
@@ -52,6 +53,7 @@ struct node {
     struct store *store;
     struct shard_map map;
     struct auth_office *auth;
+    struct gate *gate;
     struct node_facts facts;
     atomic_uint drained; /* loops */
     uint64_t answers_ms; /* how long publishes under way are waited for beyond STOP_GRACE_MS */
@@ -185,6 +187,7 @@ static enum status create_loop(struct node *n, unsigned index)
     l->edge.metrics = metrics_register();
     l->edge.facts = &n->facts;
     l->edge.settings = s;
+    l->edge.gate = n->gate;
     enum status st = loop_create(clock_system(), index, &l->edge.loop);
     if (st == ST_OK)
         st = courier_create(l->edge.loop, &l->courier);
@@ -234,6 +237,13 @@ static enum status introduce_loops(struct node *n)
         courier_start(n->loops[i].courier);
     }
     return ST_OK;
+}
+
+static enum status create_gate(struct node *n)
+{
+    enum { ENTRIES_A_CONNECTION = 4 }; /* so that hardly any finds its set of them taken */
+    uint64_t entries = n->settings->limit_rate_entries;
+    return gate_create(entries > 0 ? entries : ENTRIES_A_CONNECTION * n->facts.connections_max, &n->gate);
 }
 
 static enum status create_snapshots(struct node *n)
@@ -405,6 +415,7 @@ static void free_node(struct node *n)
         loop_destroy(n->loops[i].edge.loop);
     snapshots_destroy(n->snapshots);
     tls_context_unref(n->tls);
+    gate_destroy(n->gate);
     free(n);
 }
 
@@ -431,6 +442,8 @@ enum status node_create(const struct settings *settings, struct node **out, stru
     n->facts.mqtt_port = (uint16_t)settings->mqtt_port;
     n->facts.http_port = (uint16_t)settings->http_port;
     n->facts.api_port = (uint16_t)settings->api_port;
+    if (st == ST_OK)
+        st = create_gate(n);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
         st = create_loop(n, i);
     if (st == ST_OK)

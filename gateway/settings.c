@@ -3,6 +3,7 @@
 #include "gateway/settings.h"
 
 #include "core/store/store.h"
+#include "gateway/gate.h"
 #include "gateway/host.h"
 #include "routing/topic.h"
 #include "session/acl.h"
@@ -162,6 +163,40 @@ static const struct config_option options[] = {
     {"limit.user_connections", CONFIG_UINT, AT(limit_user_connections), "1000", NULL, 0, UINT32_MAX,
      "Connections of one user; a further one is closed (WebSocket 4202, MQTT 0x97); a token's max_conns may "
      "be less; 0 = any number"},
+    {"limit.address_connections", CONFIG_UINT, AT(limit_address_connections), "0", NULL, 0, UINT32_MAX,
+     "Open connections of one address at the public doors together; a further one is closed; 0 = any number. "
+     "Of "
+     "IPv6 an address is a /64"},
+    {"limit.connect_rate_address", CONFIG_UINT, AT(limit_connect_rate_address), "0", NULL, 0, 1000000,
+     "Connections a second that one address may open at the public doors; above, they are closed before "
+     "anything is "
+     "read; 0 = any number"},
+    {"limit.connect_rate_user", CONFIG_UINT, AT(limit_connect_rate_user), "0", NULL, 0, 1000000,
+     "Connections a second in which one user may come; above, refused (MQTT 0x9F / 3, WebSocket "
+     "rate_limited and "
+     "4005, 429); 0 = any number"},
+    {"limit.connect_rate_node", CONFIG_UINT, AT(limit_connect_rate_node), "0", NULL, 0, 1000000,
+     "Connections a second of all addresses together; 0 = any number"},
+    {"limit.connect_burst", CONFIG_UINT, AT(limit_connect_burst), "0", NULL, 0, 1000000,
+     "So many may come at once after a pause, for each of these; 0 = a second's worth"},
+    {"limit.publish_rate_address", CONFIG_UINT, AT(limit_publish_rate_address), "0", NULL, 0, 1000000,
+     "Messages a second that come from one address by MQTT and WebSocket; above, an MQTT client is not read "
+     "until there "
+     "is room (QoS 0: dropped and counted), WebSockets get rate_limited; 0 = any number"},
+    {"limit.publish_rate_user", CONFIG_UINT, AT(limit_publish_rate_user), "0", NULL, 0, 1000000,
+     "The same of one user, by HTTP (429) too; 0 = any number"},
+    {"limit.publish_rate_node", CONFIG_UINT, AT(limit_publish_rate_node), "0", NULL, 0, 1000000,
+     "The same of all together; 0 = any number"},
+    {"limit.publish_burst", CONFIG_UINT, AT(limit_publish_burst), "0", NULL, 0, 1000000,
+     "So many may come at once after a pause, for each of these; 0 = a second's worth"},
+    {"limit.address_exempt", CONFIG_LIST, AT(limit_address_exempt), "127.0.0.0/8,::1", NULL, 0, 0,
+     "Addresses and prefixes that the limits of one address do not concern, for connections that begin then: "
+     "proxies, "
+     "and what is on this machine"},
+    {"limit.rate_entries", CONFIG_UINT, AT(limit_rate_entries), "0", NULL, 0, 100000000,
+     "Addresses and users whose rates are known at a time (32 bytes each); those that are idle are "
+     "forgotten; who "
+     "finds no room shares one with all others of whom that is so; 0 = four for each of limit.connections"},
     {"limit.message_bytes", CONFIG_BYTES, AT(limit_message_bytes), "1M", NULL, 16, UINT64_C(128) << 20,
      "Payload of one message"},
     {"limit.topic_bytes", CONFIG_UINT, AT(limit_topic_bytes), "1024", NULL, 1, 65535,
@@ -358,6 +393,16 @@ static const char *const live[] = {
     "limit.ws_unacked",
     "limit.batch_messages",
     "limit.history_count",
+    "limit.address_connections",
+    "limit.connect_rate_address",
+    "limit.connect_rate_user",
+    "limit.connect_rate_node",
+    "limit.connect_burst",
+    "limit.publish_rate_address",
+    "limit.publish_rate_user",
+    "limit.publish_rate_node",
+    "limit.publish_burst",
+    "limit.address_exempt",
     "limit.lag_messages",
     "out.bytes_max",
     "out.stall_ms",
@@ -429,6 +474,7 @@ static const char *tls_flaw(const struct settings *s)
 /* Rules between keys. */
 static enum status settings_check(const struct settings *s, struct buf *error)
 {
+    const char *exempt = gate_exempt_flaw(s->limit_address_exempt);
     enum status st = ST_OK;
     if (!is_loopback(s->api_bind) && s->api_key[0] == '\0')
         st = buf_printf(error, "api.bind: %s is not loopback, so the private API needs a key: set api.key",
@@ -438,6 +484,10 @@ static enum status settings_check(const struct settings *s, struct buf *error)
         st = buf_printf(error, "auth.jwks_url: must begin with https:// (or http://): %s", s->auth_jwks_url);
     else if (tls_flaw(s))
         st = buf_put_cstr(error, tls_flaw(s));
+    else if (exempt)
+        st = buf_printf(error,
+                        "limit.address_exempt: must hold addresses or prefixes such as 10.0.0.0/8: %.*s",
+                        (int)strcspn(exempt, "\n"), exempt);
     else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
         st = buf_printf(error, "%s: must not be empty", s->node_id[0] ? "data.dir" : "node.id");
     else if (s->log_retention_bytes > 0 && s->log_retention_bytes / 2 < s->log_segment_bytes)

@@ -76,6 +76,11 @@ struct settings {
         limit_topic_bytes, limit_topic_levels, limit_subscriptions, limit_inflight, limit_ws_unacked,
         limit_publish_open, limit_batch_messages, limit_batch_bytes, limit_history_count, limit_retained,
         limit_retained_bytes, limit_sessions, limit_sessions_bytes, limit_session_bytes;
+    uint64_t limit_address_connections, limit_connect_rate_address, limit_connect_rate_user,
+        limit_connect_rate_node, limit_connect_burst, limit_publish_rate_address, limit_publish_rate_user,
+        limit_publish_rate_node, limit_publish_burst; /* 0 = none */
+    char *limit_address_exempt; /* '\n'-joined addresses and prefixes */
+    uint64_t limit_rate_entries; /* 0 = by limit.connections */
     uint64_t limit_inboxes, limit_inboxes_bytes;
     uint64_t inbox_keep_ms, inbox_keep_messages; /* 0 = no end */
     uint64_t session_expiry_ms, session_save_ms, session_save_count;

@@ -14,10 +14,11 @@ struct drop {
     struct drop *next_in_bucket;
     uint64_t hash;
     uint64_t session;
-    enum metric why; /* M_DROPPED_* */
+    enum metric why; /* M_DROPPED_*; M_REFUSED_RATE: of a publisher */
     uint16_t lane;
     uint64_t count;
-    uint64_t from, to; /* offsets: the lowest and the highest; none with M_DROPPED_UNSTORED */
+    uint64_t from,
+        to; /* offsets: the lowest and the highest; none with M_DROPPED_UNSTORED and M_REFUSED_RATE */
     uint64_t first_ms, last_ms; /* Unix time */
     struct slice filter, name;
     uint8_t text[]; /* of filter and name */

@@ -393,6 +393,14 @@ void hub_visit_all(struct hub *h, struct hub_visit *v)
     visit_go_on(v, h);
 }
 
+void hub_note_refused(struct hub *h, const struct session *publisher, struct slice topic, struct slice name,
+                      enum metric why)
+{
+    const struct drop_note note = {
+        .session = session_id(publisher), .filter = topic, .name = name, .why = why, .count = 1};
+    drops_note(h->drops, &note, loop_wall_ms(h->loop));
+}
+
 struct drops *hub_drops(const struct hub *h)
 {
     return h->drops;

@@ -52,6 +52,9 @@ struct hub_visit {
 };
 void hub_visit_all(struct hub *h, struct hub_visit *v);
 struct drops *hub_drops(const struct hub *h); /* may be NULL */
+/* A message of this publisher was refused without a word to it: into the ledger. `name` is for people. */
+void hub_note_refused(struct hub *h, const struct session *publisher, struct slice topic, struct slice name,
+                      enum metric why);
 /* For shard_group_meet. */
 void hub_on_deliver(struct mail *mail);
 

@@ -390,10 +390,11 @@ static void on_published(struct publish *p)
 static bool item_check(struct batch *b, struct item *item, const struct publish_item *m)
 {
     struct problem p;
-    bool refused = publish_objection(b->request, m, &p);
-    if (refused)
-        item_refuse(b, item, p.status, p.code, p.detail);
-    return refused;
+    if (!publish_objection(b->request, m, &p) && publish_admitted(b->request, &p))
+        return false;
+    item_refuse(b, item, p.status, p.code, p.detail);
+    item->retry_ms = p.retry_ms;
+    return true;
 }
 
 static enum status make_publish(struct batch *b, const struct publish_item *item, struct publish **out)

@@ -16,6 +16,7 @@
  * down, and the library finds it closed. */
 #include "core/logging.h"
 #include "gateway/acceptor.h"
+#include "gateway/gate.h"
 #include "gateway/host.h"
 #include "gateway/http/request.h"
 
@@ -174,8 +175,21 @@ static bool add_field(struct MHD_Response *response, const char *name, const cha
     return MHD_add_response_header(response, name, value) == MHD_YES;
 }
 
-static bool add_fields(struct MHD_Response *response, const struct answer *a, bool last)
+/* draft-ietf-httpapi-ratelimit-headers: what is allowed, and what is left of it. */
+static bool add_rate(struct MHD_Response *response, const struct request *r)
 {
+    char text[64];
+    struct gate_policy policy = gate_publish_policy(r->api->edge, r->principal->user);
+    snprintf(text, sizeof text, "\"publish\";q=%lu;w=%lu", (unsigned long)policy.quota,
+             (unsigned long)policy.window_s);
+    bool ok = add_field(response, "RateLimit-Policy", text);
+    snprintf(text, sizeof text, "\"publish\";r=0;t=%u", (unsigned)((r->answer.retry_ms + 999) / 1000));
+    return ok && add_field(response, "RateLimit", text);
+}
+
+static bool add_fields(struct MHD_Response *response, const struct request *r, bool last)
+{
+    const struct answer *a = &r->answer;
     bool ok = add_field(response, MHD_HTTP_HEADER_CONTENT_TYPE, a->type) &&
               add_field(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     if (a->allow)
@@ -187,6 +201,8 @@ static bool add_fields(struct MHD_Response *response, const struct answer *a, bo
         snprintf(seconds, sizeof seconds, "%u", (unsigned)((a->retry_ms + 999) / 1000));
         ok = ok && add_field(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     }
+    if (a->status == 429)
+        ok = ok && add_rate(response, r);
     if (last)
         ok = ok && add_field(response, MHD_HTTP_HEADER_CONNECTION, "close");
     return ok;
@@ -203,7 +219,7 @@ static enum MHD_Result send_answer(struct api_conn *c, struct request *r)
         return MHD_NO;
     a->body = (struct buf){0};
     enum MHD_Result result = MHD_NO;
-    if (add_fields(response, a, c->door->stopping))
+    if (add_fields(response, r, c->door->stopping))
         result = MHD_queue_response(c->connection, a->status, response);
     MHD_destroy_response(response);
     conn_arm(c);

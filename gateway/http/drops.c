@@ -36,7 +36,7 @@ static void put_drop(void *ctx, const struct drop *drop)
     json_out_string(o, slice_cstr(drop_reason(drop->why)));
     json_out_literal(o, ",\"count\":");
     json_out_number(o, drop->count);
-    if (drop->why != M_DROPPED_UNSTORED) {
+    if (drop->why != M_DROPPED_UNSTORED && drop->why != M_REFUSED_RATE) {
         json_out_literal(o, ",\"from\":");
         json_out_position(o, l->epoch, drop->lane, drop->from);
         json_out_literal(o, ",\"to\":");

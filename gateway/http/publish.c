@@ -5,6 +5,7 @@
 #include "core/json.h"
 #include "core/utf8.h"
 #include "gateway/content.h"
+#include "gateway/gate.h"
 #include "gateway/http/cloud_event.h"
 #include "gateway/http/once_key.h"
 #include "gateway/http/trace.h"
@@ -169,6 +170,8 @@ enum metric publish_refusal(unsigned status)
         return M_REFUSED_FORBIDDEN;
     case 413:
         return M_REFUSED_LIMIT;
+    case 429:
+        return M_REFUSED_RATE;
     case 415:
     case 501:
         return M_REFUSED_UNSUPPORTED;
@@ -349,6 +352,13 @@ struct problem publish_problem(enum status status)
     return rows[status].code ? rows[status] : unavailable;
 }
 
+bool publish_admitted(const struct request *r, struct problem *out)
+{
+    uint32_t wait_ms = gate_publish_as(r->api->edge, r->principal->user);
+    *out = (struct problem){429, "rate_limited", gate_publish_text, wait_ms, NULL, NULL};
+    return wait_ms == 0;
+}
+
 void publish_refuse(struct request *r, enum status status)
 {
     struct problem p = publish_problem(status);
@@ -400,7 +410,12 @@ void publish_run(struct request *r)
         batch_run(r);
         return;
     }
-    enum status st = make_msg(r, &m);
+    struct problem over;
+    enum status st = ST_FORBIDDEN;
+    if (publish_admitted(r, &over))
+        st = make_msg(r, &m);
+    else
+        request_refuse(r, &over);
     buf_deinit(&r->body);
     request_release(r, r->kept_bytes);
     metric_add(e->metrics, M_RECEIVED_HTTP, 1);

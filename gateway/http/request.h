@@ -187,6 +187,8 @@ void publish_look_at_head(struct request *r); /* the rest of publish_begin: the 
 void publish_run(struct request *r);
 void publish_give_up(struct request *r);
 void publish_count_refused(struct request *r); /* by its answer */
+/* A token for one message of the caller. False: he is over his rate, and *out says so. */
+bool publish_admitted(const struct request *r, struct problem *out);
 void publish_refuse(struct request *r, enum status status); /* the log or the shard has refused it */
 struct problem publish_problem(enum status status); /* the same, with static texts */
 enum metric publish_refusal(unsigned status); /* what a publish that is answered so counts as */

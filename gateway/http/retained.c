@@ -96,16 +96,26 @@ static enum status make_publish(const struct removal *d, struct publish **out)
     return st;
 }
 
+static void refuse_rate(struct removal *d, const struct problem *over)
+{
+    metric_add(d->edge->metrics, M_RECEIVED_HTTP, 1);
+    metric_add(d->edge->metrics, M_REFUSED_RATE, 1);
+    request_refuse(removal_end(d), over);
+}
+
 static void on_found(struct read *read)
 {
     struct removal *d = LIST_OF(read, struct removal, read);
     struct publish *p;
+    struct problem over;
     if (!d->request) {
         free(d);
     } else if (read->store.found == 0) {
         request_refuse(removal_end(d), &(struct problem){.status = 404,
                                                          .code = "not_found",
                                                          .detail = "this topic has no retained message"});
+    } else if (!publish_admitted(d->request, &over)) {
+        refuse_rate(d, &over);
     } else if (make_publish(d, &p) != ST_OK) {
         request_unavailable(removal_end(d), "no memory");
     } else {

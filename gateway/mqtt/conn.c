@@ -9,6 +9,7 @@
 #include "gateway/mqtt/keep.h"
 
 #include "core/logging.h"
+#include "gateway/gate.h"
 #include "gateway/mqtt/afterlife.h"
 #include "gateway/mqtt/inbox.h"
 #include "gateway/mqtt/will.h"
@@ -33,16 +34,19 @@ static struct metrics *conn_metrics(const struct mqtt_conn *c)
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct principal *who, bool nameless)
+void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct bucket_place *place, struct principal *who,
+                    bool nameless)
 {
     struct mqtt_conn *c = calloc(1, sizeof *c);
     if (!c) {
+        gate_leave(place);
         stream_close(io);
         principal_unref(who);
         return;
     }
     c->door = d;
     c->principal = who ? who : auth_anonymous(d->edge->auth);
+    c->address_place = place;
     c->nameless = nameless;
     c->reading = true;
     c->client_packet_max = UINT32_MAX;
@@ -54,6 +58,7 @@ void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct principal *wh
     list_init(&c->link);
     timer_init(&c->timer, conn_on_timer);
     if (loop_watch_add(d->edge->loop, &c->watch, EPOLLIN) != ST_OK) {
+        gate_leave(place);
         stream_close(&c->io);
         principal_unref(c->principal);
         free(c);
@@ -167,6 +172,9 @@ static void conn_close_socket(struct mqtt_conn *c)
     mqtt_connect_forget(c);
     auth_abandon(c->check);
     c->check = NULL;
+    gate_leave(c->address_place);
+    gate_leave(c->user_place);
+    c->address_place = c->user_place = NULL;
     c->state = MQTT_STATE_DEAD;
     list_unlink(&c->link);
     list_push(&c->door->dead, &c->link);
@@ -344,6 +352,8 @@ static uint64_t conn_deadline(const struct mqtt_conn *c)
         due = c->state_deadline_ms;
     else if (c->keep_alive_ms && mqtt_conn_hears(c))
         due = c->last_in_ms + c->keep_alive_ms;
+    else if (c->rate_until_ms)
+        due = c->rate_until_ms;
     uint64_t stall = conn_stall_ms(c), left = auth_left_ms(c->door->edge->auth, c->principal);
     if (c->state == MQTT_STATE_CONNECTED && left < UINT64_MAX && conn_now(c) + left < due)
         due = conn_now(c) + left;
@@ -360,6 +370,18 @@ void mqtt_conn_rearm(struct mqtt_conn *c)
         timer_arm(wheel, &c->timer, due);
 }
 
+/* What waits behind the rate is handled; it may close the connection under our feet. */
+static void conn_rate_over(struct mqtt_conn *c)
+{
+    c->rate_until_ms = 0;
+    c->in_event = true;
+    mqtt_publish_unpause(c);
+    if (c->state < MQTT_STATE_CLOSING)
+        mqtt_conn_rearm(c);
+    c->in_event = false;
+    mqtt_conn_free_if_done(c);
+}
+
 static void conn_on_timer(struct timer *t)
 {
     struct mqtt_conn *c = LIST_OF(t, struct mqtt_conn, timer);
@@ -367,7 +389,9 @@ static void conn_on_timer(struct timer *t)
         mqtt_conn_rearm(c);
         return;
     }
-    if (c->state == MQTT_STATE_CONNECTED && auth_left_ms(c->door->edge->auth, c->principal) == 0)
+    if (c->state == MQTT_STATE_CONNECTED && c->rate_until_ms && conn_now(c) >= c->rate_until_ms)
+        conn_rate_over(c);
+    else if (c->state == MQTT_STATE_CONNECTED && auth_left_ms(c->door->edge->auth, c->principal) == 0)
         mqtt_conn_refuse(c, MQTT_RC_MAXIMUM_CONNECT_TIME, M_DISCONNECT_EXPIRED);
     else if (c->state == MQTT_STATE_CONNECTED && conn_now(c) < conn_stall_ms(c))
         mqtt_conn_refuse(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, M_DISCONNECT_TIMEOUT);
@@ -488,6 +512,8 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
             mqtt_conn_rewatch(c);
             break;
         }
+        if (p.type == MQTT_PUBLISH && p.publish.qos > 0 && mqtt_publish_waits(c))
+            break;
         conn_handle(c, &p);
         if (c->state == MQTT_STATE_CHECKING) /* it comes again */
             break;

@@ -28,6 +28,7 @@
 
 enum { MQTT_READ_BYTES = 65536 };
 
+struct bucket_place;
 struct tls_port;
 
 struct mqtt_door {
@@ -72,6 +73,8 @@ struct mqtt_conn {
     struct session *session;
     struct principal *principal; /* never NULL */
     struct access_cache *access; /* of `principal`; NULL until it is needed */
+    struct bucket_place *address_place, *user_place; /* at the gate; may be NULL */
+    uint64_t rate_until_ms; /* publish_paused: the client is over its rate until then; 0 = it is not */
     struct auth_check *check; /* MQTT_STATE_CHECKING */
     bool judged; /* `verdict` is the CONNECT's, which is handled again; `principal` is its own then */
     enum auth_verdict verdict;
@@ -120,8 +123,9 @@ struct mqtt_conn {
 };
 
 /* --- conn.c --- */
-/* Takes the stream over, and the reference to `who` (NULL: nobody yet). */
-void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct principal *who, bool nameless);
+/* Takes the stream over, its place at the gate, and the reference to `who` (NULL: nobody yet). */
+void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct bucket_place *place, struct principal *who,
+                    bool nameless);
 /* Ends it: session and identifier are given back, the socket is closed when the queue has gone out (or at
  * once when `now`). `metric`: why. Safe to call again. Not inside transport_ops.deliver. */
 void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now);
@@ -188,6 +192,8 @@ uint32_t mqtt_expiry_allowed(const struct mqtt_conn *c, uint32_t asked_s);
 void mqtt_connect_refuse(struct mqtt_conn *c, uint8_t reason, const char *why);
 
 /* --- publish.c --- */
+/* A PUBLISH that is to be acknowledged is over the rate: it stays unread, and so does what is behind it. */
+bool mqtt_publish_waits(struct mqtt_conn *c);
 /* Goes on with what the client has sent, if nothing stands against it any more. */
 void mqtt_publish_unpause(struct mqtt_conn *c);
 /* What is wrong with the message: the reason for the client; *why is how it counts. 0 = nothing. */

@@ -5,6 +5,7 @@
 
 #include "core/logging.h"
 #include "gateway/auth/jwt.h"
+#include "gateway/gate.h"
 #include "routing/once_window.h"
 
 #include <stdlib.h>
@@ -306,6 +307,12 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
     }
     if (verdict != AUTH_OK) {
         mqtt_connect_refuse(c, connect_reason(verdict), auth_text(verdict));
+        return;
+    }
+    gate_leave(c->user_place);
+    c->user_place = gate_user(c->door->edge, c->principal->user);
+    if (gate_connect_wait_ms(c->door->edge, c->user_place) > 0) {
+        mqtt_connect_refuse(c, MQTT_RC_CONNECTION_RATE_EXCEEDED, gate_connect_text);
         return;
     }
     reason = p->will ? mqtt_will_keep(c, p) : 0;

@@ -1,6 +1,7 @@
 #include "gateway/mqtt/afterlife.h"
 
 #include "core/logging.h"
+#include "gateway/gate.h"
 #include "gateway/host.h"
 #include "gateway/tls/identity.h"
 #include "gateway/tls/server.h"
@@ -12,13 +13,19 @@ enum { PACKET_OVERHEAD_BYTES = 128 * 1024 };
 
 static void door_take(struct mqtt_door *d, struct stream *stream, struct principal *who, bool nameless)
 {
+    struct bucket_place *place;
     if (atomic_load(&d->edge->facts->connections) >= d->edge->facts->connections_max) {
         metric_add(d->edge->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         stream_close(stream);
         principal_unref(who);
         return;
     }
-    mqtt_conn_open(d, stream, who, nameless);
+    if (gate_enter(d->edge, stream->fd, &place) != ST_OK) {
+        stream_close(stream);
+        principal_unref(who);
+        return;
+    }
+    mqtt_conn_open(d, stream, place, who, nameless);
 }
 
 static void door_on_stream(void *ctx, struct stream *stream)
@@ -30,8 +37,12 @@ static void door_on_stream(void *ctx, struct stream *stream)
 
 static void door_on_socket(void *ctx, int fd)
 {
+    struct mqtt_door *d = ctx;
     struct stream stream = stream_plain(fd);
-    door_on_stream(ctx, &stream);
+    if (gate_admits(d->edge, fd))
+        door_on_stream(d, &stream);
+    else
+        stream_close(&stream);
 }
 
 /* Everything that this turn queued leaves now, one write a connection. */

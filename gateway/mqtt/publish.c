@@ -7,6 +7,7 @@
 #include "core/hash.h"
 #include "core/utf8.h"
 #include "gateway/content.h"
+#include "gateway/gate.h"
 #include "routing/once_id.h"
 
 #include <stdlib.h>
@@ -111,7 +112,7 @@ static void open_acknowledge(struct mqtt_conn *c)
 
 void mqtt_publish_unpause(struct mqtt_conn *c)
 {
-    if (!c->publish_paused || c->draining || !mqtt_conn_active(c) ||
+    if (!c->publish_paused || c->rate_until_ms || c->draining || !mqtt_conn_active(c) ||
         c->open_tail - c->open_head > c->door->edge->settings->limit_publish_open / 2)
         return;
     c->publish_paused = false;
@@ -121,6 +122,33 @@ void mqtt_publish_unpause(struct mqtt_conn *c)
         mqtt_conn_rewatch(c);
         mqtt_conn_rearm(c);
     }
+}
+
+/* Back-pressure, as clients of a broker expect it: an acknowledgement with 0x97 would make most of them drop
+ * the message. */
+bool mqtt_publish_waits(struct mqtt_conn *c)
+{
+    if (!mqtt_conn_active(c))
+        return false;
+    uint32_t wait_ms = gate_publish_wait_ms(c->door->edge, c->address_place, c->user_place);
+    if (wait_ms == 0)
+        return false;
+    c->rate_until_ms = loop_now_ms(c->door->edge->loop) + wait_ms;
+    c->publish_paused = true;
+    mqtt_conn_rewatch(c);
+    mqtt_conn_rearm(c);
+    return true;
+}
+
+/* QoS 0 does not wait: it would hold up what is behind it. */
+static bool publish_over_rate(struct mqtt_conn *c, const struct mqtt_publish *p)
+{
+    struct edge *e = c->door->edge;
+    if (p->qos > 0 || gate_publish_wait_ms(e, c->address_place, c->user_place) == 0)
+        return false;
+    metric_add(e->metrics, M_REFUSED_RATE, 1);
+    hub_note_refused(e->hub, c->session, p->topic, buf_slice(&c->client_id), M_REFUSED_RATE);
+    return true;
 }
 
 static uint8_t reason_of(enum status status)
@@ -470,6 +498,8 @@ static void publish_take(struct mqtt_conn *c, const struct mqtt_publish *p)
     struct msg *m;
     enum metric why;
     const struct received *got = p->qos == 2 ? received_find(&c->received, p->packet_id) : NULL;
+    if (publish_over_rate(c, p))
+        return;
     if (got && got->state != RECEIVED_UNSURE) {
         publish_repeated(c, p, got);
         return;

@@ -11,6 +11,7 @@
 
 #include "core/logging.h"
 #include "gateway/acceptor.h"
+#include "gateway/gate.h"
 #include "gateway/tls/tls_private.h"
 
 #include <assert.h>
@@ -45,6 +46,7 @@ struct handshake {
     struct timer timer;
     struct list link; /* port->handshakes */
     struct list ready; /* server->ready */
+    struct bucket_place *place; /* of its address */
 };
 
 /* --- one handshake -------------------------------------------------------------------------------- */
@@ -59,6 +61,7 @@ static void handshake_free(struct handshake *h)
     list_unlink(&h->ready);
     atomic_fetch_sub(&e->facts->connections, 1);
     metric_sub(e->metrics, M_TLS_HANDSHAKES, 1);
+    gate_leave(h->place);
     free(h);
 }
 
@@ -184,17 +187,25 @@ static void on_socket(void *ctx, int fd)
     struct tls_port *p = ctx;
     struct edge *e = p->server->edge;
     struct handshake *h = NULL;
+    struct bucket_place *place;
+    if (!gate_admits(e, fd) || gate_enter(e, fd, &place) != ST_OK) {
+        close(fd);
+        return;
+    }
     bool room = atomic_load(&e->facts->connections) < e->facts->connections_max;
     if (!room || !(h = calloc(1, sizeof *h))) {
         metric_add(e->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+        gate_leave(place);
         close(fd);
         return;
     }
     h->port = p;
+    h->place = place;
     h->watch = (struct loop_watch){.fd = fd, .on_event = handshake_on_event};
     list_init(&h->ready);
     timer_init(&h->timer, handshake_on_timer);
     if (loop_watch_add(e->loop, &h->watch, EPOLLIN) != ST_OK) {
+        gate_leave(place);
         close(fd);
         free(h);
         return;

@@ -12,9 +12,11 @@
  * frame, the peer's close frame or CONN_CLOSE_WAIT_MS), conn_lost (libwebsockets'). */
 #include "gateway/ws/conn.h"
 
+#include "gateway/gate.h"
 #include "gateway/ws/feed.h"
 #include "gateway/ws/host.h"
 #include "gateway/ws/relay.h"
+#include "gateway/ws/serve.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -112,6 +114,9 @@ static void conn_bury(struct conn *c, enum conn_end why)
     feed_close(c->feed);
     c->feed = NULL;
     serve_end(c);
+    gate_leave(c->address_place);
+    gate_leave(c->user_place);
+    c->address_place = c->user_place = NULL;
     if (c->watched)
         loop_watch_remove(c->door->loop, &c->watch);
     c->watched = false;
@@ -178,6 +183,8 @@ enum status conn_take_over(struct conn *c)
     metric_add(d->metrics, M_CONNECTS_OK_WS, 1);
     if (c->credential.len > 0)
         serve_credential(c);
+    else
+        (void)serve_enter(c, c->principal); /* whom its certificate names; else it is being closed */
     return ST_OK;
 }
 

@@ -19,6 +19,7 @@
 #include "session/access_cache.h"
 #include "session/principal.h"
 
+struct bucket_place;
 struct lws;
 struct opening;
 struct feed;
@@ -120,6 +121,7 @@ struct conn {
     struct session *session;
     struct principal *principal; /* never NULL */
     struct access_cache *access; /* of `principal`; NULL until it is needed */
+    struct bucket_place *address_place, *user_place; /* at the gate; may be NULL */
     struct auth_check *check; /* a token is being judged: reading rests, its line is kept */
     bool judged; /* it was: `verdict`, and `named` when AUTH_OK, wait for the line to be handled again */
     enum auth_verdict verdict;

@@ -13,6 +13,7 @@
 
 #include "core/logging.h"
 #include "gateway/acceptor.h"
+#include "gateway/gate.h"
 #include "gateway/tls/server.h"
 #include "gateway/ws/carrier.h"
 #include "gateway/ws/feed.h"
@@ -114,23 +115,31 @@ static bool is_full(struct web_door *d)
 static void on_socket(void *ctx, int fd)
 {
     struct web_door *d = ctx;
-    if (is_full(d)) {
-        http_refuse_socket(fd);
+    struct bucket_place *place;
+    if (!gate_admits(d->edge, fd) || gate_enter(d->edge, fd, &place) != ST_OK) {
+        http_refuse_socket(fd, 429);
         return;
     }
-    struct conn *c = conn_create(d);
+    struct conn *c = is_full(d) ? NULL : conn_create(d);
     if (c) {
+        c->address_place = place;
         conn_adopt(c, fd);
         return;
     }
-    metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
-    close(fd);
+    gate_leave(place);
+    http_refuse_socket(fd, 503);
 }
 
 static void on_tls_stream(void *ctx, struct stream *stream)
 {
     struct web_door *d = ctx;
-    struct conn *c = is_full(d) ? NULL : conn_create(d);
+    struct bucket_place *place;
+    bool entered = gate_enter(d->edge, stream->fd, &place) == ST_OK;
+    struct conn *c = entered && !is_full(d) ? conn_create(d) : NULL;
+    if (c)
+        c->address_place = place;
+    else
+        gate_leave(place);
     if (!c)
         stream_close(stream);
     else if (relay_open(c, stream) != ST_OK)

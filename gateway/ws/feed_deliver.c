@@ -11,6 +11,7 @@
 #include "gateway/ws/feed.h"
 
 #include "core/hash.h"
+#include "gateway/gate.h"
 #include "gateway/json_out.h"
 #include "gateway/message_json.h"
 #include "gateway/peer.h"
@@ -434,11 +435,24 @@ static enum status subscribe_all(struct feed *f, const struct subscription_optio
     return st;
 }
 
+/* True: the user comes too often. */
+static bool refuse_rate(struct feed *f)
+{
+    struct edge *e = f->door->edge;
+    f->conn->user_place = gate_user(e, f->principal->user);
+    uint32_t wait_ms = gate_connect_wait_ms(e, f->conn->user_place);
+    if (wait_ms > 0)
+        feed_refuse(f, 429, "rate_limited", gate_connect_text, wait_ms);
+    return wait_ms > 0;
+}
+
 void feed_subscribe(struct feed *f)
 {
     struct subscription_options o = {.qos = 1, .retain_as_published = true};
     struct place after;
     struct feed_request *r = request_of(f);
+    if (refuse_rate(f))
+        return;
     const char *wrong = read_start(f, &o, &after);
     if (wrong) {
         feed_refuse(f, 400, "bad_request", wrong, 0);

@@ -45,6 +45,7 @@ const char *http_reason(int status)
         {404, "Not Found"},
         {405, "Method Not Allowed"},
         {426, "Upgrade Required"},
+        {429, "Too Many Requests"},
         {501, "Not Implemented"},
         {503, "Service Unavailable"},
     };
@@ -93,11 +94,13 @@ static bool refuse(struct conn *c, int status, const char *code, const char *det
     return false;
 }
 
-void http_refuse_socket(int fd)
+void http_refuse_socket(int fd, int status)
 {
-    static const char text[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: "
-                               "5\r\nConnection: close\r\n\r\n";
-    (void)send(fd, text, sizeof text - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    char text[128];
+    int len = snprintf(text, sizeof text,
+                       "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nRetry-After: 5\r\nConnection: close\r\n\r\n",
+                       status, http_reason(status));
+    (void)send(fd, text, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
     close(fd);
 }
 

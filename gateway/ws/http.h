@@ -19,7 +19,8 @@ const char *http_reason(int status);
 /* A problem (RFC 9457) as text; returns its length. The texts are ours, and fit. */
 int http_problem(char *out, size_t size, int status, const char *code, const char *detail, uint32_t retry_ms);
 
-/* Before there is anything of libwebsockets: too many connections. Takes the descriptor over. */
-void http_refuse_socket(int fd);
+/* Before there is anything of libwebsockets: too many connections (503), or of one address (429). Takes the
+ * descriptor over. */
+void http_refuse_socket(int fd, int status);
 
 #endif

@@ -2,6 +2,7 @@
  *
  * A token that cannot be judged at once leaves its line unhandled and reading rests; when the verdict is
  * there the line is parsed again and finds it (serve_judge). */
+#include "gateway/gate.h"
 #include "gateway/ws/serve.h"
 
 #include <stdlib.h>
@@ -57,9 +58,25 @@ bool serve_identify(struct conn *c, const struct ws_request *r)
     return serve_become(c, p);
 }
 
+bool serve_enter(struct conn *c, const struct principal *p)
+{
+    struct edge *e = c->door->edge;
+    if (c->user_place || p->user.len == 0)
+        return true; /* it came before, and is of the same user */
+    c->user_place = gate_user(e, p->user);
+    uint32_t wait_ms = gate_connect_wait_ms(e, c->user_place);
+    if (wait_ms == 0)
+        return true;
+    serve_over_rate(c, (struct ws_id){0}, gate_connect_text, wait_ms);
+    conn_close(c, 4005, "connection rate exceeded", END_LIMIT);
+    return false;
+}
+
 bool serve_become(struct conn *c, struct principal *p)
 {
     conn_become(c, p);
+    if (!serve_enter(c, p))
+        return false;
     if (session_identify(c->session, p->user,
                          principal_connections_max(p, c->door->settings->limit_user_connections)) == ST_OK)
         return true;

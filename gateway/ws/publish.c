@@ -1,6 +1,7 @@
 /* Publishes of a connection. One on its way holds a reference to the connection's memory: it may come back
  * after the socket has gone. */
 #include "core/utf8.h"
+#include "gateway/gate.h"
 #include "gateway/ws/serve.h"
 #include "routing/once_id.h"
 
@@ -133,6 +134,12 @@ void serve_pub(struct conn *c, const struct ws_request *r)
     struct publish *p;
     if (serve_check_pub(c, r))
         return;
+    uint32_t wait_ms = gate_publish_wait_ms(c->door->edge, c->address_place, c->user_place);
+    if (wait_ms > 0) {
+        metric_add(c->door->metrics, M_REFUSED_RATE, 1);
+        serve_over_rate(c, serve_id(r), gate_publish_text, wait_ms);
+        return;
+    }
     if (serve_make_msg(c, r, &m) != ST_OK) {
         metric_add(c->door->metrics, M_REFUSED_UNAVAILABLE, 1);
         serve_later(c, serve_id(r), "unavailable", "no memory");

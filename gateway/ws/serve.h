@@ -98,6 +98,7 @@ struct topic_limits serve_limits(const struct conn *c);
 void serve_put(struct conn *c, enum status encoded);
 void serve_error(struct conn *c, struct ws_id id, const char *code, const char *detail);
 void serve_later(struct conn *c, struct ws_id id, const char *code, const char *detail); /* temporary */
+void serve_over_rate(struct conn *c, struct ws_id id, const char *detail, uint32_t wait_ms);
 /* The positions of `after` as a place, of a read that goes forward or back. ST_GONE: *stranger is one of
  * another epoch. ST_INVALID. */
 enum status serve_fold(const struct conn *c, const struct ws_request *r, struct place *place,
@@ -113,6 +114,8 @@ bool serve_identify(struct conn *c, const struct ws_request *r);
 void serve_review(struct conn *c);
 /* Takes the reference over. False: no memory, the connection breaks. */
 bool serve_become(struct conn *c, struct principal *p);
+/* Its user comes in, if it has one. False: too often; it is being closed. */
+bool serve_enter(struct conn *c, const struct principal *p);
 /* A credential was refused: `err`, then the connection is closed with the code that says why. */
 void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v);
 static inline bool conn_may(const struct conn *c, enum access_op op, struct slice topic)

@@ -478,4 +478,53 @@ MUTANTS = [
         "test": "test_sync.py::test_what_waits_for_the_record_of_a_session_is_bounded[PUBREL]",
         "red": "the node takes in what it can never bound",
     },
+    {
+        "name": "a message over the rate acknowledged and not stored",
+        "file": "gateway/ws/publish.c",
+        "old": """        serve_over_rate(c, serve_id(r), gate_publish_text, wait_ms);
+""",
+        "new": """        serve_put(c, ws_put_authenticated(&c->door->scratch, serve_id(r), c->principal->user));
+""",
+        "test": "test_rates.py::test_a_websocket_is_told_when_to_come_again",
+        "red": "AssertionError|KeyError|IndexError",
+    },
+    {
+        "name": "MQTT over the rate dropped in silence",
+        "file": "gateway/mqtt/publish.c",
+        "old": """    metric_add(e->metrics, M_REFUSED_RATE, 1);
+    hub_note_refused(""",
+        "new": """    metric_add(e->metrics, M_STORED, 1);
+    hub_note_refused(""",
+        "test": "test_rates.py::test_qos_0_is_dropped_and_counted",
+        "red": "AssertionError",
+    },
+    {
+        "name": "QoS 1 over the rate not held back",
+        "file": "gateway/mqtt/conn.c",
+        "old": """p.publish.qos > 0 && mqtt_publish_waits(c))
+            break;""",
+        "new": """p.publish.qos > 7 && mqtt_publish_waits(c))
+            break;""",
+        "test": "test_rates.py::test_mqtt_waits_and_loses_nothing",
+        "red": "25 messages in",
+    },
+    {
+        "name": "TLS spent on who comes too often",
+        "file": "gateway/tls/server.c",
+        "old": """    if (!gate_admits(e, fd) || gate_enter(""",
+        "new": """    if (gate_enter(""",
+        "test": "test_rates.py::test_no_handshake_is_spent_on_who_comes_too_often",
+        "red": "AssertionError",
+    },
+    {
+        "name": "an address's connections not counted down",
+        "file": "gateway/mqtt/conn.c",
+        "old": """    gate_leave(c->address_place);
+    gate_leave(c->user_place);
+""",
+        "new": """    gate_leave(c->user_place);
+""",
+        "test": "test_rates.py::test_exempt_addresses_and_how_many_of_one",
+        "red": "the place of the one that has gone",
+    },
 ]
