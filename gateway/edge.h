@@ -20,7 +20,9 @@ struct node_facts {
     atomic_bool stopping; /* the end: doors say goodbye at once */
     atomic_uint connections; /* of the public doors, against connections_max */
     atomic_uint api_connections; /* of the private API, against api_connections_max */
-    uint64_t connections_max, api_connections_max; /* as configured, or what the descriptor limit allows */
+    /* As configured, or what the descriptor limit allows. */
+    atomic_ullong connections_max; /* a reload may change it; relaxed: it orders nothing */
+    uint64_t api_connections_max;
     uint16_t mqtt_port, http_port, api_port;
     uint16_t mqtts_port, https_port; /* 0: no TLS */
 };

@@ -52,6 +52,7 @@ struct node {
     const struct settings *settings;
     struct store *store;
     struct shard_map map;
+    uint64_t clients_room; /* descriptors for clients; limit.connections may be less */
     struct auth_office *auth;
     struct gate *gate;
     struct node_facts facts;
@@ -96,8 +97,9 @@ static enum status share_descriptors(struct node *n, uint64_t limit, struct buf 
         (void)st;
         return ST_FULL;
     }
-    n->facts.connections_max = got.clients;
+    atomic_store(&n->facts.connections_max, got.clients);
     n->facts.api_connections_max = got.api;
+    n->clients_room = limit - own - got.api;
     if (got.clients < wanted.clients || got.api < wanted.api)
         log_info("fewer connections than configured: the limit of file descriptors allows no more "
                  "limit.connections=%lu api.connections=%lu (raise it by ulimit -n or systemd's LimitNOFILE)",
@@ -589,6 +591,11 @@ void node_abandon_tls(void *node)
     n->fresh_tls = NULL;
 }
 
+struct auth_office *node_auth(struct node *n)
+{
+    return n->auth;
+}
+
 /* --- other settings ----------------------------------------------------------------------------- */
 
 /* To each loop, whose thread then takes the settings and what was made of them. */
@@ -639,6 +646,8 @@ enum status node_use_settings(struct node *n, const struct settings *next)
             continue; /* EINTR */
     sem_destroy(&taken);
     n->settings = next;
+    atomic_store(&n->facts.connections_max,
+                 next->limit_connections < n->clients_room ? next->limit_connections : n->clients_room);
     return ST_OK;
 }
 

@@ -5,6 +5,7 @@
 
 #include "gateway/settings.h"
 
+struct auth_office;
 struct node;
 
 /* Opens the log (recovering it), the listeners and the doors; nothing is served yet. `error` gets one line
@@ -27,6 +28,9 @@ enum status node_use_settings(struct node *n, const struct settings *next) MUST_
 enum status node_prepare_tls(void *node, const struct settings *next, struct buf *error) MUST_CHECK;
 void node_commit_tls(void *node);
 void node_abandon_tls(void *node);
+
+/* Whom keys and rules belong to, for auth_office_prepare and the like. */
+struct auth_office *node_auth(struct node *n);
 
 /* A drain (PROTOCOL.md 4), by steps of the thread that started the node: /readyz says so; the loops tell
  * their clients to go; whether all have gone or at least been told and answered. node_stop ends it at any

@@ -11,6 +11,7 @@
 #include "core/hash.h"
 #include "core/logging.h"
 #include "core/metrics.h"
+#include "gateway/auth/auth.h"
 #include "gateway/cli/arguments.h"
 #include "gateway/node.h"
 #include "gateway/reload.h"
@@ -105,6 +106,8 @@ static int run(const struct arguments *a, struct settings **settings)
     }
     reload_add(&reload, &(struct reload_part){"certificates", reload.node, node_prepare_tls, node_commit_tls,
                                               node_abandon_tls});
+    reload_add(&reload, &(struct reload_part){"keys and rules", node_auth(reload.node), auth_office_prepare,
+                                              auth_office_commit, auth_office_abandon});
     st = node_start(reload.node, &error);
     reload.settings = reload.first = *settings;
     if (st == ST_OK) {

@@ -163,6 +163,22 @@ enum status acl_create(const struct acl_rule *rules, size_t count, struct acl **
     return ST_OK;
 }
 
+static bool rule_equal(const struct acl_rule *a, const struct acl_rule *b)
+{
+    return a->who == b->who && a->denies == b->denies && a->ops == b->ops &&
+           slice_equal(a->topic, b->topic) && slice_equal(a->user, b->user);
+}
+
+bool acl_equal(const struct acl *a, const struct acl *b)
+{
+    if (!a || !b || a->count != b->count)
+        return a == b;
+    for (size_t i = 0; i < a->count; i++)
+        if (!rule_equal(&a->rules[i], &b->rules[i]))
+            return false;
+    return true;
+}
+
 struct acl *acl_ref(struct acl *a)
 {
     if (a)

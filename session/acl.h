@@ -43,6 +43,7 @@ struct acl;
 
 /* Copies. ST_INVALID: a topic that is no filter (acl_topic_valid). ST_NO_MEMORY. */
 enum status acl_create(const struct acl_rule *rules, size_t count, struct acl **out) MUST_CHECK;
+bool acl_equal(const struct acl *a, const struct acl *b); /* the same rules in the same order; NULL is none */
 struct acl *acl_ref(struct acl *a); /* NULL is allowed */
 void acl_unref(struct acl *a); /* NULL is allowed */
 

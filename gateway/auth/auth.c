@@ -20,7 +20,7 @@ enum status auth_create(struct auth_office *o, struct loop *loop, struct metrics
     if (!a)
         return ST_NO_MEMORY;
     assert(o->desk_count < AUTH_LOOPS_MAX);
-    *a = (struct auth){.office = o, .loop = loop, .metrics = m};
+    *a = (struct auth){.office = o, .book = book_ref(o->book), .loop = loop, .metrics = m};
     list_init(&a->waiting);
     list_init(&a->watchers);
     enum status st = revocations_create(&a->revoked);
@@ -28,6 +28,7 @@ enum status auth_create(struct auth_office *o, struct loop *loop, struct metrics
         st = tickets_create(&a->tickets);
     if (st != ST_OK) {
         revocations_destroy(a->revoked);
+        book_unref(a->book);
         free(a);
         return st;
     }
@@ -43,6 +44,7 @@ void auth_destroy(struct auth *a)
     while (!list_empty(&a->waiting))
         auth_check_free(LIST_OF(a->waiting.next, struct auth_check, link));
     keys_unref(a->fetched);
+    book_unref(a->book);
     revocations_destroy(a->revoked);
     tickets_destroy(a->tickets);
     free(a);
@@ -50,18 +52,18 @@ void auth_destroy(struct auth *a)
 
 struct principal *auth_anonymous(const struct auth *a)
 {
-    return a ? principal_ref(a->office->anonymous) : principal_anonymous();
+    return a ? principal_ref(a->book->anonymous) : principal_anonymous();
 }
 
 struct principal *auth_admin(const struct auth *a)
 {
-    return a ? principal_ref(a->office->admin) : principal_anonymous();
+    return a ? principal_ref(a->book->admin) : principal_anonymous();
 }
 
 struct principal *auth_certified(const struct auth *a, struct slice user, uint64_t expires_ms)
 {
     const struct principal_spec spec = {
-        .user = user, .expires_ms = expires_ms, .policy = a ? a->office->policy : NULL};
+        .user = user, .expires_ms = expires_ms, .policy = a ? a->book->policy : NULL};
     struct principal *p;
     return principal_create(&spec, &p) == ST_OK ? p : NULL;
 }
@@ -77,6 +79,39 @@ uint64_t auth_left_ms(const struct auth *a, const struct principal *p)
         return UINT64_MAX;
     uint64_t end = p->expires_ms + a->office->settings->auth_leeway_ms, now = loop_wall_ms(a->loop);
     return now < end ? end - now : 0;
+}
+
+/* --- other rules -------------------------------------------------------------------------------- */
+
+struct principal *auth_renew(const struct auth *a, struct principal *p)
+{
+    struct principal *renewed;
+    if (!a || p->policy == a->book->policy)
+        return principal_ref(p);
+    if (principal_is_anonymous(p))
+        return principal_ref(a->book->anonymous);
+    const struct principal_spec spec = {.user = p->user,
+                                        .token_id = p->token_id,
+                                        .issued_ms = p->issued_ms,
+                                        .expires_ms = p->expires_ms,
+                                        .connections_max = p->connections_max,
+                                        .admin = p->admin,
+                                        .policy = a->book->policy,
+                                        .own = p->own};
+    return principal_create(&spec, &renewed) == ST_OK ? renewed : NULL;
+}
+
+void auth_take_book(struct auth *a, struct auth_book *b)
+{
+    bool others = a->book->policy != b->policy;
+    book_unref(a->book);
+    a->book = b;
+    if (!others)
+        return;
+    LIST_EACH (node, &a->watchers) {
+        struct auth_watcher *w = LIST_OF(node, struct auth_watcher, link);
+        w->on_rules(w);
+    }
 }
 
 void auth_failed(struct auth *a, enum auth_verdict v)
@@ -198,7 +233,7 @@ static void password_back(struct mail *mail)
     struct principal *p = NULL;
     enum auth_verdict v = k->verdict;
     if (v == AUTH_OK && k->on_checked &&
-        office_user(a->office, check_user(k), loop_wall_ms(a->loop), &p) != ST_OK)
+        book_user(a->book, check_user(k), loop_wall_ms(a->loop), &p) != ST_OK)
         v = AUTH_NO_MEMORY;
     if (!k->on_checked) {
         auth_check_free(k);
@@ -221,7 +256,7 @@ static enum auth_verdict judge_token(struct auth *a, struct slice token, struct 
 {
     uint64_t now_ms = loop_wall_ms(a->loop);
     struct principal *p;
-    enum auth_verdict v = office_judge(a->office, a->fetched, token, now_ms, &p);
+    enum auth_verdict v = office_judge(a->office, a->book, a->fetched, token, now_ms, &p);
     if (v == AUTH_OK && revocations_have(a->revoked, p, now_ms)) {
         principal_unref(p);
         return AUTH_REVOKED;
@@ -250,7 +285,7 @@ static bool worth_waiting(struct auth *a)
 
 enum auth_verdict auth_claims(const struct auth *a, struct slice claims, struct principal **out)
 {
-    return office_claims(a->office, claims, loop_wall_ms(a->loop), out);
+    return book_claims(a->book, claims, loop_wall_ms(a->loop), out);
 }
 
 enum status auth_ticket(struct auth *a, struct principal *p, uint64_t until_ms, char *out)
@@ -273,11 +308,12 @@ static enum auth_verdict judge_holder(const struct auth *a, const struct princip
 static void ticket_back(struct mail *mail)
 {
     struct auth_check *k = LIST_OF(mail, struct auth_check, mail);
-    struct principal *p = k->principal;
-    enum auth_verdict v = judge_holder(k->auth, p);
-    if (v != AUTH_OK)
-        principal_unref(p);
-    check_end(k, v, v == AUTH_OK ? p : NULL);
+    struct principal *held = k->principal, *p = NULL;
+    enum auth_verdict v = judge_holder(k->auth, held);
+    if (v == AUTH_OK && !(p = auth_renew(k->auth, held))) /* the rules may have changed since it was given */
+        v = AUTH_NO_MEMORY;
+    principal_unref(held);
+    check_end(k, v, p);
 }
 
 static void ticket_at_home(struct mail *mail)

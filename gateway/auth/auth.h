@@ -26,6 +26,11 @@ void auth_office_destroy(struct auth_office *o); /* after its desks. NULL is all
 enum status auth_office_start(struct auth_office *o) MUST_CHECK;
 /* Before the desks' loops are destroyed: answers under way still arrive there. NULL is allowed, and twice. */
 void auth_office_stop(struct auth_office *o);
+/* A part of a reload (gateway/reload.h): token keys, access rules, and the set of auth.jwks_url is fetched.
+ * After commit every connection's rights are those of the new rules. The main thread, while the loops run. */
+enum status auth_office_prepare(void *office, const struct settings *next, struct buf *error) MUST_CHECK;
+void auth_office_commit(void *office);
+void auth_office_abandon(void *office);
 const char *auth_office_users(const struct auth_office *o); /* path of the password file */
 
 enum status auth_create(struct auth_office *o, struct loop *loop, struct metrics *m,
@@ -77,7 +82,12 @@ struct auth_watcher {
     struct list link;
     /* Close whom it concerns (auth_concerns). */
     void (*on_revoked)(struct auth_watcher *w, const struct revocation *what);
+    /* The access rules are others: every principal in use is to be exchanged (auth_renew), and what it may
+     * not any more ends. */
+    void (*on_rules)(struct auth_watcher *w);
 };
+/* The same principal under the rules in force; a reference for the caller. NULL: no memory. */
+struct principal *auth_renew(const struct auth *a, struct principal *p);
 void auth_watch(struct auth *a, struct auth_watcher *w); /* a NULL: nothing will come */
 bool auth_concerns(const struct auth *a, const struct revocation *what, const struct principal *p);
 /* Of the same office. Any thread, the loops run. */

@@ -1,34 +1,40 @@
-/* The node's part of authentication: what does not change while it runs, and the threads. */
+/* The node's part of authentication: keys and rules, which a reload exchanges as one book, and the threads.
+ *
+ *   prepare   the main thread reads all of it anew into another book; the password file is looked at too
+ *   commit    every desk gets the book by letter, and its doors go over it (auth_take_book); when the last
+ * has, nobody judges by the former rules any more */
 #include "core/logging.h"
 #include "gateway/auth/claims.h"
 #include "gateway/auth/key_file.h"
 #include "gateway/auth/office_private.h"
+#include "gateway/auth/password_file.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <openssl/crypto.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 /* --- keys --------------------------------------------------------------------------------------- */
 
-static enum status load_own_key(struct auth_office *o, struct buf *error)
+static enum status load_own_key(struct auth_book *b, const struct settings *s, struct buf *error)
 {
     uint8_t secret[TOKEN_KEY_BYTES];
-    enum status st = key_file_load(o->settings->data_dir, secret, error);
+    enum status st = key_file_load(s->data_dir, secret, error);
     if (st == ST_OK)
-        st = keys_create(&o->own);
+        st = keys_create(&b->own);
     if (st == ST_OK)
-        st = keys_add_secret(o->own, (struct slice){0}, slice_of(secret, sizeof secret));
+        st = keys_add_secret(b->own, (struct slice){0}, slice_of(secret, sizeof secret));
     explicit_bzero(secret, sizeof secret);
     return st;
 }
 
 /* `why` gets what is wrong. */
-static enum status add_file(struct auth_office *o, const char *path, struct buf *why)
+static enum status add_file(struct auth_book *b, const char *path, struct buf *why)
 {
     struct buf text;
     uint8_t *place;
@@ -42,7 +48,7 @@ static enum status add_file(struct auth_office *o, const char *path, struct buf 
         close(fd);
     if (n >= 0) {
         buf_advance(&text, (size_t)n);
-        st = keys_add(o->files, buf_slice(&text), why);
+        st = keys_add(b->files, buf_slice(&text), why);
         OPENSSL_cleanse(text.data, text.len);
     } else {
         st = ST_INVALID;
@@ -51,17 +57,17 @@ static enum status add_file(struct auth_office *o, const char *path, struct buf 
     return st;
 }
 
-static enum status load_files(struct auth_office *o, struct buf *error)
+static enum status load_files(struct auth_book *b, const struct settings *s, struct buf *error)
 {
-    enum status st = keys_create(&o->files);
-    for (const char *at = o->settings->auth_keys; st == ST_OK && *at;) {
+    enum status st = keys_create(&b->files);
+    for (const char *at = s->auth_keys; st == ST_OK && *at;) {
         char path[PATH_MAX];
         struct buf why;
         size_t len = strcspn(at, "\n");
         snprintf(path, sizeof path, "%.*s", (int)len, at);
         at += len + (at[len] == '\n');
         buf_init(&why, 1024);
-        st = add_file(o, path, &why);
+        st = add_file(b, path, &why);
         if (st != ST_OK &&
             buf_printf(error, "auth.keys: %s: %.*s", path, SLICE_ARG(buf_slice(&why))) != ST_OK)
             st = ST_NO_MEMORY;
@@ -80,7 +86,7 @@ static enum acl_who who_is(const char *principal)
                                                   : ACL_USER;
 }
 
-static enum status make_policy(struct auth_office *o)
+static enum status make_policy(struct auth_book *b, const struct settings *s)
 {
     static const uint8_t ops[] = {
         [ACL_SETTING_ALL] = ACL_ANY_OP,
@@ -90,7 +96,7 @@ static enum status make_policy(struct auth_office *o)
         [ACL_SETTING_PRESENCE] = 1 << ACL_PRESENCE,
         [ACL_SETTING_READ] = 1 << ACL_SUBSCRIBE | 1 << ACL_HISTORY | 1 << ACL_PRESENCE,
     };
-    const struct config_rows *rows = &o->settings->acl;
+    const struct config_rows *rows = &s->acl;
     if (rows->count == 0)
         return ST_OK;
     struct acl_rule *rules = calloc(rows->count, sizeof *rules);
@@ -104,19 +110,58 @@ static enum status make_policy(struct auth_office *o)
                                      .ops = ops[r->op],
                                      .topic = slice_cstr(r->topic)};
     }
-    enum status st = acl_create(rules, rows->count, &o->policy);
+    enum status st = acl_create(rules, rows->count, &b->policy);
     free(rules);
     return st;
 }
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-static enum status make_principals(struct auth_office *o)
+static enum status make_principals(struct auth_book *b)
 {
-    const struct principal_spec anonymous = {.policy = o->policy},
-                                admin = {.admin = true, .policy = o->policy};
-    enum status st = principal_create(&anonymous, &o->anonymous);
-    return st == ST_OK ? principal_create(&admin, &o->admin) : st;
+    const struct principal_spec anonymous = {.policy = b->policy},
+                                admin = {.admin = true, .policy = b->policy};
+    enum status st = principal_create(&anonymous, &b->anonymous);
+    return st == ST_OK ? principal_create(&admin, &b->admin) : st;
+}
+
+struct auth_book *book_ref(struct auth_book *b)
+{
+    atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+    return b;
+}
+
+void book_unref(struct auth_book *b)
+{
+    /* Release what we have read; acquire what others have, before it is freed. */
+    if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) > 1)
+        return;
+    principal_unref(b->anonymous);
+    principal_unref(b->admin);
+    acl_unref(b->policy);
+    keys_unref(b->own);
+    keys_unref(b->files);
+    free(b);
+}
+
+static enum status book_create(const struct settings *s, struct auth_book **out, struct buf *error)
+{
+    struct auth_book *b = calloc(1, sizeof *b);
+    if (!b)
+        return ST_NO_MEMORY;
+    atomic_init(&b->refs, 1);
+    enum status st = load_own_key(b, s, error);
+    if (st == ST_OK)
+        st = load_files(b, s, error);
+    if (st == ST_OK)
+        st = make_policy(b, s);
+    if (st == ST_OK)
+        st = make_principals(b);
+    if (st == ST_OK)
+        *out = b;
+    else
+        book_unref(b);
+    return st;
 }
 
 static enum status name_users_file(struct auth_office *o)
@@ -135,15 +180,9 @@ enum status auth_office_create(const struct settings *s, struct auth_office **ou
     if (!o)
         return ST_NO_MEMORY;
     o->settings = s;
-    enum status st = load_own_key(o, error);
-    if (st == ST_OK)
-        st = load_files(o, error);
+    enum status st = book_create(s, &o->book, error);
     if (st == ST_OK)
         st = name_users_file(o);
-    if (st == ST_OK)
-        st = make_policy(o);
-    if (st == ST_OK)
-        st = make_principals(o);
     if (st != ST_OK) {
         auth_office_destroy(o);
         return st;
@@ -157,11 +196,7 @@ void auth_office_destroy(struct auth_office *o)
     if (!o)
         return;
     assert(!o->passwords && !o->fetcher);
-    principal_unref(o->anonymous);
-    principal_unref(o->admin);
-    acl_unref(o->policy);
-    keys_unref(o->own);
-    keys_unref(o->files);
+    book_unref(o->book);
     free(o->users_path);
     free(o);
 }
@@ -196,10 +231,10 @@ const char *auth_office_users(const struct auth_office *o)
 /* --- verdicts ----------------------------------------------------------------------------------- */
 
 /* A key of any set will do. One that could have signed and has not says more than that there is none. */
-static enum auth_verdict verify(const struct auth_office *o, const struct keys *fetched,
+static enum auth_verdict verify(const struct auth_book *b, const struct keys *fetched,
                                 const struct jwt *token)
 {
-    const struct keys *const sets[] = {o->own, o->files, fetched};
+    const struct keys *const sets[] = {b->own, b->files, fetched};
     enum auth_verdict v = AUTH_UNKNOWN_KEY;
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         enum status st = keys_verify(sets[i], token);
@@ -211,19 +246,20 @@ static enum auth_verdict verify(const struct auth_office *o, const struct keys *
     return v;
 }
 
-enum auth_verdict office_judge(const struct auth_office *o, const struct keys *fetched, struct slice text,
-                               uint64_t now_ms, struct principal **out)
+enum auth_verdict office_judge(const struct auth_office *o, const struct auth_book *b,
+                               const struct keys *fetched, struct slice text, uint64_t now_ms,
+                               struct principal **out)
 {
     const struct settings *s = o->settings;
     const struct claims_rules rules = {.issuers = s->auth_issuers,
                                        .audiences = s->auth_audiences,
                                        .leeway_ms = s->auth_leeway_ms,
-                                       .policy = o->policy};
+                                       .policy = b->policy};
     struct jwt token;
     enum status st = jwt_open(text, &token);
     if (st != ST_OK)
         return st == ST_UNSUPPORTED ? AUTH_ALGORITHM : st == ST_NO_MEMORY ? AUTH_NO_MEMORY : AUTH_MALFORMED;
-    enum auth_verdict v = verify(o, fetched, &token);
+    enum auth_verdict v = verify(b, fetched, &token);
     if (v == AUTH_OK)
         v = claims_read(buf_slice(&token.payload), &rules, now_ms, out);
     jwt_close(&token);
@@ -236,21 +272,90 @@ enum auth_verdict auth_office_judge(const struct auth_office *o, struct slice to
     struct keys *fetched = NULL;
     if (o->settings->auth_jwks_url[0] && key_fetch(o->settings->auth_jwks_url, &fetched, error) != ST_OK)
         fetched = NULL;
-    enum auth_verdict v = office_judge(o, fetched, token, now_ms, out);
+    enum auth_verdict v = office_judge(o, o->book, fetched, token, now_ms, out);
     keys_unref(fetched);
     return v;
 }
 
-enum auth_verdict office_claims(const struct auth_office *o, struct slice claims, uint64_t now_ms,
-                                struct principal **out)
+enum auth_verdict book_claims(const struct auth_book *b, struct slice claims, uint64_t now_ms,
+                              struct principal **out)
 {
-    const struct claims_rules rules = {.issuers = "", .audiences = "", .policy = o->policy};
+    const struct claims_rules rules = {.issuers = "", .audiences = "", .policy = b->policy};
     return claims_read(claims, &rules, now_ms, out);
 }
 
-enum status office_user(const struct auth_office *o, struct slice user, uint64_t now_ms,
-                        struct principal **out)
+enum status book_user(const struct auth_book *b, struct slice user, uint64_t now_ms, struct principal **out)
 {
-    const struct principal_spec spec = {.user = user, .issued_ms = now_ms, .policy = o->policy};
+    const struct principal_spec spec = {.user = user, .issued_ms = now_ms, .policy = b->policy};
     return principal_create(&spec, out);
+}
+
+/* --- a reload ----------------------------------------------------------------------------------- */
+
+/* The password thread finds a changed file by itself, but nobody would tell the operator what is wrong with
+ * it.
+ */
+static enum status check_users_file(const struct auth_office *o, struct buf *error)
+{
+    struct password_file *file;
+    enum status st = password_file_load(o->users_path, &file, error);
+    if (st == ST_OK)
+        password_file_free(file);
+    return st;
+}
+
+enum status auth_office_prepare(void *office, const struct settings *next, struct buf *error)
+{
+    struct auth_office *o = office;
+    enum status st = check_users_file(o, error);
+    if (st == ST_OK)
+        st = book_create(next, &o->next, error);
+    if (st == ST_OK && acl_equal(o->next->policy, o->book->policy)) { /* nobody's rights change */
+        acl_unref(o->next->policy);
+        o->next->policy = acl_ref(o->book->policy);
+    }
+    return st;
+}
+
+struct book_letter {
+    struct mail mail;
+    struct auth *desk;
+    struct auth_book *book;
+    sem_t *taken;
+};
+
+static void book_arrived(struct mail *mail)
+{
+    struct book_letter *l = LIST_OF(mail, struct book_letter, mail);
+    auth_take_book(l->desk, l->book);
+    sem_post(l->taken); /* the last that is done with `l` */
+}
+
+void auth_office_commit(void *office)
+{
+    struct auth_office *o = office;
+    struct book_letter letters[AUTH_LOOPS_MAX];
+    sem_t taken;
+    book_unref(o->book);
+    o->book = o->next;
+    o->next = NULL;
+    sem_init(&taken, 0, 0);
+    for (unsigned i = 0; i < o->desk_count; i++) {
+        letters[i] = (struct book_letter){
+            .mail.on_arrival = book_arrived, .desk = o->desks[i], .book = book_ref(o->book), .taken = &taken};
+        loop_post(o->desks[i]->loop, &letters[i].mail);
+    }
+    for (unsigned i = 0; i < o->desk_count; i++)
+        while (sem_wait(&taken) != 0)
+            continue; /* EINTR */
+    sem_destroy(&taken);
+    if (o->fetcher)
+        key_thread_want(o->fetcher);
+}
+
+void auth_office_abandon(void *office)
+{
+    struct auth_office *o = office;
+    book_unref(o->next);
+    o->next = NULL;
 }

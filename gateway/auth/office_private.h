@@ -13,12 +13,19 @@ enum { AUTH_LOOPS_MAX = 64 };
 struct password_thread;
 struct key_thread;
 
-struct auth_office {
-    const struct settings *settings;
+/* What a reload exchanges, immutable and counted: each desk has its own reference. */
+struct auth_book {
+    atomic_uint refs;
     struct keys *own; /* of <data>/token.key */
     struct keys *files; /* of auth.keys */
     struct acl *policy; /* NULL: the configuration has no rules */
     struct principal *anonymous, *admin;
+};
+
+struct auth_office {
+    const struct settings *settings; /* those of the start: only what is not live is read there */
+    struct auth_book *book; /* the main thread's */
+    struct auth_book *next; /* while a reload is prepared */
     struct password_thread *passwords; /* NULL: not started */
     struct key_thread *fetcher; /* NULL: no auth.jwks_url, or not started */
     char *users_path; /* of the password file */
@@ -28,6 +35,7 @@ struct auth_office {
 
 struct auth {
     struct auth_office *office;
+    struct auth_book *book;
     struct loop *loop;
     struct metrics *metrics;
     struct keys *fetched; /* of auth.jwks_url; NULL: none yet */
@@ -64,14 +72,16 @@ static inline struct slice check_secret(const struct auth_check *k)
 void auth_check_free(struct auth_check *k); /* wipes it */
 
 /* --- office.c --- */
-enum auth_verdict office_claims(const struct auth_office *o, struct slice claims, uint64_t now_ms,
-                                struct principal **out);
-/* By the keys of the office and `fetched`, which may be NULL. */
-enum auth_verdict office_judge(const struct auth_office *o, const struct keys *fetched, struct slice token,
-                               uint64_t now_ms, struct principal **out);
+struct auth_book *book_ref(struct auth_book *b);
+void book_unref(struct auth_book *b); /* NULL is allowed */
+enum auth_verdict book_claims(const struct auth_book *b, struct slice claims, uint64_t now_ms,
+                              struct principal **out);
+/* By the keys of the book and `fetched`, which may be NULL. */
+enum auth_verdict office_judge(const struct auth_office *o, const struct auth_book *b,
+                               const struct keys *fetched, struct slice token, uint64_t now_ms,
+                               struct principal **out);
 /* Whom a good password makes. ST_NO_MEMORY. */
-enum status office_user(const struct auth_office *o, struct slice user, uint64_t now_ms,
-                        struct principal **out);
+enum status book_user(const struct auth_book *b, struct slice user, uint64_t now_ms, struct principal **out);
 
 /* --- password_thread.c: scrypt off the loops ------------------------------------------------------ */
 
@@ -93,6 +103,8 @@ void key_thread_want(struct key_thread *t); /* fetch now. Any thread */
 enum status key_fetch(const char *url, struct keys **out, struct buf *error) MUST_CHECK;
 
 /* --- auth.c --- */
+/* Takes the reference. On the desk's loop. */
+void auth_take_book(struct auth *a, struct auth_book *b);
 /* The fetcher's answer: keys, or NULL when there was none. Takes the reference. On the desk's loop. */
 void auth_take_keys(struct auth *a, struct keys *fetched);
 

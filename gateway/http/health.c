@@ -74,7 +74,8 @@ static enum status put_limits(struct buf *out, const struct edge *e)
                       (unsigned long)s->limit_batch_bytes, (unsigned long)s->limit_history_count,
                       (unsigned long)s->limit_retained, (unsigned long)s->limit_retained_bytes,
                       (unsigned long)s->limit_sessions, (unsigned long)s->limit_session_bytes,
-                      (unsigned long)e->facts->connections_max, (unsigned long)s->out_bytes_max);
+                      (unsigned long)atomic_load(&e->facts->connections_max),
+                      (unsigned long)s->out_bytes_max);
 }
 
 /* Unless every acknowledgement follows its sync, it outlives the process, not the machine. */

@@ -14,7 +14,7 @@ enum { PACKET_OVERHEAD_BYTES = 128 * 1024 };
 static void door_take(struct mqtt_door *d, struct stream *stream, struct principal *who, bool nameless)
 {
     struct bucket_place *place;
-    if (atomic_load(&d->edge->facts->connections) >= d->edge->facts->connections_max) {
+    if (atomic_load(&d->edge->facts->connections) >= atomic_load(&d->edge->facts->connections_max)) {
         metric_add(d->edge->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         stream_close(stream);
         principal_unref(who);
@@ -67,6 +67,41 @@ static void door_on_revoked(struct auth_watcher *w, const struct revocation *wha
     }
 }
 
+/* --- other rules -------------------------------------------------------------------------------- */
+
+struct review {
+    const struct mqtt_conn *conn;
+    bool lost;
+};
+
+static void review_subscription(void *ctx, struct subscription *sub)
+{
+    struct review *r = ctx;
+    r->lost = r->lost || !mqtt_conn_may(r->conn, ACL_SUBSCRIBE, subscription_filter(sub));
+}
+
+/* MQTT has no word for a subscription that the server ends: the client is disconnected, and told why when it
+ * subscribes again (PROTOCOL.md 6). */
+static void door_on_rules(struct auth_watcher *w)
+{
+    struct mqtt_door *d = LIST_OF(w, struct mqtt_door, watcher);
+    LIST_EACH (node, &d->conns) {
+        struct mqtt_conn *c = LIST_OF(node, struct mqtt_conn, link);
+        struct principal *p = auth_renew(d->edge->auth, c->principal);
+        struct review review = {.conn = c, .lost = !p};
+        if (p) {
+            principal_unref(c->principal);
+            c->principal = p;
+        }
+        free(c->access);
+        c->access = NULL;
+        if (p && c->session)
+            session_each(c->session, review_subscription, &review);
+        if (review.lost)
+            mqtt_conn_refuse(c, MQTT_RC_NOT_AUTHORIZED, M_DISCONNECT_REVOKED);
+    }
+}
+
 enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door **out)
 {
     struct mqtt_door *d = calloc(1, sizeof *d);
@@ -96,6 +131,7 @@ enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door 
     d->flush.on_turn_end = door_flush;
     loop_hook_add(edge->loop, &d->flush);
     d->watcher.on_revoked = door_on_revoked;
+    d->watcher.on_rules = door_on_rules;
     auth_watch(edge->auth, &d->watcher);
     edge->mqtt = d;
     edge->mqtt_take = door_take;

@@ -192,7 +192,7 @@ static void on_socket(void *ctx, int fd)
         close(fd);
         return;
     }
-    bool room = atomic_load(&e->facts->connections) < e->facts->connections_max;
+    bool room = atomic_load(&e->facts->connections) < atomic_load(&e->facts->connections_max);
     if (!room || !(h = calloc(1, sizeof *h))) {
         metric_add(e->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
         gate_leave(place);

@@ -21,6 +21,7 @@
 #include "gateway/ws/host.h"
 #include "gateway/ws/http.h"
 #include "gateway/ws/relay.h"
+#include "gateway/ws/serve.h"
 
 #include <libwebsockets.h>
 #include <stdlib.h>
@@ -106,7 +107,7 @@ void conn_adopt(struct conn *c, int fd)
 static bool is_full(struct web_door *d)
 {
     struct node_facts *facts = d->edge->facts;
-    if (atomic_load(&facts->connections) < facts->connections_max)
+    if (atomic_load(&facts->connections) < atomic_load(&facts->connections_max))
         return false;
     metric_add(d->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
     return true;
@@ -324,6 +325,39 @@ static void on_revoked(struct auth_watcher *w, const struct revocation *what)
     }
 }
 
+/* False: no memory. */
+static bool renew(struct web_door *d, struct principal **p)
+{
+    struct principal *renewed = *p ? auth_renew(d->edge->auth, *p) : NULL;
+    if (!renewed)
+        return *p == NULL;
+    principal_unref(*p);
+    *p = renewed;
+    return true;
+}
+
+static void conn_on_rules(struct web_door *d, struct conn *c)
+{
+    bool renewed = renew(d, &c->principal) && renew(d, &c->named);
+    free(c->access);
+    c->access = NULL;
+    if (c->state == CONN_FEED) {
+        if (!renew(d, &c->feed->principal) || !feed_permitted(c->feed))
+            feed_goodbye(c->feed, 4202, "forbidden");
+    } else if (!renewed) { /* rather than go on with rights that are gone */
+        conn_close(c, 4005, "overloaded", END_LIMIT);
+    } else if (c->state == CONN_OPEN) {
+        serve_review(c);
+    }
+}
+
+static void on_rules(struct auth_watcher *w)
+{
+    struct web_door *d = LIST_OF(w, struct web_door, watcher);
+    LIST_EACH (node, &d->conns)
+        conn_on_rules(d, LIST_OF(node, struct conn, link));
+}
+
 static size_t scratch_bytes_max(const struct web_door *d)
 {
     /* A text of control characters grows sixfold as JSON; a page of history holds half a MiB of them. */
@@ -349,6 +383,7 @@ static void door_init(struct web_door *d, struct edge *edge)
     list_init(&d->hook.link);
     d->hook.on_turn_end = on_turn_end;
     d->watcher.on_revoked = on_revoked;
+    d->watcher.on_rules = on_rules;
     auth_watch(edge->auth, &d->watcher);
     buf_init(&d->scratch, scratch_bytes_max(d));
     buf_init(&d->texts, 2 * (size_t)d->message_bytes_max);

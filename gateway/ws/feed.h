@@ -78,6 +78,8 @@ void feed_goodbye(struct feed *f, uint16_t code, const char *why);
 void feed_subscribe(struct feed *f);
 /* An error instead of the answer; it ends. */
 void feed_refuse(struct feed *f, int status, const char *code, const char *detail, uint32_t retry_ms);
+/* Whether its principal may still have all that it was given. */
+bool feed_permitted(const struct feed *f);
 /* An id-only block, when there is a place to tell of. */
 void feed_put_bookmark(struct feed *f);
 void feed_answer_page(struct feed *f);

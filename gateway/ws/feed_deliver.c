@@ -420,6 +420,15 @@ static bool refuse_topic(struct feed *f, struct slice topic, const struct subscr
     return true;
 }
 
+bool feed_permitted(const struct feed *f)
+{
+    const struct feed_request *r = &f->opening->request;
+    for (unsigned i = 0; f->principal && i < r->topic_count; i++)
+        if (!principal_may(f->principal, ACL_SUBSCRIBE, r->topics[i], (struct slice){0}))
+            return false;
+    return true;
+}
+
 static enum status subscribe_all(struct feed *f, const struct subscription_options *o)
 {
     struct hub *h = f->door->hub;

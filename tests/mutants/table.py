@@ -527,4 +527,44 @@ MUTANTS = [
         "test": "test_rates.py::test_exempt_addresses_and_how_many_of_one",
         "red": "the place of the one that has gone",
     },
+    {
+        "name": "a remembered right outlives a reload of the rules",
+        "file": "gateway/mqtt/door.c",
+        "old": """        free(c->access);
+        c->access = NULL;
+""",
+        "new": "",
+        "test": "test_reload_rules.py::test_rights_of_connections_that_are_there",
+        "red": "AssertionError",
+    },
+    {
+        "name": "a subscription outlives a reload of the rules",
+        "file": "gateway/ws/door.c",
+        "old": """        serve_review(c);
+    }
+""",
+        "new": """    }
+""",
+        "test": "test_reload_rules.py::test_rights_of_connections_that_are_there",
+        "red": "AssertionError",
+    },
+    {
+        "name": "a ticket keeps the rights of its day",
+        "file": "gateway/auth/auth.c",
+        "old": "!(p = auth_renew(k->auth, held))",
+        "new": "!(p = principal_ref(held))",
+        "test": "test_reload_rules.py::test_anonymous_clients_and_tickets_too",
+        "red": "AssertionError|KeyError",
+    },
+    {
+        "name": "new keys in force though the reload has failed",
+        "file": "gateway/auth/office.c",
+        "old": """    book_unref(o->next);
+    o->next = NULL;
+}""",
+        "new": """    auth_office_commit(o);
+}""",
+        "test": "test_reload_rules.py::test_key_files_are_read_again_or_nothing_is",
+        "red": "AssertionError",
+    },
 ]

@@ -161,3 +161,31 @@ Test(acl, topics_of_rules)
     const struct acl_rule bad = {.ops = ACL_ANY_OP, .topic = slice_cstr("a#")};
     cr_expect_eq(acl_create(&bad, 1, &a), ST_INVALID);
 }
+
+Test(acl, the_same_rules_are_equal_and_no_others)
+{
+    const struct acl_rule rules[] = {
+        {.who = ACL_USER, .user = slice_cstr("ann"), .ops = ACL_ANY_OP, .topic = slice_cstr("a/#")},
+        {.who = ACL_EVERYBODY, .denies = true, .ops = 1 << ACL_PUBLISH, .topic = slice_cstr("b")},
+    };
+    struct acl *a, *b;
+    cr_assert_eq(acl_create(rules, 2, &a), ST_OK);
+    cr_expect(acl_equal(a, a) && acl_equal(NULL, NULL) && !acl_equal(a, NULL) && !acl_equal(NULL, a));
+    for (int change = 0; change < 7; change++) {
+        struct acl_rule other[] = {rules[0], rules[1]};
+        if (change == 1)
+            other[0].user = slice_cstr("bob");
+        else if (change == 2)
+            other[0].topic = slice_cstr("a/b/#");
+        else if (change == 3)
+            other[1].denies = false;
+        else if (change == 4)
+            other[1].ops = ACL_ANY_OP;
+        else if (change == 5)
+            other[1].who = ACL_USERS;
+        cr_assert_eq(acl_create(other, change == 6 ? 1 : 2, &b), ST_OK);
+        cr_expect_eq(acl_equal(a, b), change == 0, "change %d", change);
+        acl_unref(b);
+    }
+    acl_unref(a);
+}
