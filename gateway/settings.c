@@ -37,6 +37,12 @@ static const struct config_option options[] = {
     {"mqtt.topic_aliases", CONFIG_UINT, AT(mqtt_topic_aliases), "32", NULL, 0, 65535,
      "Topic aliases that a 5.0 client may use (Topic Alias Maximum), and that are used to one that allows "
      "them; 0 = none"},
+    {"mqtt.check_payload_format", CONFIG_BOOL, AT(mqtt_check_payload_format), "true", NULL, 0, 0,
+     "Is a payload that says it is UTF-8 (Payload Format Indicator 1) looked at, and refused with 0x99 if "
+     "not?"},
+    {"mqtt.response_information", CONFIG_TEXT, AT(mqtt_response_information), "", NULL, 0, 0,
+     "Told to 5.0 clients that ask for Response Information: the topic below which answers to them are to be "
+     "published; %u stands for the user, %c for the client identifier; empty = none"},
 
     {"http.bind", CONFIG_TEXT, AT(http_bind), "127.0.0.1", NULL, 0, 0,
      "Address of the public HTTP port (/ws, /demo/); clients of one that is not loopback must have a "
@@ -385,6 +391,8 @@ static const char *const live[] = {
     "mqtt.connect_timeout_ms",
     "mqtt.keep_alive_max_s",
     "mqtt.topic_aliases",
+    "mqtt.check_payload_format",
+    "mqtt.response_information",
     "ws.hello_timeout_ms",
     "ws.ping_ms",
     "ws.pong_timeout_ms",
@@ -465,6 +473,14 @@ static enum status read_sync(struct settings *s, struct buf *error)
     return ST_INVALID;
 }
 
+static const char *mqtt_flaw(const struct settings *s)
+{
+    const char *topic = s->mqtt_response_information;
+    if (topic[0] && (!acl_topic_valid(slice_cstr(topic)) || strpbrk(topic, "+#")))
+        return "mqtt.response_information: must be a topic, in which %u and %c may stand";
+    return NULL;
+}
+
 static const char *tls_flaw(const struct settings *s)
 {
     if ((s->tls_cert_file[0] == '\0') != (s->tls_key_file[0] == '\0'))
@@ -493,6 +509,8 @@ static enum status settings_check(const struct settings *s, struct buf *error)
         st = buf_printf(error,
                         "limit.address_exempt: must hold addresses or prefixes such as 10.0.0.0/8: %.*s",
                         (int)strcspn(exempt, "\n"), exempt);
+    else if (mqtt_flaw(s))
+        st = buf_put_cstr(error, mqtt_flaw(s));
     else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
         st = buf_printf(error, "%s: must not be empty", s->node_id[0] ? "data.dir" : "node.id");
     else if (s->log_retention_bytes > 0 && s->log_retention_bytes / 2 < s->log_segment_bytes)

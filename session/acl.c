@@ -94,8 +94,7 @@ static bool has_placeholder(struct slice topic)
     return false;
 }
 
-/* ST_NOT_FOUND: nobody and no client stands for a placeholder. */
-static enum status expand(struct slice topic, const struct acl_asker *who, struct buf *out)
+enum status acl_topic_put(struct slice topic, const struct acl_asker *who, struct buf *out)
 {
     enum status st = ST_OK;
     for (size_t i = 0; i < topic.len && st == ST_OK; i++) {
@@ -119,7 +118,7 @@ bool acl_topic_valid(struct slice topic)
         .user = slice_cstr("x"), .encoded_user = slice_cstr("x"), .client_id = slice_cstr("x")};
     struct buf text;
     buf_init(&text, EXPANDED_BYTES_MAX);
-    bool valid = expand(topic, &sample, &text) == ST_OK && topic_filter_valid(buf_slice(&text), &any);
+    bool valid = acl_topic_put(topic, &sample, &text) == ST_OK && topic_filter_valid(buf_slice(&text), &any);
     buf_deinit(&text);
     return valid && (!topic_internal(topic) || slice_starts_with(topic, slice_cstr("$user/")) ||
                      slice_starts_with(topic, slice_cstr("$SYS/")));
@@ -221,7 +220,7 @@ static bool rule_applies(const struct acl_rule *r, const struct acl_asker *who, 
         return r->denies ? filter_meets(r->topic, topic) : filter_covers(r->topic, topic);
     struct buf text;
     buf_init(&text, EXPANDED_BYTES_MAX);
-    enum status st = expand(r->topic, who, &text);
+    enum status st = acl_topic_put(r->topic, who, &text);
     bool applies = st == ST_OK && (r->denies ? filter_meets(buf_slice(&text), topic)
                                              : filter_covers(buf_slice(&text), topic));
     if (st != ST_OK && st != ST_NOT_FOUND)

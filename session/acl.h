@@ -51,6 +51,10 @@ void acl_unref(struct acl *a); /* NULL is allowed */
 bool acl_denies(const struct acl *a, const struct acl_asker *who, enum access_op op, struct slice topic);
 bool acl_allows(const struct acl *a, const struct acl_asker *who, enum access_op op, struct slice topic);
 
+/* Appends `topic` with %u and %c replaced. ST_NOT_FOUND: nobody stands for one of them, or it would begin
+ * with
+ * `$` only then; part of it may have been added. */
+enum status acl_topic_put(struct slice topic, const struct acl_asker *who, struct buf *out) MUST_CHECK;
 /* Could it be a rule's topic: a filter once %u and %c are replaced, and below $ only $user/ and $SYS? */
 bool acl_topic_valid(struct slice topic);
 

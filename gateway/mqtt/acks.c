@@ -14,9 +14,9 @@ static void send_ack(struct mqtt_conn *c, enum mqtt_type type, uint16_t packet_i
     mqtt_conn_send(c, &p);
 }
 
-static void protocol_error(struct mqtt_conn *c)
+static void protocol_error(struct mqtt_conn *c, const char *words)
 {
-    mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+    mqtt_conn_refuse_saying(c, MQTT_RC_PROTOCOL_ERROR, words, M_DISCONNECT_PROTOCOL);
 }
 
 /* --- to the client ------------------------------------------------------------------------------ */
@@ -40,7 +40,7 @@ void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p)
     if (!flight || flight->state == FLIGHT_HELD || flight->state == FLIGHT_OWED)
         return; /* 5.0 has no answer to a PUBACK; a late one is ignored */
     if (flight->qos != 1)
-        protocol_error(c);
+        protocol_error(c, "PUBACK for a PUBLISH with QoS 2");
     else
         flight_done(c, p->packet_id);
 }
@@ -51,7 +51,7 @@ void mqtt_handle_pubrec(struct mqtt_conn *c, const struct mqtt_ack *p)
     if (!flight || flight->state == FLIGHT_HELD || flight->state == FLIGHT_OWED) {
         send_ack(c, MQTT_PUBREL, p->packet_id, MQTT_RC_PACKET_IDENTIFIER_NOT_FOUND);
     } else if (flight->qos != 2) {
-        protocol_error(c);
+        protocol_error(c, "PUBREC for a PUBLISH with QoS 1");
     } else if (p->reason >= 0x80) { /* MQTT-4.3.3-4: it does not want it, and the identifier is free */
         flight_done(c, p->packet_id);
     } else if (c->keep && flight->state == FLIGHT_SENT) {
@@ -69,7 +69,7 @@ void mqtt_handle_pubcomp(struct mqtt_conn *c, const struct mqtt_ack *p)
     if (!flight || flight->state == FLIGHT_OWED)
         return;
     if (flight->qos != 2 || flight->state != FLIGHT_RELEASED)
-        protocol_error(c); /* it answers a PUBREL that was not sent */
+        protocol_error(c, "PUBCOMP without a PUBREL");
     else
         flight_done(c, p->packet_id);
 }
@@ -88,7 +88,7 @@ void mqtt_handle_pubrel(struct mqtt_conn *c, const struct mqtt_ack *p)
         return;
     }
     if (got->state == RECEIVED_STORING) { /* MQTT-4.3.3-5: not before our PUBREC */
-        protocol_error(c);
+        protocol_error(c, "PUBREL before its PUBREC");
         return;
     }
     if (c->keep) {

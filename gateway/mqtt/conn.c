@@ -15,6 +15,7 @@
 #include "gateway/mqtt/will.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { LINGER_MS = 1000 };
@@ -217,15 +218,29 @@ void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now)
     mqtt_conn_dirty(c);
 }
 
-void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why)
+void mqtt_conn_say(const struct mqtt_conn *c, struct mqtt_props *props, const char *words)
+{
+    if (!words || !c->problem_information)
+        return;
+    props->present |= MQTT_HAS_REASON_STRING;
+    props->reason_string = slice_cstr(words);
+}
+
+void mqtt_conn_refuse_saying(struct mqtt_conn *c, uint8_t reason, const char *words, enum metric why)
 {
     if (c->state >= MQTT_STATE_CLOSING)
         return;
     if (c->version == MQTT_V5 && c->state == MQTT_STATE_CONNECTED) {
         struct mqtt_packet p = {.type = MQTT_DISCONNECT, .reasoned = {.reason = reason}};
+        mqtt_conn_say(c, &p.reasoned.props, words);
         mqtt_conn_send(c, &p);
     }
     mqtt_conn_close(c, why, false);
+}
+
+void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why)
+{
+    mqtt_conn_refuse_saying(c, reason, NULL, why);
 }
 
 /* Another server cannot be named yet: 0x8B, not 0x9C or 0x9D (MQTT 5.0, 3.14.2.1). */
@@ -239,30 +254,63 @@ void mqtt_conn_drain_step(struct mqtt_conn *c)
 
 void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes)
 {
-    if (c->state >= MQTT_STATE_LINGERING)
+    if (c->state >= MQTT_STATE_LINGERING || c->broken)
         return;
     if (outq_put(&c->out, bytes) != ST_OK)
         c->broken = true;
     mqtt_conn_dirty(c);
 }
 
-void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p)
+/* What a packet has to say beside what it is for. */
+static struct mqtt_props *packet_words(struct mqtt_packet *p)
+{
+    switch ((int)p->type) {
+    case MQTT_CONNACK:
+        return &p->connack.props;
+    case MQTT_PUBACK:
+    case MQTT_PUBREC:
+    case MQTT_PUBREL:
+    case MQTT_PUBCOMP:
+        return &p->ack.props;
+    case MQTT_SUBACK:
+    case MQTT_UNSUBACK:
+        return &p->suback.props;
+    case MQTT_DISCONNECT:
+        return &p->reasoned.props;
+    default:
+        return NULL;
+    }
+}
+
+/* Encodes into the door's scratch space, without its words if they make it too large (MQTT-3.2.2-19, -3.4.2-2
+ * and so on). False: it is too large for the client all the same, or there is no memory. */
+static bool conn_encode(struct mqtt_conn *c, const struct mqtt_packet *p)
 {
     struct buf *scratch = &c->door->scratch;
+    struct mqtt_packet bare = *p;
+    struct mqtt_props *words = packet_words(&bare);
     buf_clear(scratch);
-    bool made = mqtt_encode(p, c->version ? c->version : MQTT_V311, scratch) == ST_OK;
-    if (made && scratch->len > c->client_packet_max && p->type >= MQTT_PUBACK && p->type <= MQTT_PUBCOMP &&
-        p->ack.props.present) { /* without its words, then (MQTT-3.4.2-2) */
-        struct mqtt_packet bare = {.type = p->type,
-                                   .ack = {.packet_id = p->ack.packet_id, .reason = p->ack.reason}};
-        buf_clear(scratch);
-        made = mqtt_encode(&bare, c->version, scratch) == ST_OK;
-    }
-    /* Larger than the client accepts: it must not be sent (MQTT-3.1.2-24), and it cannot be left out. */
-    if (made && scratch->len <= c->client_packet_max) {
-        mqtt_conn_send_bytes(c, buf_slice(scratch));
+    if (mqtt_encode(p, c->version ? c->version : MQTT_V311, scratch) != ST_OK)
+        return false;
+    if (scratch->len <= c->client_packet_max)
+        return true;
+    if (!words || !words->present)
+        return false;
+    words->present &= ~(uint32_t)(MQTT_HAS_REASON_STRING | MQTT_HAS_RESPONSE_INFO);
+    buf_clear(scratch);
+    return mqtt_encode(&bare, c->version, scratch) == ST_OK && scratch->len <= c->client_packet_max;
+}
+
+void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p)
+{
+    static const uint8_t too_large[] = {MQTT_DISCONNECT << 4, 1, MQTT_RC_PACKET_TOO_LARGE};
+    if (conn_encode(c, p)) {
+        mqtt_conn_send_bytes(c, buf_slice(&c->door->scratch));
         return;
     }
+    /* It must not be sent (MQTT-3.1.2-24), and the client waits for it. */
+    if (c->version == MQTT_V5 && c->state == MQTT_STATE_CONNECTED && sizeof too_large <= c->client_packet_max)
+        mqtt_conn_send_bytes(c, slice_of(too_large, sizeof too_large));
     c->broken = true;
     mqtt_conn_dirty(c);
 }
@@ -406,7 +454,8 @@ static void conn_goodbye(struct mqtt_conn *c, const struct mqtt_reasoned *p)
     bool expires = p->props.present & MQTT_HAS_SESSION_EXPIRY;
     bool had_expiry = c->keep && c->keep->expiry_s > 0;
     if (expires && p->props.session_expiry_s > 0 && !had_expiry) { /* MQTT-3.1.2.11.2, MQTT-3.14.2.2.2 */
-        mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+        mqtt_conn_refuse_saying(c, MQTT_RC_PROTOCOL_ERROR, "the session expiry interval was 0 in CONNECT",
+                                M_DISCONNECT_PROTOCOL);
         return;
     }
     if (expires && c->keep)
@@ -455,8 +504,11 @@ static void conn_handle(struct mqtt_conn *c, const struct mqtt_packet *p)
     case MQTT_DISCONNECT:
         conn_goodbye(c, &p->reasoned);
         return;
-    default: /* a second CONNECT (MQTT-3.1.0-2), AUTH without a method */
-        mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+    default: /* MQTT-3.1.0-2, MQTT-4.12.0-7 */
+        mqtt_conn_refuse_saying(c, MQTT_RC_PROTOCOL_ERROR,
+                                p->type == MQTT_CONNECT ? "a second CONNECT"
+                                                        : "AUTH, but CONNECT named no authentication method",
+                                M_DISCONNECT_PROTOCOL);
     }
 }
 
@@ -475,6 +527,46 @@ static void conn_bad_connect(struct mqtt_conn *c, const struct mqtt_packet *p, u
     mqtt_conn_close(c, M_DISCONNECT_PROTOCOL, false);
 }
 
+static const char *type_name(uint8_t type)
+{
+    static const char *const names[] = {"a packet of type 0",
+                                        "CONNECT",
+                                        "CONNACK",
+                                        "PUBLISH",
+                                        "PUBACK",
+                                        "PUBREC",
+                                        "PUBREL",
+                                        "PUBCOMP",
+                                        "SUBSCRIBE",
+                                        "SUBACK",
+                                        "UNSUBSCRIBE",
+                                        "UNSUBACK",
+                                        "PINGREQ",
+                                        "PINGRESP",
+                                        "DISCONNECT",
+                                        "AUTH"};
+    return names[type & 0x0f];
+}
+
+/* A packet after CONNECT that the decoder has refused. A second CONNECT is wrong as such (MQTT-3.1.0-2);
+ * DISCONNECT has no code for what it holds. */
+static void conn_bad_later(struct mqtt_conn *c, uint8_t type, uint8_t reason)
+{
+    char words[96] = "";
+    if (type == MQTT_CONNECT) {
+        reason = MQTT_RC_PROTOCOL_ERROR;
+        snprintf(words, sizeof words, "a second CONNECT");
+    } else if (reason == MQTT_RC_PACKET_TOO_LARGE) {
+        snprintf(words, sizeof words, "%s over the maximum packet size, or with too many filters",
+                 type_name(type));
+    } else if (reason == MQTT_RC_MALFORMED_PACKET) {
+        snprintf(words, sizeof words, "%s is malformed", type_name(type));
+    } else if (reason == MQTT_RC_PROTOCOL_ERROR) {
+        snprintf(words, sizeof words, "%s is not allowed, or not so", type_name(type));
+    }
+    mqtt_conn_refuse_saying(c, reason, words[0] ? words : NULL, M_DISCONNECT_PROTOCOL);
+}
+
 static void conn_bad_packet(struct mqtt_conn *c, const struct mqtt_packet *p, uint8_t reason)
 {
     static struct log_limit limit = {.every_ms = 1000};
@@ -484,8 +576,8 @@ static void conn_bad_packet(struct mqtt_conn *c, const struct mqtt_packet *p, ui
                  (const char *)c->client_id.data, reason, (unsigned long)held);
     if (c->state == MQTT_STATE_NEW)
         conn_bad_connect(c, p, reason);
-    else /* a second CONNECT is wrong as such (MQTT-3.1.0-2); DISCONNECT has no code for what it holds */
-        mqtt_conn_refuse(c, p->type == MQTT_CONNECT ? MQTT_RC_PROTOCOL_ERROR : reason, M_DISCONNECT_PROTOCOL);
+    else
+        conn_bad_later(c, (uint8_t)p->type, reason);
 }
 
 /* Parses what is there. Returns the bytes taken; the rest is an incomplete packet (or the connection is

@@ -129,11 +129,16 @@ void mqtt_conn_open(struct mqtt_door *d, struct stream *io, struct bucket_place 
 /* Ends it: session and identifier are given back, the socket is closed when the queue has gone out (or at
  * once when `now`). `metric`: why. Safe to call again. Not inside transport_ops.deliver. */
 void mqtt_conn_close(struct mqtt_conn *c, enum metric why, bool now);
-/* 5.0: DISCONNECT with `reason` once CONNACK was sent; else nothing. Then close. */
+/* 5.0: DISCONNECT with `reason` once CONNACK was sent; else nothing. Then close. `words` (NULL: none) say
+ * what the code does not; they are the Reason String of a client that wants any. */
+void mqtt_conn_refuse_saying(struct mqtt_conn *c, uint8_t reason, const char *words, enum metric why);
 void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why);
+/* Words for a packet that is about to be sent. NULL, and a client that wants none (3.1.2.11.7): nothing. */
+void mqtt_conn_say(const struct mqtt_conn *c, struct mqtt_props *props, const char *words);
 /* Once it has been told to go: it goes when nothing is owed to it. */
 void mqtt_conn_drain_step(struct mqtt_conn *c);
-/* Encodes into the queue and marks it dirty. */
+/* Encodes into the queue and marks it dirty. What is larger than the client's Maximum Packet Size goes
+ * without its words; what is so even then is the end of the connection. */
 void mqtt_conn_send(struct mqtt_conn *c, const struct mqtt_packet *p);
 void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes);
 static inline void mqtt_conn_dirty(struct mqtt_conn *c)

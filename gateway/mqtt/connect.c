@@ -13,6 +13,7 @@
 struct mqtt_connect_kept {
     bool anonymous, assigned; /* the client identifier is ours; and is told */
     bool clean_start;
+    bool wants_response_information;
     bool expiry_told; /* it is another than the client asked for */
     uint32_t expiry_s;
     uint16_t server_keep_alive_s;
@@ -45,10 +46,7 @@ void mqtt_connect_refuse(struct mqtt_conn *c, uint8_t reason, const char *why)
     struct mqtt_packet p = {.type = MQTT_CONNACK};
     uint64_t held;
     p.connack.reason = c->version == MQTT_V5 ? reason : return_code(reason);
-    if (c->version == MQTT_V5) {
-        p.connack.props.present = MQTT_HAS_REASON_STRING;
-        p.connack.props.reason_string = slice_cstr(why);
-    }
+    mqtt_conn_say(c, &p.connack.props, why);
     if (log_permitted(&limit, &held))
         log_info("MQTT CONNECT refused client=%.*s why=\"%s\" repeated=%lu", (int)c->client_id.len,
                  (const char *)c->client_id.data, why, (unsigned long)held);
@@ -169,6 +167,17 @@ static void connect_taken_over(struct claim *claim)
         mqtt_conn_refuse(c, MQTT_RC_SESSION_TAKEN_OVER, M_DISCONNECT_SERVER);
 }
 
+/* Response Information (3.2.2.3.15): where this client may let answers be sent to. False: nothing is set, or
+ * it names a user and there is none. */
+static bool connect_response_information(const struct mqtt_conn *c, struct buf *out)
+{
+    const struct acl_asker who = {.user = c->principal->user,
+                                  .encoded_user = c->principal->inbox_id,
+                                  .client_id = buf_slice(&c->client_id)};
+    struct slice pattern = slice_cstr(c->door->edge->settings->mqtt_response_information);
+    return pattern.len > 0 && acl_topic_put(pattern, &who, out) == ST_OK;
+}
+
 static void connect_send_connack(struct mqtt_conn *c, bool session_present)
 {
     const struct mqtt_connect_kept *kept = c->kept;
@@ -193,7 +202,14 @@ static void connect_send_connack(struct mqtt_conn *c, bool session_present)
         props->present |= MQTT_HAS_SERVER_KEEP_ALIVE;
         props->server_keep_alive_s = kept->server_keep_alive_s;
     }
+    struct buf information;
+    buf_init(&information, UINT16_MAX);
+    if (kept->wants_response_information && connect_response_information(c, &information)) {
+        props->present |= MQTT_HAS_RESPONSE_INFO;
+        props->response_info = buf_slice(&information);
+    }
     mqtt_conn_send(c, &p);
+    buf_deinit(&information);
 }
 
 static void connect_claimed(struct claim *claim)
@@ -252,15 +268,11 @@ static void connect_set_limits(struct mqtt_conn *c, const struct mqtt_connect *p
     uint64_t keep_alive_s = p->keep_alive_s;
     if (p->props.present & MQTT_HAS_RECEIVE_MAXIMUM && p->props.receive_maximum < window)
         window = p->props.receive_maximum;
-    if (p->props.present & MQTT_HAS_MAXIMUM_PACKET_SIZE)
-        c->client_packet_max = p->props.maximum_packet_bytes;
     if (p->version == MQTT_V5 && (keep_alive_s == 0 || keep_alive_s > s->mqtt_keep_alive_max_s)) {
         keep_alive_s = s->mqtt_keep_alive_max_s;
         c->kept->server_keep_alive_s = (uint16_t)keep_alive_s;
     }
     if (p->version == MQTT_V5) {
-        c->problem_information =
-            !(p->props.present & MQTT_HAS_REQUEST_PROBLEM) || p->props.request_problem != 0;
         c->aliases_in.max = (uint16_t)s->mqtt_topic_aliases;
         c->aliases_out.max = p->props.topic_alias_maximum < c->aliases_in.max ? p->props.topic_alias_maximum
                                                                               : c->aliases_in.max;
@@ -286,10 +298,20 @@ static void connect_set_session(struct mqtt_conn *c, const struct mqtt_connect *
     c->kept->expiry_told = p->version == MQTT_V5 && c->kept->expiry_s != asked_s;
 }
 
+/* What holds for a refusal, too. */
+static void connect_set_manners(struct mqtt_conn *c, const struct mqtt_connect *p)
+{
+    c->version = p->version;
+    c->problem_information =
+        p->version == MQTT_V5 && (!(p->props.present & MQTT_HAS_REQUEST_PROBLEM) || p->props.request_problem);
+    if (p->props.present & MQTT_HAS_MAXIMUM_PACKET_SIZE)
+        c->client_packet_max = p->props.maximum_packet_bytes;
+}
+
 void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
 {
     uint8_t reason;
-    c->version = p->version;
+    connect_set_manners(c, p);
     buf_clear(&c->client_id); /* CONNECT may come a second time: see MQTT_STATE_CHECKING */
     if (buf_put(&c->client_id, p->client_id) != ST_OK) {
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
@@ -326,6 +348,7 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
         return;
     }
     c->kept->anonymous = p->client_id.len == 0;
+    c->kept->wants_response_information = p->props.request_response;
     c->kept->assigned = p->client_id.len == 0 && p->version == MQTT_V5;
     connect_set_session(c, p);
     connect_set_limits(c, p);

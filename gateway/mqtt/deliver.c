@@ -186,6 +186,8 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
                                 .qos = o->qos < d->msg->qos ? o->qos : d->msg->qos,
                                 .retain = retain_flag(sub, d),
                                 .subscription_id = o->subscription_id};
+    if (c->broken) /* its last packet is queued */
+        return ST_AGAIN;
     if (!d->live && o->no_local && is_own(c, d->msg))
         return ST_NOT_FOUND;
     if (c->keep && !d->retained && shape.qos == 0 && !d->live && mqtt_keep_missed(c->keep, d->msg))
@@ -230,7 +232,8 @@ static struct slice mqtt_name(void *conn)
 
 static void mqtt_too_many(void *conn)
 {
-    mqtt_conn_refuse(conn, MQTT_RC_QUOTA_EXCEEDED, M_DISCONNECT_LIMIT);
+    mqtt_conn_refuse_saying(conn, MQTT_RC_QUOTA_EXCEEDED, "limit.user_connections is reached",
+                            M_DISCONNECT_LIMIT);
 }
 
 static void mqtt_describe(void *conn, struct connection_facts *out)

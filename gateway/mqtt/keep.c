@@ -221,7 +221,8 @@ static void on_settled(struct keeper_wait *w, enum status status)
     struct mqtt_conn *c = k->conn;
     k->settling = false;
     if (status != ST_OK) { /* what it waits for stays untold, and is as it was when the client returns */
-        mqtt_conn_refuse(c, MQTT_RC_QUOTA_EXCEEDED, M_DISCONNECT_LIMIT);
+        mqtt_conn_refuse_saying(c, MQTT_RC_QUOTA_EXCEEDED, "the session's record could not be written",
+                                M_DISCONNECT_LIMIT);
         return;
     }
     k->accepted -= k->accepted_covered;

@@ -51,10 +51,29 @@ static uint64_t open_count(const struct mqtt_conn *c)
     return c->open_tail - c->open_head - c->open_counted + c->received.count;
 }
 
+/* Of what was refused before it came to the log. */
+static const char *refusal_text(uint8_t reason)
+{
+    switch (reason) {
+    case MQTT_RC_TOPIC_NAME_INVALID:
+        return "no topic name, or over limit.topic_bytes or limit.topic_levels";
+    case MQTT_RC_QUOTA_EXCEEDED:
+        return "over limit.message_bytes, or properties larger than a record holds";
+    case MQTT_RC_PAYLOAD_FORMAT_INVALID:
+        return "the payload is not what its payload format indicator or content type says";
+    case MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR:
+        return "a tg- property that cannot be kept";
+    default:
+        return NULL;
+    }
+}
+
 /* What a reason code does not say, for whoever wants to know (Reason String, 3.4.2.2.2). NULL: nothing. */
-static const char *reason_text(enum status status)
+static const char *reason_text(uint8_t reason, enum status status)
 {
     switch ((int)status) {
+    case ST_OK:
+        return refusal_text(reason);
     case ST_FULL:
         return "the log is behind";
     case ST_QUOTA:
@@ -78,15 +97,11 @@ static void open_send(struct mqtt_conn *c, const struct mqtt_open_publish *slot)
     const uint8_t success[] = {(uint8_t)(type << 4), 0x02, (uint8_t)(slot->packet_id >> 8),
                                (uint8_t)slot->packet_id};
     struct mqtt_packet p = {.type = type, .ack = {.packet_id = slot->packet_id, .reason = slot->reason}};
-    const char *text = c->problem_information ? reason_text((enum status)slot->status) : NULL;
     if (slot->reason == MQTT_RC_SUCCESS) {
         mqtt_conn_send_bytes(c, slice_of(success, sizeof success));
         return;
     }
-    if (text) {
-        p.ack.props.present = MQTT_HAS_REASON_STRING;
-        p.ack.props.reason_string = slice_cstr(text);
-    }
+    mqtt_conn_say(c, &p.ack.props, reason_text(slot->reason, (enum status)slot->status));
     mqtt_conn_send(c, &p);
 }
 
@@ -233,8 +248,8 @@ uint8_t mqtt_publish_objection(struct mqtt_conn *c, const struct mqtt_publish *p
     if (p->payload.len > s->limit_message_bytes)
         return MQTT_RC_QUOTA_EXCEEDED;
     *why = M_REFUSED_INVALID;
-    if ((p->props.present & MQTT_HAS_PAYLOAD_FORMAT) && p->props.payload_format == 1 &&
-        !utf8_valid(p->payload))
+    if (s->mqtt_check_payload_format && (p->props.present & MQTT_HAS_PAYLOAD_FORMAT) &&
+        p->props.payload_format == 1 && !utf8_valid(p->payload))
         return MQTT_RC_PAYLOAD_FORMAT_INVALID;
     return 0;
 }
@@ -486,11 +501,12 @@ static void publish_durable(struct mqtt_conn *c, const struct mqtt_publish *p, s
 }
 
 /* The packet itself is against the rules: the end of the connection. */
-static void publish_violates(struct mqtt_conn *c, uint8_t reason, enum metric why)
+static void publish_violates(struct mqtt_conn *c, uint8_t reason, const char *words, enum metric why)
 {
     metric_add(c->door->edge->metrics, why, 1);
-    mqtt_conn_refuse(c, reason,
-                     reason == MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED ? M_DISCONNECT_LIMIT : M_DISCONNECT_PROTOCOL);
+    mqtt_conn_refuse_saying(c, reason, words,
+                            reason == MQTT_RC_RECEIVE_MAXIMUM_EXCEEDED ? M_DISCONNECT_LIMIT
+                                                                       : M_DISCONNECT_PROTOCOL);
 }
 
 static void publish_take(struct mqtt_conn *c, const struct mqtt_publish *p)
@@ -512,7 +528,7 @@ static void publish_take(struct mqtt_conn *c, const struct mqtt_publish *p)
                                    : M_REFUSED_LIMIT;
     }
     if (reason == MQTT_RC_PROTOCOL_ERROR) {
-        publish_violates(c, reason, why);
+        publish_violates(c, reason, "a tg- property is there twice", why);
         return;
     }
     if (reason) {
@@ -544,7 +560,8 @@ void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
     metric_add(c->door->edge->metrics, M_RECEIVED_MQTT, 1);
     uint8_t reason = publish_violation(c, p, &why);
     if (reason) {
-        publish_violates(c, reason, why);
+        publish_violates(c, reason,
+                         reason == MQTT_RC_TOPIC_ALIAS_INVALID ? "over the topic alias maximum" : NULL, why);
         return;
     }
     if (!(p->props.present & MQTT_HAS_TOPIC_ALIAS)) {
@@ -554,7 +571,7 @@ void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
     struct mqtt_publish named = *p;
     reason = publish_name(c, &named);
     if (reason)
-        publish_violates(c, reason, M_REFUSED_INVALID);
+        publish_violates(c, reason, "the topic alias stands for no topic", M_REFUSED_INVALID);
     else
         publish_take(c, &named);
 }

@@ -18,6 +18,24 @@ struct pending_suback {
     uint8_t reasons[];
 };
 
+/* The Reason String of a SUBACK is about its first refusal; NULL: the code says it all. */
+static const char *suback_words(const struct pending_suback *pending)
+{
+    uint8_t reason = 0;
+    for (uint32_t i = 0; i < pending->count && reason < 0x80; i++)
+        reason = pending->reasons[i];
+    switch (reason) {
+    case MQTT_RC_TOPIC_FILTER_INVALID:
+        return "no topic filter, or over limit.topic_bytes or limit.topic_levels";
+    case MQTT_RC_QUOTA_EXCEEDED:
+        return "limit.subscriptions or limit.session_bytes is reached";
+    case MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR:
+        return "no such $ topics, or a tg- property that cannot be kept";
+    default:
+        return NULL;
+    }
+}
+
 static void suback_send(struct pending_suback *pending)
 {
     struct mqtt_conn *c = pending->conn;
@@ -25,6 +43,7 @@ static void suback_send(struct pending_suback *pending)
         struct mqtt_packet p = {.type = pending->type,
                                 .suback = {.packet_id = pending->packet_id,
                                            .reasons = slice_of(pending->reasons, pending->count)}};
+        mqtt_conn_say(c, &p.suback.props, suback_words(pending));
         mqtt_conn_send(c, &p);
     }
     free(pending);
@@ -50,7 +69,8 @@ static void suback_on_kept(struct keeper_wait *w, enum status status)
     list_unlink(&pending->link);
     if (status != ST_OK) { /* what the client is not told of it does not have when it returns */
         free(pending);
-        mqtt_conn_refuse(c, MQTT_RC_QUOTA_EXCEEDED, M_DISCONNECT_LIMIT);
+        mqtt_conn_refuse_saying(c, MQTT_RC_QUOTA_EXCEEDED, "the session's record could not be written",
+                                M_DISCONNECT_LIMIT);
         return;
     }
     suback_send(pending);
@@ -329,7 +349,7 @@ void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p)
     bool at_cursor = false;
     enum status start = subscribe_start(c, p, &options, &place, &at_cursor);
     if (start == ST_INVALID) { /* as any property that may be there once */
-        mqtt_conn_refuse(c, MQTT_RC_PROTOCOL_ERROR, M_DISCONNECT_PROTOCOL);
+        mqtt_conn_refuse_saying(c, MQTT_RC_PROTOCOL_ERROR, "tg-from is there twice", M_DISCONNECT_PROTOCOL);
         return;
     }
     struct pending_suback *pending = calloc(1, sizeof *pending + p->count);

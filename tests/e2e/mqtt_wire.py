@@ -128,6 +128,31 @@ def read_varint(data, place):
             return number, place
 
 
+def bare(kind, body):
+    """The body of an answer of 5.0 without its properties (Reason String ...), and short where it may be short."""
+    if kind in (PUBACK, PUBREC, PUBREL, PUBCOMP):
+        return body[:3]
+    if kind in (SUBACK, UNSUBACK):
+        length, place = read_varint(body, 2)
+        return body[:2] + b"\x00" + body[place + length:]
+    return body[:1] if kind == DISCONNECT else body
+
+
+def bare_stream(data):
+    """Answers one after the other; what is no whole packet stays as it is."""
+    out = b""
+    while data:
+        try:
+            length, place = read_varint(data, 1)
+        except IndexError:
+            break
+        if len(data) < place + length:
+            break
+        out += packet(data[0], bare(data[0] >> 4, data[place:place + length]))
+        data = data[place + length:]
+    return out + data
+
+
 class Wire:
     """One socket. With connect=True it is a client of that version already."""
 
@@ -184,7 +209,7 @@ class Wire:
         self.send(subscribe(number, *filters, version=self.version, **options))
         body = self.expect(SUBACK)
         assert struct.unpack_from(">H", body)[0] == number
-        return body[3:] if self.version == 5 else body[2:]
+        return bare(SUBACK, body)[3:] if self.version == 5 else body[2:]
 
     def publish(self, topic, payload=b"", number=1, props=b""):
         """QoS 1; the code of PUBACK."""

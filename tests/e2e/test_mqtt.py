@@ -544,7 +544,7 @@ def test_the_largest_payload_and_one_byte_more(make_node, version):
         assert hearer.message().payload == payload
         wire.send(publish("large", payload + b"x", 1, 2, version) + publish("large", b"behind", 1, 3, version))
         if version == 5:
-            assert wire.expect(PUBACK) == b"\x00\x02\x97"
+            assert wire.expect(PUBACK)[:3] == b"\x00\x02\x97"
             assert wire.expect(PUBACK) == b"\x00\x03"
             assert hearer.message().payload == b"behind"
         else:

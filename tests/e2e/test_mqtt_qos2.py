@@ -6,7 +6,8 @@ import struct
 import pytest
 
 from clients import WAIT_S, MosquittoSub, Web, history, mosquitto_pub
-from mqtt_wire import PUBCOMP, PUBLISH, PUBREC, PUBREL, BYE, Message, Wire, packet, publish, pubcomp, pubrec, pubrel
+from mqtt_wire import PUBCOMP, PUBLISH, PUBREC, PUBREL, BYE, Message, Wire, bare_stream, packet
+from mqtt_wire import publish, pubcomp, pubrec, pubrel
 from node import wait_until
 from test_mqtt import Paho
 
@@ -190,13 +191,13 @@ def test_acknowledgements_of_nothing_and_of_another_quality(make_node, version):
         assert speaker.publish("one", b"x") == 0
         message = wire.message(acknowledge=False)
         wire.send(pubrec(message.number))
-        assert wire.rest() == (b"\xe0\x01\x82" if version == 5 else b"")
+        assert bare_stream(wire.rest()) == (b"\xe0\x01\x82" if version == 5 else b"")
     for early in (lambda n: packet(0x40, struct.pack(">H", n)), pubcomp):
         with Wire(node, version, "c") as wire, Wire(node, version, "speaks") as speaker:
             wire.subscribe(("two", 2))
             assert publish2(speaker, "two", b"x", 1) == (0, 0)
             wire.send(early(wire.message(acknowledge=False).number))
-            assert wire.rest() == (b"\xe0\x01\x82" if version == 5 else b"")
+            assert bare_stream(wire.rest()) == (b"\xe0\x01\x82" if version == 5 else b"")
 
 
 def test_what_is_refused_is_told_in_pubrec(make_node):

@@ -377,7 +377,8 @@ Test(mqtt_conn, quality_2_is_received_when_it_is_durable)
     client_send(fd, "62 02 00 07");
     client_expect(fd, "70 02 00 07");
     client_send(hasty, "34 07 00 01 61 00 07 00 78 62 02 00 07");
-    client_expect(hasty, "e0 01 82");
+    client_expect(hasty, "e0 1d 82 1b 1f 00 18 "
+                         "50 55 42 52 45 4c 20 62 65 66 6f 72 65 20 69 74 73 20 50 55 42 52 45 43");
     client_expect_end(hasty);
     cr_expect_eq(exchange_metric(&x, M_STORED), 1);
     close(fd);
