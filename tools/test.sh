@@ -27,6 +27,6 @@ suite "unit, crash, lint" ctest_in dev ctest --exclude-regex '^race\.'
 # Under ThreadSanitizer: without it a race shows only by luck.
 suite "race (ThreadSanitizer)" ctest_in tsan race --tests-regex '^race\.'
 suite "end to end" env TIDEGATE_PRESET=dev /usr/bin/python3 -m pytest -q -n 4 -p no:cacheprovider \
-    tests/e2e "--junitxml=$results/e2e.xml"
+    tests/e2e tests/conformance "--junitxml=$results/e2e.xml"
 
 /usr/bin/python3 tools/count_tests.py "$results"/{ctest,race,e2e}.xml && [ "$broken" = 0 ]

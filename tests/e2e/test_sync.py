@@ -103,6 +103,22 @@ def test_no_acknowledgement_before_the_sync(make_node, disk):
         assert len(history(node, f"sync/{door}")) == 1
 
 
+def test_no_pubrec_before_the_sync(make_node, disk):
+    """PUBREC says that the message is stored: the client may forget it then (MQTT-4.3.3-8)."""
+    node = make_node(environment=disk.environment)
+    for version in (4, 5):
+        with Wire(node, version, f"two{version}") as wire:
+            disk.hold()
+            wire.send(mqtt_publish("sync/two", b"2", 2, 7, version))
+            wait_until(disk.is_held, "the record to wait for its sync")
+            early = not wire.quiet(QUIET_S)
+            disk.release()
+            assert not early, "PUBREC before the sync had returned"
+            assert wire.packet() == (0x50, b"\x00\x07")
+            wire.send(pubrel(7))
+            assert wire.packet() == (0x70, b"\x00\x07")
+
+
 def test_a_failed_sync_acknowledges_nothing_and_ends_the_node_with_75(make_node, disk):
     node = make_node(environment=disk.environment)
     senders = Senders(node)
