@@ -438,6 +438,7 @@ enum status node_create(const struct settings *settings, struct node **out, stru
     }
     st = auth_office_create(settings, &n->auth, error);
     n->facts.started_wall_ms = clock_wall_ms(clock_system());
+    n->facts.store = n->store;
     n->facts.epoch = store_epoch(n->store);
     n->facts.incarnation = store_incarnation(n->store);
     n->facts.lane_count = store_lane_count(n->store);
@@ -478,7 +479,21 @@ static void *loop_thread(void *ctx)
     return NULL;
 }
 
-/* Replaces <data>/<name> as a whole: a reader sees the old file or the new one. */
+/* A disk without room for a second file may have the former one, of a process that was killed: it is written
+ * over. Whoever reads it in this very moment may see half of each. */
+static bool write_over(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    size_t len = strlen(text);
+    if (fd < 0)
+        return false;
+    bool ok = write(fd, text, len) == (ssize_t)len && ftruncate(fd, (off_t)len) == 0;
+    close(fd);
+    return ok;
+}
+
+/* Replaces <data>/<name> as a whole: a reader sees the old file or the new one. On a full disk the node
+ * serves all the same. */
 static enum status write_file(const struct node *n, const char *name, const char *text, struct buf *error)
 {
     char path[4096], temporary[4096 + 8];
@@ -491,6 +506,12 @@ static enum status write_file(const struct node *n, const char *name, const char
         ok = close(fd) == 0 && ok;
     if (ok && rename(temporary, path) == 0)
         return ST_OK;
+    if (errno == ENOSPC || errno == EDQUOT) {
+        (void)unlink(temporary);
+        if (!write_over(path, text))
+            log_warn("no room on the disk for a file that tools look for path=%s; the node serves", path);
+        return ST_OK;
+    }
     enum status st = buf_printf(error, "cannot write %s: %s", path, strerror(errno));
     (void)st;
     return ST_IO;

@@ -497,6 +497,7 @@ void lane_bind(struct lane *l, struct loop *loop, const struct store_events *eve
     l->events = events;
     l->events_ctx = ctx;
     l->metrics = metrics;
+    metric_add(metrics, M_LOG_UNSYNCED_BYTES, l->unsynced_bytes); /* START, when the disk was full */
 }
 
 void lane_finish(struct lane *l)

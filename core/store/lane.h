@@ -10,6 +10,7 @@
 
 struct completion;
 struct maker;
+struct onset;
 struct reader;
 struct writer;
 
@@ -22,6 +23,7 @@ struct lane_env {
     struct writer *writer;
     struct reader *reader;
     struct maker *maker;
+    struct onset *onset;
     atomic_bool disk_refuse; /* maker writes (relaxed): the disk is nearly full, publishes are refused */
     atomic_bool disk_full; /* maker writes (relaxed): no next segment can be made now */
     /* A snapshot and a trim keep off each other, like Dekker's two: each says what it wants, then looks at

@@ -86,7 +86,7 @@ static bool is_full(int error)
     return error == ENOSPC || error == EDQUOT;
 }
 
-static void note_full(struct maker *m, const char *path)
+void maker_note_full(struct maker *m, const char *path)
 {
     pthread_mutex_lock(&m->lock);
     bool first = m->retry_ms == 0;
@@ -213,7 +213,7 @@ static void make_ready(struct maker *m, unsigned number, bool old)
     if (fd < 0)
         m->files->unlink(m->files->ctx, path);
     if (fd < 0 && is_full(error))
-        note_full(m, path);
+        maker_note_full(m, path);
     else if (fd < 0 && error != 0) /* not an error yet: the segment that is being written has its blocks */
         log_warn("cannot make the next log segment ahead path=%s error=\"%s\"", path, strerror(error));
     else if (fd >= 0)
@@ -429,16 +429,16 @@ enum status maker_take(struct maker *m, const char *path, uint64_t bytes, struct
     if (wait_ms != UINT64_MAX && (wait_ms > 0 || bytes == m->options->segment_bytes))
         return ST_AGAIN; /* the thread is the one that finds room, behind the ballast's */
     if (atomic_load_explicit(&m->space.ballast_given, memory_order_relaxed)) {
-        note_full(m, path);
+        maker_note_full(m, path);
         return ST_AGAIN;
     }
     made.fd = make_file(m, path, bytes);
-    if (made.fd < 0 && is_full(errno) && m->started) {
-        note_full(m, path);
+    if (made.fd < 0 && is_full(errno)) {
+        maker_note_full(m, path);
         return ST_AGAIN;
     }
     if (made.fd < 0)
-        return is_full(errno) ? ST_NO_SPACE : ST_IO;
+        return ST_IO;
     note_room(m);
     *out = made;
     return ST_OK;

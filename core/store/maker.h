@@ -39,8 +39,10 @@ struct made_file {
 
 /* Gives a file of `bytes` the name `path` (not yet durable: the caller syncs the folder). One that is ready,
  * or else one made now. ST_AGAIN: the disk has no room, it is looked at again after maker_retry_ms.
- * ST_NO_SPACE, ST_IO: errno. Before maker_start a full disk is ST_NO_SPACE. Writer thread. */
+ * ST_IO: errno. Writer thread. */
 enum status maker_take(struct maker *m, const char *path, uint64_t bytes, struct made_file *out) MUST_CHECK;
+/* There was no room at `path`: publishes are refused until the thread finds some. Writer thread. */
+void maker_note_full(struct maker *m, const char *path);
 /* So many files should be ready. Writer thread. */
 void maker_want(struct maker *m, unsigned count);
 /* Milliseconds until the disk is looked at again; UINT64_MAX: there is room. Any thread. */

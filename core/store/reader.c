@@ -10,6 +10,7 @@
 #include "core/logging.h"
 #include "core/pool.h"
 #include "core/store/completion.h"
+#include "core/store/onset.h"
 #include "core/store/query.h"
 #include "core/store/retention.h"
 #include "core/store/scrub.h"
@@ -190,10 +191,13 @@ static bool may_trim(const struct reader *r, unsigned lane)
            atomic_load_explicit(&r->lanes[lane].synced_next, memory_order_acquire) >= r->trims[lane].synced;
 }
 
-/* False: a snapshot is being made of what would go. */
+/* False: a snapshot is being made of what would go, or the disk has no room yet for this process's MANIFEST.
+ */
 static bool enter_trim(struct reader *r, unsigned lane)
 {
     struct lane_env *env = r->lanes[lane].env;
+    if (!onset_done(env->onset))
+        return false;
     atomic_store(&env->trim_open, true);
     if (!atomic_load(&env->snapshot_open))
         return true;

@@ -40,6 +40,7 @@ struct item {
     struct index_header index;
     struct survey survey; /* when not indexed */
     int fd; /* while not indexed */
+    bool uncut; /* behind file_bytes are bytes that were to go, and the disk had no room for that */
     bool judged; /* its end is where it is to be, and synced */
     struct index_range *bad; /* of one that got its index early: what is to be told of it */
     uint32_t bad_count;
@@ -210,6 +211,7 @@ static enum status survey_item(struct run *run, struct item *item)
     topic_index_destroy(item->survey.index);
     survey_deinit(&item->survey);
     uint64_t end = item->segment_epoch ? written_bytes(item) : sizeof(struct segment_header);
+    end = end < item->file_bytes ? end : item->file_bytes;
     source_open(&run->tools->source, item->fd, end, NULL, NULL);
     run->tools->source.ahead = 128 << 10;
     if (survey_run(run->tools, item->segment_epoch, item->base_offset, item->reused, &item->survey) != ST_OK)
@@ -299,8 +301,10 @@ static enum status sync_item(struct run *run, const struct item *item)
 static enum status cut_file(struct run *run, struct item *item, uint64_t position)
 {
     const struct store_files *files = run->shelf->files;
-    if (files->truncate(files->ctx, item->fd, (off_t)position) < 0)
+    bool cut = files->truncate(files->ctx, item->fd, (off_t)position) == 0;
+    if (!cut && errno != ENOSPC && errno != EDQUOT)
         return refuse_errno(run, item, "cut its torn end");
+    item->uncut = !cut; /* it is cut before anything is appended */
     item->file_bytes = position;
     return ST_OK;
 }
@@ -436,6 +440,7 @@ static enum status shelve(struct run *run, struct item *item)
     if (st != ST_OK)
         return refuse(run, st, item, "no memory");
     v->next_offset = item_end(item);
+    v->uncut = item->uncut;
     tell_rot(run, item);
     if (item->indexed) {
         shelf_set_end(run->shelf, v, item->index.segment_bytes);

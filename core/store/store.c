@@ -3,7 +3,8 @@
  *     lane.c (loops) --frames--> writer.c (thread) --durable--> lane.c
  *            \-------frames, reads--> reader.c (thread) --answers--> loops
  *     maker.c (thread) --the next files--> writer.c;   reader.c --files that retention removes--> maker.c
- *     recovery.c, manifest.c: before the threads exist */
+ *     recovery.c, manifest.c, onset.c: before the threads exist; on a full disk the writer ends what onset.c
+ * began */
 #include "core/store/store.h"
 
 #include "core/crew.h"
@@ -11,6 +12,7 @@
 #include "core/store/folder.h"
 #include "core/store/maker.h"
 #include "core/store/manifest.h"
+#include "core/store/onset.h"
 #include "core/store/reader.h"
 #include "core/store/recent.h"
 #include "core/store/recovery.h"
@@ -39,6 +41,7 @@ struct store {
     int lock_fd;
     struct metrics *metrics; /* of start-up */
     struct manifest manifest;
+    struct onset onset;
     struct lane_env env;
     struct lane *lanes;
     struct shelf shelves[STORE_LANES_MAX];
@@ -188,7 +191,7 @@ static enum status recover_lanes(struct store *s, struct buf *error)
     return st;
 }
 
-/* START in every lane, durable. */
+/* START in every lane, durable; or, on a full disk, with the writer. */
 static enum status begin_lanes(struct store *s, bool after_clean_stop, struct buf *error)
 {
     for (unsigned i = 0; i < s->options.lane_count; i++) {
@@ -233,6 +236,7 @@ static void free_store(struct store *s)
     writer_destroy(s->env.writer);
     reader_destroy(s->env.reader);
     maker_destroy(s->env.maker);
+    onset_deinit(&s->onset);
     for (unsigned i = 0; i < s->options.lane_count; i++) {
         shelf_deinit(&s->shelves[i]);
         free(s->folders[i]);
@@ -257,7 +261,7 @@ static enum status open_parts(struct store *s, struct buf *error)
     enum status st =
         maker_create(&s->options, s->files, &s->env.disk_full, &s->env.disk_refuse, &s->env.maker);
     if (st == ST_OK)
-        st = writer_create(&s->options, s->files, s->lanes, s->env.maker, &s->env.writer);
+        st = writer_create(&s->options, s->files, s->lanes, s->env.maker, &s->onset, &s->env.writer);
     if (st == ST_OK)
         st = reader_create(&s->options, s->lanes, s->shelves, &s->manifest, s->env.maker, &s->env.reader);
     return st == ST_OK ? ST_OK : refuse(error, st, s->options.dir, "no memory or no descriptor left");
@@ -280,9 +284,9 @@ static enum status open_log(struct store *s, struct buf *error)
     s->manifest.stopped = false;
     s->env.log_epoch = s->manifest.epoch;
     s->env.incarnation = ++s->manifest.incarnation;
-    /* Removes the clean-stop mark, before anything is appended. */
-    if (manifest_write(s->files, s->options.dir, &s->manifest) < 0)
-        return folder_refuse(error, s->options.dir, "write MANIFEST");
+    st = onset_init(&s->onset, s->files, s->options.dir, &s->manifest, s->shelves, s->options.lane_count);
+    if (st != ST_OK)
+        return refuse(error, st, s->options.dir, "no memory");
     st = open_parts(s, error);
     if (st == ST_OK)
         st = begin_lanes(s, after_clean_stop, error);
@@ -303,6 +307,7 @@ enum status store_open(const struct store_options *o, struct store **out, struct
     s->lock_fd = -1;
     s->metrics = metrics_register();
     s->env.options = &s->options;
+    s->env.onset = &s->onset;
     frame_pool_init(&s->env.pool, FRAME_POOL_BYTES);
     st = s->options.dir ? open_log(s, error) : ST_NO_MEMORY;
     if (st != ST_OK) {
@@ -319,12 +324,13 @@ void store_close(struct store *s)
         return;
     for (unsigned i = 0; i < s->options.lane_count; i++)
         lane_finish(&s->lanes[i]);
-    bool complete = writer_stop(s->env.writer);
+    bool lost, complete = writer_stop(s->env.writer, &lost);
     reader_stop(s->env.reader);
     maker_stop(s->env.maker);
     if (!complete) {
-        /* Nobody was told that it is kept. */
-        log_error("the disk is full: the last records that were published are lost path=%s", s->options.dir);
+        if (lost) /* nobody was told that it is kept */
+            log_error("the disk is full: the last records that were published are lost path=%s",
+                      s->options.dir);
         free_store(s);
         return;
     }
@@ -348,6 +354,15 @@ uint32_t store_epoch(const struct store *s)
 uint64_t store_incarnation(const struct store *s)
 {
     return s->env.incarnation;
+}
+
+bool store_is_full(const struct store *s)
+{
+    bool full = atomic_load_explicit(&s->env.disk_full, memory_order_relaxed) ||
+                atomic_load_explicit(&s->env.disk_refuse, memory_order_relaxed);
+    for (unsigned i = 0; i < s->options.lane_count && !full; i++)
+        full = atomic_load_explicit(&s->lanes[i].stalled, memory_order_relaxed);
+    return full;
 }
 
 unsigned store_lane_count(const struct store *s)

@@ -57,10 +57,13 @@ struct store_options {
 
 /* Opens, recovers (verifies, cuts a torn tail, syncs what it read, rolls, writes START) and starts
  * the two threads. Blocking: start-up only. `error` gets one line for the operator.
+ * A full disk is no reason not to open a log that can be read: what must be written waits for room
+ * (core/store/onset.h), and until then appends are answered ST_NO_SPACE.
  * ST_EXISTS: another process holds the folder. ST_INVALID: another lane count, or options out of range.
  * ST_CORRUPT: MANIFEST is damaged or missing, or a file belongs to another log (records that do not
  * verify are no reason: they are logged, and reads answer ST_CORRUPT there). ST_UNSUPPORTED: a newer
- * version wrote it. ST_FORBIDDEN: no right to the folder. ST_IO, ST_NO_SPACE, ST_NO_MEMORY. */
+ * version wrote it. ST_FORBIDDEN: no right to the folder. ST_IO, ST_NO_MEMORY. ST_NO_SPACE: there is no log
+ * yet and no room for its folders. */
 enum status store_open(const struct store_options *o, struct store **out, struct buf *error) MUST_CHECK;
 /* Writes and syncs everything, leaves the clean-stop mark, ends the threads. Lanes must not be used
  * any more: their loops still exist but do not run, or run on the calling thread. Reads that are open are
@@ -70,6 +73,8 @@ void store_close(struct store *s);
 uint32_t store_epoch(const struct store *s); /* of the log; part of every position. Any thread */
 uint64_t store_incarnation(const struct store *s); /* of this start. Any thread */
 unsigned store_lane_count(const struct store *s); /* any thread */
+/* The disk has no room: appends get ST_NO_SPACE, in some lane at least. Any thread. */
+bool store_is_full(const struct store *s);
 
 struct store_events {
     /* Everything below `next` is durable, as options.sync means it. Owning loop. */

@@ -21,6 +21,7 @@ struct volume {
     struct index_file file;
     bool file_verified; /* in this process */
     bool write_refused; /* the index could not be written: it stays in memory */
+    bool uncut; /* its file is longer than data_end: there was no room for cutting it (onset.h) */
     bool lost; /* the index can be neither read nor made: everything reads as damaged */
     int fd;
     uint64_t used; /* of the last use, for closing the one not used for longest */

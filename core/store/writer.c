@@ -14,8 +14,9 @@
  *
  * But one: a disk without room for the next segment. Nothing has been written to it, so nothing is in doubt.
  * The lane stalls: what was appended waits in memory (unanswered), loops refuse more, and the file is tried
- * again until there is room. Mostly it does not come to that, because the file is made ahead (maker.c): when
- * that fails, loops are told (disk_full) and fill the segment that they have to its end. */
+ * again until there is room; so does one whose START finds no room. Mostly it does not come to that, because
+ * the file is made ahead (maker.c): when that fails, loops are told (disk_full) and fill the segment that
+ * they have to its end. */
 #include "core/store/writer.h"
 
 #include "core/logging.h"
@@ -38,6 +39,7 @@ enum {
     EXIT_RETRY = 75, /* sysexits' EX_TEMPFAIL: the supervisor starts us again */
     RECORDS_UNSYNCED_SYNC = STORE_OFFSET_JUMP / 4,
     STALL_MS = 100, /* how often a lane without room asks the maker */
+    ONSET_RETRY_MS = 500,
 };
 
 struct writer_lane {
@@ -51,6 +53,8 @@ struct writer_lane {
     bool dirty; /* written since the last sync */
     uint64_t dirty_bytes, dirty_records, dirty_since_ms;
     bool stalled; /* no room for its next segment; first is the first frame of that one */
+    bool unbound; /* stalled since before it had a loop: tried again when it has one */
+    struct mail bound; /* it has */
     struct frame *first, *last; /* to be written: of this turn, and older ones of a lane that stalls */
     /* this turn */
     struct frame *unwritten; /* from here on none has been */
@@ -70,9 +74,12 @@ struct writer {
     unsigned lane_count;
     struct completion *completions;
     struct maker *maker;
+    struct onset *onset;
+    uint64_t onset_at_ms; /* when it is tried again */
     unsigned wanted; /* as the maker was told */
     bool stopping;
     bool complete; /* the thread has written everything */
+    bool lost; /* and what it has not are messages too */
     bool quiet; /* nothing came for SYNC_AFTER_MS */
     struct writer_lane *touched;
     char failure[PATH_MAX + 256];
@@ -149,12 +156,29 @@ static enum status seal(struct writer *w, struct writer_lane *wl)
     return ST_OK;
 }
 
+/* What a start writes before anything else. ST_AGAIN: no room for that. */
+static enum status begin(struct writer *w)
+{
+    uint64_t now_ms = clock_mono_ms(w->options->clock);
+    if (onset_done(w->onset))
+        return ST_OK;
+    if (now_ms < w->onset_at_ms)
+        return ST_AGAIN;
+    w->onset_at_ms = now_ms + ONSET_RETRY_MS;
+    enum status st = onset_try(w->onset);
+    if (st == ST_AGAIN)
+        maker_note_full(w->maker, w->onset->where);
+    return st == ST_OK || st == ST_AGAIN ? st : fail(w, "begin the log", w->onset->where);
+}
+
 /* ST_AGAIN: no room on the disk, nothing has changed but that the segment before is sealed. */
 static enum status begin_segment(struct writer *w, struct writer_lane *wl, struct segment *s)
 {
     enum status st = seal(w, wl);
     char path[PATH_MAX];
     struct made_file made;
+    if (st == ST_OK)
+        st = begin(w);
     if (st != ST_OK)
         return st;
     st = maker_take(w->maker, file_path(wl, s, path), s->file_bytes, &made);
@@ -288,19 +312,28 @@ static void touch(struct writer *w, struct writer_lane *wl)
     w->touched = wl;
 }
 
+static void on_bound(struct mail *mail)
+{
+    LIST_OF(mail, struct writer_lane, bound)->unbound = false;
+}
+
 /* Sorts letters by lane, keeping each lane's order. */
 static void take_letters(struct writer *w)
 {
     w->touched = NULL;
     for (unsigned i = 0; i < w->lane_count; i++) {
         w->lanes[i].touched = false;
-        if (w->lanes[i].stalled)
+        if (w->lanes[i].stalled && !w->lanes[i].unbound)
             touch(w, &w->lanes[i]);
     }
     for (struct mail *mail = mailbox_take(&w->box), *next; mail; mail = next) {
         next = mail->next;
         if (mail == &w->stop) {
             w->stopping = true;
+            continue;
+        }
+        if (mail->on_arrival == on_bound) {
+            mail->on_arrival(mail);
             continue;
         }
         struct frame *f = LIST_OF(mail, struct frame, to_writer);
@@ -370,7 +403,8 @@ static int wait_ms(const struct writer *w)
 {
     int least = -1;
     for (unsigned i = 0; i < w->lane_count; i++) {
-        int ms = w->lanes[i].stalled ? STALL_MS : sync_due_ms(w, &w->lanes[i]);
+        bool waits = w->lanes[i].stalled && !w->lanes[i].unbound;
+        int ms = waits ? STALL_MS : sync_due_ms(w, &w->lanes[i]);
         if (ms >= 0 && (least < 0 || ms < least))
             least = ms;
     }
@@ -398,6 +432,8 @@ static void *writer_main(void *arg)
     for (unsigned i = 0; i < w->lane_count && st == ST_OK; i++) {
         st = seal(w, &w->lanes[i]);
         w->complete &= !w->lanes[i].stalled;
+        for (const struct frame *f = w->lanes[i].first; f; f = f->next)
+            w->lost |= !f->control;
     }
     if (st != ST_OK) {
         log_error("%s", w->failure);
@@ -409,13 +445,16 @@ static void *writer_main(void *arg)
 
 enum status writer_start(struct writer *w)
 {
+    for (unsigned i = 0; i < w->lane_count; i++)
+        w->lanes[i].unbound = w->lanes[i].stalled;
     return pthread_create(&w->thread, NULL, writer_main, w) == 0 ? ST_OK : ST_NO_MEMORY;
 }
 
-bool writer_stop(struct writer *w)
+bool writer_stop(struct writer *w, bool *lost)
 {
     mailbox_post(&w->box, &w->stop);
     pthread_join(w->thread, NULL);
+    *lost = w->lost;
     return w->complete;
 }
 
@@ -427,7 +466,7 @@ void writer_post(struct writer *w, struct frame *f)
 /* --- life --- */
 
 enum status writer_create(const struct store_options *options, const struct store_files *files,
-                          struct lane *lanes, struct maker *maker, struct writer **out)
+                          struct lane *lanes, struct maker *maker, struct onset *onset, struct writer **out)
 {
     struct writer *w = calloc(1, sizeof *w);
     if (!w)
@@ -436,6 +475,7 @@ enum status writer_create(const struct store_options *options, const struct stor
     w->options = options;
     w->files = files;
     w->maker = maker;
+    w->onset = onset;
     w->lane_count = options->lane_count;
     w->lanes = calloc(w->lane_count, sizeof *w->lanes);
     if (!w->lanes)
@@ -486,5 +526,11 @@ void writer_destroy(struct writer *w)
 
 void writer_bind(struct writer *w, struct lane *l, struct loop *loop)
 {
+    struct writer_lane *wl = &w->lanes[l->index];
     completion_bind(&w->completions, l, loop);
+    /* Relaxed: only a start sets it before this. */
+    if (!atomic_load_explicit(&l->stalled, memory_order_relaxed))
+        return;
+    wl->bound.on_arrival = on_bound;
+    mailbox_post(&w->box, &wl->bound);
 }

@@ -15,11 +15,13 @@ enum { TEXT_BYTES = 2 * TOKEN_KEY_BYTES };
 static enum status complain(const char *what, const char *path, struct buf *error)
 {
     int reason = errno;
-    enum status st = buf_printf(error, "%s %s: %s", what, path, strerror(reason));
+    bool full = reason == ENOSPC || reason == EDQUOT;
+    enum status st = buf_printf(error, "%s %s: %s%s", what, path, strerror(reason),
+                                full ? "; make room on this disk or move data.dir, then start again" : "");
     (void)st;
     if (reason == EACCES || reason == EPERM || reason == EROFS)
         return ST_FORBIDDEN;
-    return reason == ENOENT ? ST_NOT_FOUND : reason == ENOSPC ? ST_NO_SPACE : ST_IO;
+    return reason == ENOENT ? ST_NOT_FOUND : full ? ST_NO_SPACE : ST_IO;
 }
 
 static bool read_hex(const char text[TEXT_BYTES], uint8_t key[TOKEN_KEY_BYTES])

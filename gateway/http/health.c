@@ -2,6 +2,7 @@
 #include "gateway/http/request.h"
 
 #include "core/json.h"
+#include "core/store/store.h"
 
 #include <stdio.h>
 
@@ -37,6 +38,9 @@ void health_ready(struct request *r)
     } else if (atomic_load(&f->draining)) {
         p.detail = "the node is draining: its clients are being told to go";
         p.members = "\"reasons\":[\"draining\"]";
+    } else if (atomic_load(&f->ready) && store_is_full(f->store)) {
+        p.detail = "the log's disk is full: publishes are refused until there is room, all else is served";
+        p.members = "\"reasons\":[\"storage_full\"]";
     } else if (atomic_load(&f->ready)) {
         reply_text(r, "{\"status\":\"ok\"}\n");
         return;

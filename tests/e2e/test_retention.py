@@ -1,5 +1,6 @@
 """A log with a limit: the disk stays bounded, what is retained stays, and who comes too late is told what is missing."""
 
+import errno
 import json
 import os
 import subprocess
@@ -326,10 +327,99 @@ def start_failing(folder, settings=None, **options):
     return ended.returncode, ended.stderr
 
 
-def test_a_start_on_a_full_disk_says_what_to_do(small_disk):
-    code, said = start_failing(small_disk, {"log.segment_bytes": "2M"})
+class Serving(Node):
+    """One that need not be ready, and finds no room for the file of its ports."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, keep_ports=True, **options)
+        self.wanted = 503
+
+    def is_ready(self):
+        if self.process.poll() is not None:
+            return super().is_ready()
+        self.ports = {door: self.settings[f"{door}.port"] for door in ("mqtt", "http", "api")}
+        try:
+            return curl(self.api("/readyz"), check=None).status in (200, self.wanted)
+        except AssertionError:
+            return False
+
+
+def fill(folder):
+    """To the last byte."""
+    with (folder / "filler").open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while True:
+                    file.write(b"f" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("lost_indexes", [False, True], ids=["", "indexes lost"])
+def test_a_start_on_a_full_disk_serves_what_there_is(small_disk, lost_indexes):
+    (small_disk / "ballast").unlink()
+    node = Serving(small_disk, {"log.segment_bytes": SEGMENT, "log.ballast_bytes": 0, "log.disk_refuse_percent": 100,
+                                "log.disk_warn_percent": 100}).start()
+    try:
+        assert curl(node.api("/readyz")).json() == {"status": "ok"}
+        positions = [publish(node, "t/1", b"x" * 3000).json()["pos"] for _ in range(40)]
+        set_by_http(node, "state/1", b"kept")
+        with Web(node) as web:
+            session = web.ask({"hello": {}})["ok"]["session"]
+            web.subscribe("t/1", {"after": [positions[-3]]}, ack=True)
+            assert [web.next()["pos"] for _ in range(2)] == positions[-2:]
+            web.abort()
+        node.kill9()
+        if lost_indexes:
+            for path in node.data.glob("*/*.idx"):
+                path.unlink()
+        # What a start would remove or cut off would be room for it.
+        for path in node.data.glob("ahead-*.seg"):
+            path.unlink()
+        for folder in node.data.glob("[0-9]*"):
+            last = max(folder.glob("*.seg"))
+            os.truncate(last, (len(last.read_bytes().rstrip(b"\0")) + 7) // 8 * 8)
+        (node.data / "ports").touch()
+        fill(small_disk)
+        node.restart()
+        answer = curl(node.api("/readyz"), check=None)
+        assert answer.status == 503 and answer.json()["reasons"] == ["storage_full"], answer.body
+        assert "refused until there is room" in answer.json()["detail"]
+        assert curl(node.api("/healthz")).status == 200
+        assert node.metric("tidegate_log_disk_full") == 1
+        assert [message["pos"] for message in history(node, "t/1")] == positions
+        assert kept(node, "state/1") == ["kept"]
+        answer = publish(node, "t/1", b"y", check=None)
+        assert answer.status == 503 and answer.json()["code"] == "storage_full", answer.body
+        with Wire(node) as wire:
+            assert wire.publish("t/1", b"y") == 0x97
+            wire.subscribe("state/#")
+            assert wire.message().payload == b"kept"
+        with Web(node) as web:
+            assert web.ask({"pub": {"topic": "t/1", "text": "y"}})["err"]["code"] == "storage_full"
+            web.subscribe("t/1", {"after": [positions[-3]]})
+            assert [web.next()["pos"] for _ in range(2)] == positions[-2:]
+
+        (small_disk / "filler").unlink()
+        wait_until(lambda: curl(node.api("/readyz"), check=None).status == 200, "it to see that there is room", 20)
+        positions.append(publish(node, "t/1", b"z").json()["pos"])
+        with Web(node, hello={"session": session}) as web:
+            assert web.next()["pos"] == positions[-3], "the session has lost nothing"
+        node.kill9()
+        node.restart()
+        assert [message["pos"] for message in history(node, "t/1")] == positions
+        assert not any("damaged" in line for line in node.stderr), node.log()
+    finally:
+        node.check()
+
+
+def test_a_first_start_on_a_full_disk_says_what_to_do(small_disk):
+    """There is nothing to serve, and no room for a folder."""
+    fill(small_disk)
+    code, said = start_failing(small_disk)
     assert code == 75, said
     assert str(small_disk) in said and "make room on this disk or move data.dir" in said
+    (small_disk / "filler").unlink()
     (small_disk / "ballast").unlink()
     node = Node(small_disk, {"log.segment_bytes": "2M", "log.ballast_bytes": 0}).start()
     node.check()

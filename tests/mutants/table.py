@@ -566,5 +566,23 @@ MUTANTS = [
 }""",
         "test": "test_reload_rules.py::test_key_files_are_read_again_or_nothing_is",
         "red": "AssertionError",
+        "name": "a start on a full disk that gives up",
+        "file": "core/store/writer.c",
+        "old": """    return st == ST_OK || st == ST_AGAIN ? st : fail(w, "begin the log", w->onset->where);
+""",
+        "new": """    return st == ST_OK ? st : fail(w, "begin the log", w->onset->where);
+""",
+        "test": "test_retention.py::test_a_start_on_a_full_disk_serves_what_there_is",
+        "red": "the node ended with 75",
+    },
+    {
+        "name": "a full disk that readyz does not tell",
+        "file": "gateway/http/health.c",
+        "old": """    } else if (atomic_load(&f->ready) && store_is_full(f->store)) {
+""",
+        "new": """    } else if (atomic_load(&f->ready) && !f->store) {
+""",
+        "test": "test_retention.py::test_a_start_on_a_full_disk_serves_what_there_is",
+        "red": "200 == 503",
     },
 ]

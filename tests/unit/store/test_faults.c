@@ -224,3 +224,132 @@ Test(faults, every_call_of_a_start_may_fail)
     world_open(&w);
     world_deinit(&w);
 }
+
+/* --- a start on a full disk --- */
+
+static const char start_text[] = "sixty bytes of text or so, that make some segments of 64 KiB";
+static const enum faulty_call growing[] = {FAULTY_PWRITEV, FAULTY_TRUNCATE, FAULTY_ALLOCATE, FAULTY_RENAME};
+enum { GROWING = sizeof growing / sizeof *growing, FRAME_RECORDS = 10, START_RECORDS = 1500 };
+
+/* The last byte of what was written to the newest segment turns round: of a frame that nothing vouches for.
+ */
+static void tear_end(const char *dir)
+{
+    char command[600], path[300];
+    snprintf(command, sizeof command, "ls %s/0/*.seg | tail -1", dir);
+    FILE *names = popen(command, "r");
+    cr_assert(names && fscanf(names, "%299s", path) == 1);
+    pclose(names);
+    int fd = open(path, O_RDWR);
+    off_t at = lseek(fd, 0, SEEK_END);
+    uint8_t byte = 0;
+    while (byte == 0 && at > 0)
+        cr_assert_eq(pread(fd, &byte, 1, --at), 1);
+    byte ^= 1;
+    cr_assert_eq(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+}
+
+/* A log that was killed, in a folder of its own: w.options.dir. */
+static void begin_killed(char dir[256])
+{
+    begin();
+    w.options.ballast_bytes = 0;
+    world_open(&w);
+    for (int i = 0; i < START_RECORDS + FRAME_RECORDS; i++) {
+        world_put(&w, 0, "t", start_text);
+        if (i % FRAME_RECORDS == FRAME_RECORDS - 1)
+            store_flush(w.store, 0);
+    }
+    world_wait_durable(&w, 0, store_next(w.store, 0));
+    world_crash_copy(&w, dir);
+    world_close(&w);
+    tear_end(dir);
+    w.options.dir = dir;
+}
+
+static void end_killed(const char *dir)
+{
+    world_close(&w);
+    world_remove(dir);
+    w.store = NULL;
+    w.options.dir = w.dir;
+    world_open(&w);
+    world_deinit(&w);
+}
+
+/* These calls find no room, from the first on; ~0: none of them. */
+static void fill_disk(unsigned which)
+{
+    faults.fail_errno = ENOSPC;
+    faults.fail_on = true;
+    for (unsigned i = 0; i < GROWING; i++)
+        faults.fail_at[growing[i]] = which & 1u << i ? 1 : 0;
+}
+
+static void put_when_there_is_room(void)
+{
+    uint64_t deadline = world_now_ms() + WORLD_DEADLINE_MS;
+    while (world_append(&w, 0, "t", slice_cstr(start_text), true, NULL) != ST_OK) {
+        cr_assert_lt(world_now_ms(), deadline);
+        world_turn(&w);
+    }
+    store_flush(w.store, 0);
+    world_wait_durable(&w, 0, store_next(w.store, 0));
+}
+
+/* Whatever of what a start writes finds no room: it serves what there is, refuses, and goes on by itself. */
+Test(faults, a_start_on_a_full_disk_reads_refuses_and_goes_on)
+{
+    for (unsigned which = 1; which < 1u << GROWING; which++) {
+        char dir[256];
+        begin_killed(dir);
+        fill_disk(which);
+        world_open(&w);
+        cr_assert_eq(world_count(&w, 0, "t"), START_RECORDS, "%x", which);
+        if (which & 1u << 2 || which & 1) { /* no file for START, or no MANIFEST */
+            cr_assert(store_is_full(w.store), "%x", which);
+            cr_assert_eq(world_append(&w, 0, "t", slice_cstr(start_text), true, NULL), ST_NO_SPACE);
+        }
+        fill_disk(0);
+        put_when_there_is_room();
+        cr_assert_not(store_is_full(w.store), "%x", which);
+        world_close(&w);
+        world_open(&w);
+        cr_assert_eq(world_count(&w, 0, "t"), START_RECORDS + 1, "%x: nor is what was torn taken for rot",
+                     which);
+        end_killed(dir);
+    }
+}
+
+/* Nothing has been written by then, so nothing may be said to have been. */
+Test(faults, a_start_on_a_full_disk_may_end_again)
+{
+    char dir[256];
+    begin_killed(dir);
+    for (int round = 0; round < 3; round++) {
+        fill_disk(~0u);
+        world_open(&w);
+        cr_assert_eq(world_count(&w, 0, "t"), START_RECORDS);
+        cr_assert(store_is_full(w.store));
+        if (round == 1) { /* as a kill does */
+            char command[1200];
+            snprintf(command, sizeof command, "cp -r %s %s.copy", dir, dir);
+            cr_assert_eq(system(command), 0);
+            world_close(&w);
+            world_remove(dir);
+            snprintf(command, sizeof command, "mv %s.copy %s", dir, dir);
+            cr_assert_eq(system(command), 0);
+        } else {
+            world_close(&w);
+        }
+    }
+    fill_disk(0);
+    world_open(&w);
+    cr_assert_eq(world_count(&w, 0, "t"), START_RECORDS);
+    put_when_there_is_room();
+    world_close(&w);
+    world_open(&w);
+    cr_assert_eq(world_count(&w, 0, "t"), START_RECORDS + 1);
+    end_killed(dir);
+}
