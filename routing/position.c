@@ -74,10 +74,11 @@ static bool hex_read(struct slice text, uint64_t *value)
     return true;
 }
 
-/* "0", or digits that do not begin with one: a place has one text only. */
+/* "0", or digits that do not begin with one: a place has one text only. Nothing has the greatest number: in a
+ * read that goes back it stands for the end. */
 static bool next_read(struct slice text, uint64_t *value)
 {
-    return hex_read(text, value) && (text.len == 1 || text.data[0] != '0');
+    return hex_read(text, value) && (text.len == 1 || text.data[0] != '0') && *value != UINT64_MAX;
 }
 
 static bool lanes_read(struct slice list, struct place *out)
@@ -127,7 +128,7 @@ static enum status fold_position(struct place *place, uint32_t epoch, struct sli
         return ST_INVALID;
     if (text_epoch != epoch)
         return ST_GONE;
-    if (lane >= place->lane_count || offset == UINT64_MAX)
+    if (lane >= place->lane_count || offset >= UINT64_MAX - 1)
         return ST_INVALID; /* after the last offset there is no next */
     lane_fold(place, lane, before ? offset : offset + 1, before);
     return ST_OK;

@@ -71,7 +71,8 @@ void query_begin(struct store_read *r, uint64_t first)
     if (r->locate != STORE_AT_OFFSET) {
         locate_begin(r);
     } else if (r->reverse) {
-        query_turn_back(r, r->end);
+        r->status = r->end < first ? ST_GONE : ST_OK; /* all that lay before it, and it is missed */
+        query_turn_back(r, greatest(r->end, first));
     } else {
         r->status = r->from < first ? ST_GONE : ST_OK;
         r->next = r->from < first ? first : r->from;

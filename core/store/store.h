@@ -161,7 +161,7 @@ struct store_read {
     enum store_locate locate; /* else than STORE_AT_OFFSET: the answer tells `from` and sets this to it */
     uint64_t locate_value;
     /* Newest first, of a literal topic: from `to` down to `from` (or to the lowest kept, whichever is
-     * greater; never ST_GONE). What is located is then the end that the read begins at: all below it. */
+     * greater). What is located is then the end that the read begins at: all below it. */
     bool reverse;
     struct slice topic; /* literal topic when data != NULL: by the index */
     bool inbox; /* `topic` is `$user/<id>`: by the index all of the inbox, that topic and those below it;
@@ -176,7 +176,8 @@ struct store_read {
     struct loop *home; /* where on_done is called */
     void (*on_done)(struct store_read *r);
     /* answer */
-    enum status status; /* ST_OK; ST_GONE: `from` lies below store_first (nothing read; next = first);
+    enum status status; /* ST_OK; ST_GONE: `from`, in reverse `to`, lies below store_first (nothing read;
+                           next = first);
                            ST_CORRUPT: the next record cannot be read, `next` lies behind it (not with
                            count_only, which counts what can be read); ST_NO_MEMORY: nothing found */
     uint64_t first; /* lowest offset kept */

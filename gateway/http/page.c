@@ -48,6 +48,11 @@ static const struct problem lost_future = {
     .detail = "this position lies behind the end of the log: the log was put back to an older state",
     .members = "\"earliest\":\"earliest\""};
 
+static const struct problem elsewhere = {
+    .status = 400,
+    .code = "bad_request",
+    .detail = "this bookmark is of another topic: it names no place in this topic's partition"};
+
 /* from=time:<ms>, from=last:<n>. False: something else. */
 static bool read_located(struct request *r, struct slice text)
 {
@@ -163,6 +168,9 @@ static void page_reply(struct page *p)
     static const char type[] = "application/json";
     struct request *r = p->request;
     char next[BOOKMARK_BYTES_MAX];
+    uint64_t *own = &p->place.next[p->read.store.lane];
+    if (p->read.store.reverse && *own == 0)
+        *own = 1; /* nothing of ours is below either: 0 says that a bookmark knows nothing of a partition */
     size_t len = bookmark_write(r->api->edge->facts->epoch, &p->place, next);
     enum status st = buf_printf(&p->text, "],\"next\":\"%.*s\"}\n", (int)len, next);
     if (st != ST_OK) {
@@ -364,7 +372,9 @@ void page_run(struct request *r)
         return;
     }
     r->pending = p;
-    if (buf_put_cstr(&p->text, "{\"messages\":[") != ST_OK)
+    if (p->read.store.reverse && p->place.next[p->read.store.lane] == 0)
+        page_refuse(p, &elsewhere);
+    else if (buf_put_cstr(&p->text, "{\"messages\":[") != ST_OK)
         page_unavailable(p, "no memory");
     else
         page_read(p);

@@ -37,7 +37,8 @@ static void page_free(struct page *p)
 static struct place page_place(const struct page *p, uint64_t next)
 {
     struct place place = {.lane_count = hub_lane_count(p->conn->door->hub)};
-    place.next[p->read.store.lane] = next;
+    /* In reverse 0 would say that it knows nothing of the lane (serve_get); offset 0 is no message's. */
+    place.next[p->read.store.lane] = p->read.store.reverse && next == 0 ? 1 : next;
     return place;
 }
 
@@ -221,7 +222,12 @@ void serve_get(struct conn *c, const struct ws_request *r)
         unsigned lane = topic_partition(r->topic, hub_lane_count(c->door->hub));
         switch ((int)serve_fold(c, r, &after, &stranger)) {
         case ST_OK:
-            serve_read(c, r, after.next[lane]);
+            if (r->reverse && after.next[lane] == 0)
+                serve_error(
+                    c, serve_id(r), "bad_request",
+                    "after holds a bookmark of another topic: it names no place in this topic's partition");
+            else
+                serve_read(c, r, after.next[lane]);
             break;
         case ST_GONE:
             serve_error(c, serve_id(r), "position_gone",

@@ -185,6 +185,66 @@ def test_a_position_that_is_gone(make_node):
         assert "live" in web.event()
 
 
+def ask_back(node, web, topic, place):
+    """Code and `earliest` of a refusal, by both doors, which must agree."""
+    answer = curl(node.api(f"/v1/history/{topic}?reverse=1&from={place}"), check=None)
+    error = web.ask({"get": {"topic": topic, "from": {"after": [place]}, "reverse": True}}).get("err")
+    assert (answer.status == 200) == (error is None), (answer.body, error)
+    if error is None:
+        return None, answer.json()["messages"]
+    problem = answer.json()
+    assert problem["code"] == error["code"] and answer.status == {"position_gone": 410, "bad_request": 400}[error["code"]]
+    return error["code"], problem.get("earliest")
+
+
+def test_backwards_from_what_is_no_place_any_more_or_never_was(make_node):
+    node = make_node({**SETTINGS, "log.partitions": 4})
+    # One topic in each partition.
+    topics = {}
+    for number in range(100):
+        position = publish(node, f"t/{number}", b"1").json()["pos"]
+        topics.setdefault(position[8:12], (f"t/{number}", position))
+    with Web(node) as web:
+        place = web.subscribe("t/#")["pos"]
+        epoch, lanes = place[:10], [int(lane, 16) for lane in place[10:].split("-")]
+        assert len(topics) == len(lanes) == 4
+        for lane, (topic, position) in topics.items():
+            lane = int(lane)
+            assert len(ask_back(node, web, topic, place)[1]) == 1
+
+            def forged(value):
+                return epoch + "-".join(f"{value if i == lane else next:x}" for i, next in enumerate(lanes))
+
+            assert ask_back(node, web, topic, forged(2 ** 64 - 1))[0] == "bad_request", "nothing has this number"
+            assert ask_back(node, web, topic, forged(2 ** 64 - 2)) == ("position_gone", "earliest")
+            assert ask_back(node, web, topic, forged(lanes[lane] + 1)) == ("position_gone", "earliest")
+            assert ask_back(node, web, topic, forged(0))[0] == "bad_request", "there is nothing before the first"
+            # Its own end is one; it says nothing of other topics.
+            end = curl(node.api(f"/v1/history/{topic}?reverse=1")).json()["next"]
+            assert ask_back(node, web, topic, end) == (None, [])
+            for other, (stranger, _) in topics.items():
+                if int(other) != lane:
+                    assert ask_back(node, web, stranger, end)[0] == "bad_request"
+        load = "load/mqtt"
+        lane = publish(node, load, b"1").json()["pos"][8:12]
+        turn_over(node)
+        topic, position = topics[lane]
+        for stale in (place, position):
+            code, earliest = ask_back(node, web, topic, stale)
+            assert code == "position_gone" and earliest[8:12] == lane
+            assert order(earliest) >= order(position)
+            answer = curl(node.api(f"/v1/history/{load}?from={earliest}"), check=None)
+            assert answer.status == 200 and answer.json()["messages"], "it is where reading forwards begins"
+            # Paging goes back to where the log begins, and ends there.
+            page = curl(node.api(f"/v1/history/{load}?reverse=1&max=1000")).json()
+            while page["messages"]:
+                page = curl(node.api(f"/v1/history/{load}?reverse=1&max=1000&from={page['next']}"), check=None).json()
+                assert "messages" in page, page
+        for other, (topic, _) in topics.items():
+            if other != lane:
+                assert len(ask_back(node, web, topic, place)[1]) == 1, "others have lost nothing"
+
+
 def test_a_slow_subscriber_is_told_how_much_it_missed(make_node):
     node = make_node({**SETTINGS, "out.bytes_max": 4096, "out.stall_ms": "60s"})
     slow = StoppedWeb(node, "load/mqtt")
@@ -378,7 +438,7 @@ def test_a_start_on_a_full_disk_serves_what_there_is(small_disk, lost_indexes):
             path.unlink()
         for folder in node.data.glob("[0-9]*"):
             last = max(folder.glob("*.seg"))
-            os.truncate(last, (len(last.read_bytes().rstrip(b"\0")) + 7) // 8 * 8)
+            os.truncate(last, len(last.read_bytes().rstrip(b"\0")) // 8 * 8 + 64)  # a record may end with zeros
         (node.data / "ports").touch()
         fill(small_disk)
         node.restart()

@@ -585,4 +585,24 @@ MUTANTS = [
         "test": "test_retention.py::test_a_start_on_a_full_disk_serves_what_there_is",
         "red": "200 == 503",
     },
+    {
+        "name": "going back from below what is kept ends without a word",
+        "file": "core/store/query.c",
+        "old": """        r->status = r->end < first ? ST_GONE : ST_OK; /* all that lay before it, and it is missed */
+""",
+        "new": """        r->status = ST_OK;
+""",
+        "test": "test_retention.py::test_backwards_from_what_is_no_place_any_more_or_never_was",
+        "red": "assert \\(?None == 'position_gone'|code == .position_gone",
+    },
+    {
+        "name": "going back by another topic's bookmark finds nothing",
+        "file": "gateway/http/page.c",
+        "old": """    if (p->read.store.reverse && p->place.next[p->read.store.lane] == 0)
+        page_refuse""",
+        "new": """    if (p->read.store.reverse && p->place.next[p->read.store.lane] == UINT64_MAX - 1)
+        page_refuse""",
+        "test": "test_retention.py::test_backwards_from_what_is_no_place_any_more_or_never_was",
+        "red": "AssertionError: .*messages",
+    },
 ]

@@ -112,9 +112,11 @@ struct fold_row {
 /* Three lanes, epoch beef0001. */
 static const struct fold_row fold_rows[] = {
     {"beef00010000.0000000000000000", ST_OK},
-    {"beef00010002.fffffffffffffffe", ST_OK},
+    {"beef00010002.fffffffffffffffd", ST_OK},
+    {"beef00010002.fffffffffffffffe", ST_INVALID},
     {"bbeef0001.0-0-0", ST_OK},
-    {"bbeef0001.ffffffffffffffff-1-10", ST_OK},
+    {"bbeef0001.fffffffffffffffe-1-10", ST_OK},
+    {"bbeef0001.ffffffffffffffff-1-10", ST_INVALID},
     /* another epoch */
     {"beef00020000.0000000000000000", ST_GONE},
     {"beef0002ffff.0000000000000000", ST_GONE}, /* its lanes are not ours to judge */
