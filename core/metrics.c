@@ -219,6 +219,8 @@ static const struct metric_row {
     [M_LOG_READ_RECORDS] = {"tidegate_log_read_records_total", COUNTER, NULL, "Records read from the log."},
     [M_LOG_UNSYNCED_BYTES] = {"tidegate_log_unsynced_bytes", GAUGE, NULL,
                               "Bytes written to the log that no sync covers yet."},
+    [M_LOG_UNINDEXED_BYTES] = {"tidegate_log_unindexed_bytes", GAUGE, NULL,
+                               "Bytes of the log in memory that its index does not have yet."},
     [M_LOG_TORN_BYTES] = {"tidegate_log_torn_bytes_total", COUNTER, NULL,
                           "Bytes cut off at the log's end at start-up: the last write was not complete."},
     [M_LOG_REFUSED_FULL] = {"tidegate_log_refused_full_total", COUNTER, NULL,

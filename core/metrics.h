@@ -144,6 +144,7 @@ enum metric {
     M_LOG_READS,
     M_LOG_READ_RECORDS,
     M_LOG_UNSYNCED_BYTES,
+    M_LOG_UNINDEXED_BYTES,
     M_LOG_TORN_BYTES,
     M_LOG_REFUSED_FULL,
     M_LOG_DISK_FULL, /* gauge */

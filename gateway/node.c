@@ -117,6 +117,7 @@ static enum status open_store(struct node *n, struct buf *error)
         .retention_bytes = s->log_retention_bytes,
         .retention_ms = s->log_retention_ms,
         .unsynced_bytes_max = s->log_unsynced_bytes_max,
+        .unindexed_bytes_max = s->log_unindexed_bytes_max,
         .lazy_ms = s->log_lazy_ms,
         .lazy_bytes = s->log_lazy_bytes,
         .recent_bytes = s->log_recent_bytes,

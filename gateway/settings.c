@@ -156,6 +156,11 @@ static const struct config_option options[] = {
     {"log.unsynced_bytes_max", CONFIG_BYTES, AT(log_unsynced_bytes_max), "64M", NULL, 65536,
      UINT64_C(1) << 30,
      "Not yet durable bytes of a partition; above, publishes are refused until the disk has caught up"},
+    {"log.unindexed_bytes_max", CONFIG_BYTES, AT(log_unindexed_bytes_max), "64M", NULL, 1 << 20,
+     UINT64_C(4) << 30,
+     "Bytes of a partition in memory that its index does not have yet (it is slow where very many topics are "
+     "new); above, "
+     "publishes are refused until it has caught up"},
     {"log.lazy_ms", CONFIG_MS, AT(log_lazy_ms), "20", NULL, 1, 10000,
      "Records that nobody waits for (QoS 0) are written after this"},
     {"log.lazy_bytes", CONFIG_BYTES, AT(log_lazy_bytes), "256K", NULL, 4096, UINT64_C(16) << 20,

@@ -113,6 +113,9 @@ static void give_to_reader(struct lane *l)
 {
     if (!l->reader_first)
         return;
+    l->posted_bytes += l->reader_bytes;
+    if (l->metrics)
+        metric_add(l->metrics, M_LOG_UNINDEXED_BYTES, l->reader_bytes);
     reader_post_frames(l->env->reader, l->reader_first, l->reader_last);
     l->reader_first = l->reader_last = NULL;
     l->reader_bytes = 0;
@@ -227,6 +230,14 @@ static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes, b
     return open_frame(l, time_ms, bytes, carried);
 }
 
+/* The reader has frames in memory that it has not got to: so many topics are new. */
+static bool reader_is_behind(const struct lane *l)
+{
+    uint64_t most = l->env->options->unindexed_bytes_max;
+    uint64_t indexed = atomic_load_explicit(&l->indexed_bytes, memory_order_relaxed);
+    return most > 0 && l->posted_bytes - indexed > most;
+}
+
 /* Finds room for a record of `bytes` behind the others in the open frame. */
 static enum status take_room(struct lane *l, uint64_t time_ms, uint64_t bytes, bool carried)
 {
@@ -239,7 +250,7 @@ static enum status take_room(struct lane *l, uint64_t time_ms, uint64_t bytes, b
     }
     /* One record however large may be on its way: else it could never be stored. */
     if ((l->unsynced_bytes > 0 && l->unsynced_bytes + bytes > l->env->options->unsynced_bytes_max) ||
-        l->next - l->durable >= RECORDS_UNSYNCED_MAX) {
+        l->next - l->durable >= RECORDS_UNSYNCED_MAX || reader_is_behind(l)) {
         metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
         return ST_FULL;
     }
@@ -498,6 +509,7 @@ void lane_bind(struct lane *l, struct loop *loop, const struct store_events *eve
     l->events_ctx = ctx;
     l->metrics = metrics;
     metric_add(metrics, M_LOG_UNSYNCED_BYTES, l->unsynced_bytes); /* START, when the disk was full */
+    metric_add(metrics, M_LOG_UNINDEXED_BYTES, l->posted_bytes);
 }
 
 void lane_finish(struct lane *l)

@@ -62,6 +62,7 @@ struct lane {
     /* Frames that the reader has not been given: it needs them when something is read, or many. */
     struct mail *reader_first, *reader_last;
     uint64_t reader_bytes;
+    uint64_t posted_bytes; /* to the reader, of memory, since the start */
 
     struct completion *completion; /* the letter to its loop; NULL: not bound */
     struct mail trim_mail; /* to the reader: the answer to a wish; one at a time */
@@ -69,6 +70,7 @@ struct lane {
     uint64_t trim_synced; /* all below this must be synced first: it relies on it */
     uint64_t trim_told; /* the wish that the owner knows */
 
+    _Atomic uint64_t indexed_bytes; /* reader writes (relaxed): of posted_bytes. Only a number */
     _Atomic uint64_t live_bytes; /* loop writes, reader reads; only a number */
     _Alignas(64) _Atomic uint64_t first; /* lowest offset kept; reader writes, any thread reads */
     _Atomic uint64_t durable_next; /* writer writes (release), loop and reader read (acquire) */

@@ -101,25 +101,6 @@ static enum status index_frame(struct shelf *shelf, const struct frame *f)
     return st;
 }
 
-void reader_frame_arrival(struct mail *mail)
-{
-    struct frame *f = LIST_OF(mail, struct frame, to_reader);
-    struct reader *r = f->lane->env->reader;
-    struct shelf *shelf = &r->shelves[f->lane->index];
-    if (index_frame(shelf, f) != ST_OK) {
-        /* An index with holes would lose records in silence; the next start makes it from the files. */
-        log_error("no memory for the log's index lane=%u; give the process more, then start again",
-                  shelf->lane);
-        _exit(EXIT_RETRY);
-    }
-    f->reader_next = NULL;
-    if (shelf->memory_last)
-        shelf->memory_last->reader_next = f;
-    else
-        shelf->memory_first = f;
-    shelf->memory_last = f;
-}
-
 /* Drops frames that can be read from the file. A mark has no offset of its own, so it goes with the next
  * frame that has. */
 static void drop_written(struct reader *r, unsigned lane)
@@ -139,6 +120,29 @@ static void drop_written(struct reader *r, unsigned lane)
     }
     if (!shelf->memory_first)
         shelf->memory_last = NULL;
+}
+
+void reader_frame_arrival(struct mail *mail)
+{
+    struct frame *f = LIST_OF(mail, struct frame, to_reader);
+    struct reader *r = f->lane->env->reader;
+    struct shelf *shelf = &r->shelves[f->lane->index];
+    if (index_frame(shelf, f) != ST_OK) {
+        /* An index with holes would lose records in silence; the next start makes it from the files. */
+        log_error("no memory for the log's index lane=%u; give the process more, then start again",
+                  shelf->lane);
+        _exit(EXIT_RETRY);
+    }
+    f->reader_next = NULL;
+    if (shelf->memory_last)
+        shelf->memory_last->reader_next = f;
+    else
+        shelf->memory_first = f;
+    shelf->memory_last = f;
+    atomic_fetch_add_explicit(&f->lane->indexed_bytes, f->cap,
+                              memory_order_relaxed); /* pairs with the lane's */
+    metric_sub(r->metrics, M_LOG_UNINDEXED_BYTES, f->cap);
+    drop_written(r, f->lane->index); /* before the next letter: there may be many */
 }
 
 /* Writes one index that is due. False: none was. */

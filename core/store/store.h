@@ -39,6 +39,8 @@ struct store_options {
     unsigned lane_count; /* 1 to STORE_LANES_MAX; must equal what is on disk */
     uint64_t segment_bytes; /* 64 KiB to 4 GiB, default 256 MiB */
     uint64_t unsynced_bytes_max; /* of one lane; above: ST_FULL */
+    uint64_t unindexed_bytes_max; /* of one lane, in memory until the reader has indexed them; above: ST_FULL.
+                                     0 = no limit */
     uint64_t lazy_ms; /* a frame that nobody waits for is written after so long (20) */
     uint64_t lazy_bytes; /* or when it is this large (256 KiB) */
     uint64_t recent_bytes; /* written frames kept in memory a lane, for store_recent (1 MiB) */
@@ -91,9 +93,9 @@ void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct 
 /* Gives `m` the next offset and its time, and adds it to the lane's open frame. Takes no reference:
  * the bytes are copied. `wait` says that somebody will be told when it is durable: the frame is then
  * synced as soon as it is flushed. Owning loop.
- * ST_FULL: too much is not yet synced (the log is slower than its publishers); ST_NO_SPACE: the disk has no
- * room for the next segment, or is as full as disk_refuse_percent says (it is looked at again all the time);
- * ST_TOO_LARGE: over 512 MiB; ST_NO_MEMORY. Nothing happened then. */
+ * ST_FULL: too much is not yet synced or not yet indexed (the log is slower than its publishers);
+ * ST_NO_SPACE: the disk has no room for the next segment, or is as full as disk_refuse_percent says (it is
+ * looked at again all the time); ST_TOO_LARGE: over 512 MiB; ST_NO_MEMORY. Nothing happened then. */
 enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait) MUST_CHECK;
 
 /* End of the loop's turn: a frame that somebody waits for goes to the writer and the reader now, any

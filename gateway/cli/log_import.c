@@ -124,6 +124,7 @@ static enum status open_log(struct import *im)
         .lane_count = im->lane_count,
         .segment_bytes = s->log_segment_bytes,
         .unsynced_bytes_max = s->log_unsynced_bytes_max,
+        .unindexed_bytes_max = s->log_unindexed_bytes_max,
         .lazy_ms = s->log_lazy_ms,
         .lazy_bytes = s->log_lazy_bytes,
         .recent_bytes = s->log_recent_bytes,

@@ -554,6 +554,60 @@ Test(store, one_record_over_the_limit_is_taken_when_nothing_else_is_open)
     world_deinit(&w);
 }
 
+/* The reader is held up by a read's own code, and then is not. */
+static atomic_bool held;
+
+static bool hold(void *ctx, struct slice topic)
+{
+    (void)ctx, (void)topic;
+    while (atomic_load(&held))
+        usleep(1000);
+    return true;
+}
+
+Test(store, what_the_reader_has_not_indexed_has_a_bound)
+{
+    static uint8_t block[10000];
+    enum { MOST = 2 << 20, FRAMES_SPARE = 1 << 20 };
+    with_lanes(1);
+    w.options.unindexed_bytes_max = MOST;
+    world_open(&w);
+    world_put(&w, 0, "t", "one");
+    store_flush(w.store, 0);
+    world_wait_durable(&w, 0, store_next(w.store, 0));
+    struct world_read r;
+    world_read_init(&r, 0, 0);
+    r.read.wants = hold;
+    r.read.home = w.loop;
+    atomic_store(&held, true);
+    store_read_start(w.store, &r.read);
+    enum status st = ST_OK;
+    unsigned taken = 0;
+    while (st == ST_OK && taken < 10000) {
+        st = world_append(&w, 0, "t", slice_of(block, sizeof block), true, NULL);
+        taken += st == ST_OK;
+        store_flush(w.store, 0);
+        world_wait_durable(&w, 0, store_next(w.store, 0));
+    }
+    cr_assert_eq(st, ST_FULL, "%u taken", taken);
+    cr_assert_gt(metrics_sum(M_LOG_UNINDEXED_BYTES), MOST);
+    cr_assert_lt(metrics_sum(M_LOG_UNINDEXED_BYTES), MOST + FRAMES_SPARE);
+    atomic_store(&held, false);
+    uint64_t deadline = world_now_ms() + WORLD_DEADLINE_MS;
+    while (world_append(&w, 0, "t", slice_of(block, sizeof block), true, NULL) != ST_OK) {
+        cr_assert_lt(world_now_ms(), deadline);
+        world_turn(&w);
+    }
+    while (!r.done)
+        world_turn(&w);
+    world_read_free(&r);
+    store_flush(w.store, 0);
+    world_wait_durable(&w, 0, store_next(w.store, 0));
+    cr_assert_eq(world_count(&w, 0, "t"), taken + 2);
+    cr_assert_eq(metrics_sum(M_LOG_UNINDEXED_BYTES), 0);
+    world_deinit(&w);
+}
+
 Test(store, mode_never_tells_when_it_is_written)
 {
     with_lanes(2);
