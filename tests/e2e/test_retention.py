@@ -461,7 +461,7 @@ def test_a_start_on_a_full_disk_serves_what_there_is(small_disk, lost_indexes):
             assert [web.next()["pos"] for _ in range(2)] == positions[-2:]
 
         (small_disk / "filler").unlink()
-        wait_until(lambda: curl(node.api("/readyz"), check=None).status == 200, "it to see that there is room", 20)
+        wait_until(lambda: curl(node.api("/readyz"), check=None).status == 200, "it to see that there is room", 30)
         positions.append(publish(node, "t/1", b"z").json()["pos"])
         with Web(node, hello={"session": session}) as web:
             assert web.next()["pos"] == positions[-3], "the session has lost nothing"
