@@ -10,7 +10,7 @@
 /* Facts of the node that any loop may read; set before the loops run, except the atomics. */
 struct node_facts {
     const struct settings *settings; /* those of the start: only what is not live may be read there */
-    const struct store *store; /* for what any thread may ask it */
+    const struct store *store; /* for what any thread may ask it; NULL: none (tests) */
     uint64_t started_wall_ms;
     uint32_t epoch;
     uint64_t incarnation;

@@ -38,7 +38,7 @@ void health_ready(struct request *r)
     } else if (atomic_load(&f->draining)) {
         p.detail = "the node is draining: its clients are being told to go";
         p.members = "\"reasons\":[\"draining\"]";
-    } else if (atomic_load(&f->ready) && store_is_full(f->store)) {
+    } else if (atomic_load(&f->ready) && f->store && store_is_full(f->store)) {
         p.detail = "the log's disk is full: publishes are refused until there is room, all else is served";
         p.members = "\"reasons\":[\"storage_full\"]";
     } else if (atomic_load(&f->ready)) {

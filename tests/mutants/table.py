@@ -578,7 +578,7 @@ MUTANTS = [
     {
         "name": "a full disk that readyz does not tell",
         "file": "gateway/http/health.c",
-        "old": """    } else if (atomic_load(&f->ready) && store_is_full(f->store)) {
+        "old": """    } else if (atomic_load(&f->ready) && f->store && store_is_full(f->store)) {
 """,
         "new": """    } else if (atomic_load(&f->ready) && !f->store) {
 """,

@@ -99,6 +99,7 @@ Test(http_history, goes_back_page_by_page, .init = setup, .fini = teardown)
 {
     static const char *const pages[] = {"9 8 7 6 ", "5 4 3 2 ", "1 0 ", ""};
     char got[300], query[100];
+    fake_log_jump(&w.x.log, 1, 1); /* a log's first offset is START's */
     fill("a", 10);
     w.x.log.serve_max = 3;
     snprintf(query, sizeof query, "a?max=4&reverse=1");
