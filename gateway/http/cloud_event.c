@@ -218,8 +218,10 @@ enum status cloud_event_parse(struct slice object, struct slice topic, struct bu
 
 static int hex_digit(uint8_t c)
 {
+    if (c >= '0' && c <= '9')
+        return c - '0';
     c |= 0x20;
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* HTTP protocol binding, 3.1.3.2: values are percent-encoded. What is no encoding stands for itself. */

@@ -51,6 +51,7 @@ struct api_conn {
     struct api_door *door;
     struct MHD_Connection *connection;
     struct request *request; /* NULL: none has begun */
+    const char *target; /* of that request, where the library has it */
     struct timer deadline;
     int fd;
 };
@@ -219,7 +220,7 @@ static enum MHD_Result send_answer(struct api_conn *c, struct request *r)
         return MHD_NO;
     a->body = (struct buf){0};
     enum MHD_Result result = MHD_NO;
-    if (add_fields(response, r, c->door->stopping))
+    if (add_fields(response, r, c->door->stopping || a->last))
         result = MHD_queue_response(c->connection, a->status, response);
     MHD_destroy_response(response);
     conn_arm(c);
@@ -228,26 +229,63 @@ static enum MHD_Result send_answer(struct api_conn *c, struct request *r)
 
 /* --- requests ----------------------------------------------------------------------------------- */
 
+/* The library cuts a text at a NUL that was sent, reads a folded line in a way of its own (it then lies
+ * elsewhere), and takes a line that begins with a colon for the end of the head (ADR 1). All of these leave
+ * bytes of the head that are in no text it hands out. The head lies in one piece, the separators between its
+ * texts become NULs: so its texts are walked in order, and between them there may be only separators.
+ *
+ *   POST 0 /v1/publish/a 0 HTTP/1.1 00 Host 0 SP localhost 00 Content-Length 0 SP 5 00 00
+ */
+struct head_walk {
+    struct head *head;
+    const char *at, *end;
+    bool unread;
+};
+
+static void walk_over(struct head_walk *w, const char *text, size_t len)
+{
+    bool inside = text >= w->at && text <= w->end && len <= (size_t)(w->end - text);
+    for (const char *p = w->at; inside && p < text; p++)
+        inside = *p == '\0' || *p == ' ' || *p == '\t' || *p == '\r' || *p == '\n';
+    if (inside)
+        w->at = text + len;
+    else
+        w->unread = true;
+}
+
 static enum MHD_Result on_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
                                 const char *value, size_t value_len)
 {
+    struct head_walk *w = cls;
     (void)kind;
-    head_add(cls, slice_of(name, name_len), slice_of(value, value_len));
+    head_add(w->head, slice_of(name, name_len), slice_of(value, value_len));
+    walk_over(w, name, name_len);
+    walk_over(w, value, value_len);
+    w->unread |= memchr(value, '\r', value_len) != NULL; /* RFC 9112, 2.2: others end the line there */
     return MHD_YES;
 }
 
 static void take_head(struct api_conn *c, struct request *r, const char *method, const char *version)
 {
+    enum { END_BYTES_MAX = 4 }; /* of the last line, and the empty one */
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    struct head_walk w = {.head = &r->head, .at = method, .end = method + info->header_size};
+    walk_over(&w, method, strlen(method));
+    walk_over(&w, c->target, r->raw_len);
+    w.unread |= version != w.at + 1; /* one space */
+    walk_over(&w, version, strlen(version));
+    (void)MHD_get_connection_values_n(c->connection, MHD_HEADER_KIND, on_field, &w);
+    const char *last = w.at;
+    walk_over(&w, w.end, 0);
     const struct request_line line = {
         .method = method,
         .version = version,
         .head_bytes = info->header_size,
         .head_bytes_max = HEAD_BYTES_MAX,
+        .unread = w.unread || w.end - last > END_BYTES_MAX,
     };
     metric_add(r->api->edge->metrics, M_BYTES_IN_HTTP, info->header_size);
-    (void)MHD_get_connection_values_n(c->connection, MHD_HEADER_KIND, on_field, &r->head);
     request_head(r, &line);
     conn_arm(c);
 }
@@ -301,6 +339,7 @@ static void *on_target(void *cls, const char *uri, struct MHD_Connection *connec
         return NULL;
     request_free(c->request);
     c->request = request_create(&d->api, slice_cstr(uri));
+    c->target = uri;
     if (!query_fits(slice_cstr(uri)))
         conn_shut(c);
     if (c->request)

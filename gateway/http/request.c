@@ -151,6 +151,14 @@ void request_unavailable(struct request *r, const char *detail)
 
 /* --- head --------------------------------------------------------------------------------------- */
 
+/* RFC 9110, 5.5; RFC 9112, 2.2 and 5.2. Whoever is before us may have taken it for something else, so what
+ * follows on the connection is not looked at. */
+static void refuse_unread(struct request *r)
+{
+    request_bad(r, "the head has a NUL, a bare CR, a folded line or a field without a name");
+    r->answer.last = true;
+}
+
 /* ADR 1: what the library reads in a way of its own never reaches it. False: refused. */
 static bool check_framing(struct request *r, const struct request_line *line)
 {
@@ -159,6 +167,8 @@ static bool check_framing(struct request *r, const struct request_line *line)
         request_refuse(r, &(struct problem){.status = 431,
                                             .code = "too_large",
                                             .detail = "the request's head is larger than 8 KiB"});
+    else if (line->unread)
+        refuse_unread(r);
     else if (h->bad_name)
         request_bad(r, "a header field's name is not a token");
     else if (h->repeated)

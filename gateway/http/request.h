@@ -45,6 +45,7 @@ struct answer {
     unsigned status;
     const char *type; /* media type, static */
     const char *allow; /* 405; NULL: none */
+    bool last; /* the connection closes: what follows may not be what it seems */
     uint32_t retry_ms;
     struct buf body;
 };
@@ -114,6 +115,7 @@ void request_free(struct request *r); /* NULL is allowed */
 struct request_line {
     const char *method, *version;
     size_t head_bytes, head_bytes_max;
+    bool unread; /* the head has bytes that are in no part of it that we see */
 };
 /* r->head is filled in. */
 void request_head(struct request *r, const struct request_line *line);

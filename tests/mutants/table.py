@@ -605,4 +605,28 @@ MUTANTS = [
         "test": "test_retention.py::test_backwards_from_what_is_no_place_any_more_or_never_was",
         "red": "assert \\(?200 == 200|error is None|messages",
     },
+    {
+        "name": "what the HTTP library does not show of a head is not missed",
+        "file": "gateway/http/door.c",
+        "old": ".unread = w.unread || w.end - last > END_BYTES_MAX,",
+        "new": ".unread = last == w.end + 1,",
+        "test": "test_hostile_table.py::test_each_case_gets_its_reaction_and_leaves_nothing",
+        "red": "NUL in the path",
+    },
+    {
+        "name": "a NUL that ends a target",
+        "file": "gateway/http/door.c",
+        "old": "    w.unread |= version != w.at + 1; /* one space */\n",
+        "new": "",
+        "test": "test_hostile_table.py::test_each_case_gets_its_reaction_and_leaves_nothing",
+        "red": "NUL at the end of the path",
+    },
+    {
+        "name": "a WebSocket that has to say who it is may stay without",
+        "file": "gateway/ws/conn.c",
+        "old": "if (c->nameless && now >= c->opened_ms + s->ws_hello_timeout_ms) {",
+        "new": "if (c->nameless && now == 0) {",
+        "test": "test_hostile_table.py::test_no_connection_stays_beyond_the_timeout_of_its_door",
+        "red": "all of them to be ended",
+    },
 ]

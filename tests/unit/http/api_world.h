@@ -63,7 +63,7 @@ static inline struct request *api_ask(struct api_world *w, const char *method, c
                                       const char *fields, struct slice body)
 {
     struct request *r = request_create(&w->api, slice_cstr(target));
-    const struct request_line line = {method, "HTTP/1.1", 100, 8192};
+    const struct request_line line = {method, "HTTP/1.1", 100, 8192, false};
     char length[32];
     cr_assert(r);
     snprintf(length, sizeof length, "%zu", body.len);

@@ -31,7 +31,7 @@ static void setup(void)
 static struct request *make(const char *method, const char *target, const char *fields)
 {
     struct request *r = request_create(&api, slice_cstr(target));
-    struct request_line line = {method, "HTTP/1.1", 100, 8192};
+    struct request_line line = {method, "HTTP/1.1", 100, 8192, false};
     head_add(&r->head, slice_cstr("Host"), slice_cstr("localhost"));
     for (const char *at = fields; *at;) {
         size_t len = strcspn(at, "\n"), name = strcspn(at, ":");
@@ -195,15 +195,16 @@ Test(http_request, refuses_other_versions_and_long_heads, .init = setup)
         struct request_line line;
         unsigned status;
     } rows[] = {
-        {{"GET", "HTTP/1.0", 100, 8192}, 505}, {{"GET", "HTTP/1.2", 100, 8192}, 505},
-        {{"GET", "", 100, 8192}, 505},         {{"GET", "HTTP/1.1", 8193, 8192}, 431},
-        {{"GET", "HTTP/1.1", 8192, 8192}, 0},
+        {{"GET", "HTTP/1.0", 100, 8192, false}, 505}, {{"GET", "HTTP/1.2", 100, 8192, false}, 505},
+        {{"GET", "", 100, 8192, false}, 505},         {{"GET", "HTTP/1.1", 8193, 8192, false}, 431},
+        {{"GET", "HTTP/1.1", 8192, 8192, false}, 0},  {{"GET", "HTTP/1.1", 100, 8192, true}, 400},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct request *r = request_create(&api, slice_cstr("/healthz"));
         head_add(&r->head, slice_cstr("Host"), slice_cstr("localhost"));
         request_head(r, &rows[i].line);
         cr_expect_eq(r->answer.status, rows[i].status, "row %zu: %u", i, r->answer.status);
+        cr_expect_eq(r->answer.last, rows[i].line.unread, "row %zu", i);
         request_free(r);
     }
 }
