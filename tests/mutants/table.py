@@ -557,13 +557,16 @@ MUTANTS = [
         "red": "AssertionError|KeyError",
     },
     {
-        "name": "new keys in force though the reload has failed",
+        "name": "a broken password file does not stop a reload",
         "file": "gateway/auth/office.c",
-        "old": """    book_unref(o->next);
-    o->next = NULL;
-}""",
-        "new": """    auth_office_commit(o);
-}""",
+        "old": """    enum status st = check_users_file(o, error);
+    if (st == ST_OK)
+        st = book_create(next, &o->next, error);
+""",
+        "new": """    enum status st = book_create(next, &o->next, error);
+    if (st == ST_NOT_FOUND)
+        st = check_users_file(o, error);
+""",
         "test": "test_reload_rules.py::test_key_files_are_read_again_or_nothing_is",
         "red": "AssertionError",
         "name": "a start on a full disk that gives up",

@@ -35,6 +35,28 @@ Test(access_cache, says_what_the_rules_say)
     acl_unref(policy);
 }
 
+Test(access_cache, grows_for_who_publishes_to_many_topics_and_not_without_end)
+{
+    const struct acl_rule rule = {.who = ACL_EVERYBODY, .ops = ACL_ANY_OP, .topic = slice_cstr("a/#")};
+    struct acl *policy;
+    struct principal *p;
+    struct access_cache *cache = NULL;
+    char topic[32];
+    cr_assert_eq(acl_create(&rule, 1, &policy), ST_OK);
+    cr_assert_eq(principal_create(&(struct principal_spec){.policy = policy}, &p), ST_OK);
+    for (unsigned n = 0; n < 1000; n++)
+        cr_assert(access_may_publish(&cache, p, slice_cstr("a/one"), (struct slice){0}));
+    cr_expect_eq(cache->count, (uint32_t)ACCESS_CACHE_PLACES_MIN);
+    for (unsigned n = 0; n < 100000; n++) {
+        snprintf(topic, sizeof topic, "%c/%u", "ab"[n % 2], n % 5000);
+        cr_assert_eq(access_may_publish(&cache, p, slice_cstr(topic), (struct slice){0}), n % 2 == 0);
+    }
+    cr_expect_eq(cache->count, (uint32_t)ACCESS_CACHE_PLACES_MAX);
+    free(cache);
+    principal_unref(p);
+    acl_unref(policy);
+}
+
 Test(access_cache, is_not_made_for_those_who_may_everything)
 {
     struct access_cache *cache = NULL;
