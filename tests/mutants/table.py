@@ -632,4 +632,58 @@ MUTANTS = [
         "test": "test_hostile_table.py::test_no_connection_stays_beyond_the_timeout_of_its_door",
         "red": "all of them to be ended",
     },
+    {
+        "name": "PUBREC before the record is durable",
+        "file": "gateway/mqtt/publish.c",
+        "old": """    letter->owner = c;
+    letter->on_published = on_published;
+    c->publish_letters++;
+    hub_publish(c->door->edge->hub, letter);
+""",
+        "new": """    letter->owner = c;
+    letter->on_published = on_published;
+    c->publish_letters++;
+    if (p->qos == 2)
+        open_send(c, open_slot(c, letter->tag));
+    hub_publish(c->door->edge->hub, letter);
+""",
+        "test": "test_sync.py::test_no_pubrec_before_the_sync",
+        "red": "PUBREC before the sync had returned",
+    },
+    {
+        "name": "words for an MQTT client that wants none",
+        "file": "gateway/mqtt/conn.c",
+        "old": "    if (!words || !c->problem_information)\n",
+        "new": "    if (!words || (c->draining && !c->problem_information))\n",
+        "test": "test_mqtt_words.py::test_reason_strings",
+        "red": "assert .* is None",
+    },
+    {
+        "name": "words over the client's Maximum Packet Size",
+        "file": "gateway/mqtt/conn.c",
+        "old": """    if (scratch->len <= c->client_packet_max)
+        return true;
+""",
+        "new": """    if (scratch->len > 0)
+        return true;
+""",
+        "test": "test_mqtt_words.py::test_reason_strings",
+        "red": "assert .* is None",
+    },
+    {
+        "name": "Response Information for who has not asked",
+        "file": "gateway/mqtt/connect.c",
+        "old": "    if (kept->wants_response_information && connect_response_information(c, &information)) {",
+        "new": "    if (connect_response_information(c, &information)) {",
+        "test": "test_mqtt_words.py::test_response_information",
+        "red": "answers/device",
+    },
+    {
+        "name": "the payload format looked at although the setting says no",
+        "file": "gateway/mqtt/publish.c",
+        "old": "    if (s->mqtt_check_payload_format && (p->props.present & MQTT_HAS_PAYLOAD_FORMAT) &&",
+        "new": "    if ((p->props.present & MQTT_HAS_PAYLOAD_FORMAT) &&",
+        "test": "test_mqtt_words.py::test_the_payload_format_is_looked_at_only_when_the_setting_says_so",
+        "red": "00 07 99",
+    },
 ]
