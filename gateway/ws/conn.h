@@ -80,6 +80,7 @@ struct web_door {
     struct list dirty; /* outq.dirty: something to send, or to resume */
     struct list feeds_turn; /* feed.turn: the same of feeds (feed.h) */
     uint64_t drain_spread_ms; /* over which clients that are told to go are to come back */
+    uint64_t problems; /* errors answered by HTTP so far: the next one's number */
     uint32_t epoch;
     uint32_t message_bytes_max; /* of a WebSocket message */
     struct buf scratch; /* encoders; empty between calls */

@@ -7,6 +7,7 @@
 #include "gateway/ws/http.h"
 
 #include "core/base64.h"
+#include "core/logging.h"
 #include "gateway/host.h"
 #include "gateway/ws/feed.h"
 #include "gateway/ws/files.h"
@@ -66,15 +67,30 @@ static bool send_head(struct conn *c, char *text, int len)
            lws_write(c->wsi, (unsigned char *)text, (size_t)len, LWS_WRITE_HTTP_FINAL) == len;
 }
 
-int http_problem(char *out, size_t size, int status, const char *code, const char *detail, uint32_t retry_ms)
+/* What is the server's affair has a line in the log, as at the private port. */
+static void log_failure(int status, const char *code, const char *id)
 {
+    static struct log_limit limit = {.every_ms = 1000};
+    uint64_t held;
+    if (status >= 500 && status != 501 && log_permitted(&limit, &held))
+        log_warn("request refused status=%d code=%s request_id=%s held=%lu", status, code, id,
+                 (unsigned long)held);
+}
+
+int http_problem(struct web_door *d, char *out, size_t size, int status, const char *code, const char *detail,
+                 uint32_t retry_ms)
+{
+    char id[48];
+    snprintf(id, sizeof id, "%lx-w%x-%lx", (unsigned long)d->edge->facts->incarnation, loop_index(d->loop),
+             (unsigned long)d->problems++);
+    log_failure(status, code, id);
     char retry[32] = "";
     if (retry_ms > 0)
         snprintf(retry, sizeof retry, ",\"retry_ms\":%u", (unsigned)retry_ms);
     int len = snprintf(out, size,
                        "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"code\":\"%s\","
-                       "\"detail\":\"%s\"%s}\n",
-                       http_reason(status), status, code, detail, retry);
+                       "\"detail\":\"%s\"%s,\"request_id\":\"%s\"}\n",
+                       http_reason(status), status, code, detail, retry, id);
     assert(len > 0 && (size_t)len < size);
     return len;
 }
@@ -84,7 +100,7 @@ int http_problem(char *out, size_t size, int status, const char *code, const cha
 static bool refuse(struct conn *c, int status, const char *code, const char *detail, const char *headers)
 {
     char memory[LWS_PRE + ANSWER_BYTES_MAX], body[ANSWER_BYTES_MAX / 2], *text = memory + LWS_PRE;
-    int body_len = http_problem(body, sizeof body, status, code, detail, 0);
+    int body_len = http_problem(c->door, body, sizeof body, status, code, detail, 0);
     int len = snprintf(text, ANSWER_BYTES_MAX,
                        "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
                        "Connection: close\r\nX-Content-Type-Options: nosniff\r\n%s\r\n%s",

@@ -17,7 +17,8 @@ bool upgrade_permitted(struct conn *c);
 /* The standard's words for a status. */
 const char *http_reason(int status);
 /* A problem (RFC 9457) as text; returns its length. The texts are ours, and fit. */
-int http_problem(char *out, size_t size, int status, const char *code, const char *detail, uint32_t retry_ms);
+int http_problem(struct web_door *d, char *out, size_t size, int status, const char *code, const char *detail,
+                 uint32_t retry_ms);
 
 /* Before there is anything of libwebsockets: too many connections (503), or of one address (429). Takes the
  * descriptor over. */
