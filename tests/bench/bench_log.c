@@ -351,17 +351,23 @@ static double open_seconds(struct world *w)
 static void rebuilds(struct world *w, const char *name, unsigned rounds)
 {
     double one[ROUNDS], all[ROUNDS], bare[ROUNDS], clean[ROUNDS], one_ratio[ROUNDS], all_ratio[ROUNDS];
+    double cpu_ratio[ROUNDS];
     uint64_t bytes = 0;
     for (unsigned i = 0; i < rounds; i++) {
-        uint64_t begun = now_ns();
+        uint64_t begun = now_ns(), begun_cpu = cpu_ns(), bare_cpu, clean_cpu;
         bytes = each_file(w, ".seg", read_and_crc);
         bare[i] = seconds_since(begun);
+        bare_cpu = cpu_ns() - begun_cpu;
+        begun_cpu = cpu_ns();
         clean[i] = open_seconds(w);
+        clean_cpu = cpu_ns() - begun_cpu;
         world_close(w);
         for (unsigned threads = 0; threads < 2; threads++) { /* 0: as many as there are CPUs */
             each_file(w, ".idx", remove_one);
             w->options.recovery_threads = threads;
+            begun_cpu = cpu_ns();
             (threads ? one : all)[i] = open_seconds(w) - clean[i];
+            cpu_ratio[i] = (double)bare_cpu / (double)(cpu_ns() - begun_cpu - clean_cpu); /* of one thread */
             world_close(w);
         }
         one_ratio[i] = bare[i] / one[i];
@@ -374,6 +380,11 @@ static void rebuilds(struct world *w, const char *name, unsigned rounds)
         "GB/s; ratios %.2f (%.2f to %.2f), %.2f (%.2f to %.2f)\n",
         name, gb * 1e3, gb / median(one, rounds), gb / median(all, rounds), gb / median(bare, rounds),
         one_median, one_ratio[0], one_ratio[rounds - 1], all_median, all_ratio[0], all_ratio[rounds - 1]);
+    double cpu_median = median(cpu_ratio, rounds); /* what other work on the machine changes least */
+    printf("         the bare scan's CPU is %.2f of one thread's (%.2f to %.2f); fastest of all: bare %.2f "
+           "GB/s, one "
+           "thread %.2f, all CPUs %.2f\n",
+           cpu_median, cpu_ratio[0], cpu_ratio[rounds - 1], gb / bare[0], gb / one[0], gb / all[0]);
 }
 
 static void bench_scan(void)
