@@ -18,10 +18,11 @@ def matches(text, topic):
 
 
 class Record:
-    __slots__ = ("topic", "payload", "retain", "durable", "lost")
+    __slots__ = ("topic", "payload", "retain", "optional", "durable", "lost")
 
     def __init__(self, topic, payload, retain):
         self.topic, self.payload, self.retain = topic, payload, retain
+        self.optional = False  # QoS 0: an MQTT client that has no room, or is away, does not get it
         self.durable = False  # acknowledged, so it outlives whatever happens
         self.lost = False
 
@@ -160,6 +161,53 @@ class OwedAgain:
     def __str__(self):
         missing = {t: r[max(self.places[t]):][:3] for t, r in self.due.items() if max(self.places[t]) < len(r)}
         return f"{self.name} ({self.text}): {missing}"
+
+
+class OwedSession(OwedAgain):
+    """What a persistent MQTT session is to get: as OwedAgain, but it may do without what was published with QoS 0; and
+    at its beginning the retained messages that were there, each at least once, unless something newer replaced them."""
+
+    def __init__(self, name, text, log):
+        super().__init__(name, text)
+        self.retained = {topic: record for topic, record in log.retained.items() if matches(text, topic)}
+        self.seen = set()  # topics of these that have come
+        self.came = set()
+
+    def add(self, record):
+        super().add(record)
+        if record.retain and record.topic in self.retained and matches(self.text, record.topic):
+            self.retained[record.topic] = None
+
+    def forget(self, lost):
+        super().forget(lost)
+        for topic, record in self.retained.items():
+            if record and record.lost:
+                self.retained[topic] = None
+
+    def take(self, topic, payload, retained):
+        self.got += 1
+        if retained:
+            assert topic in self.retained, f"{self.name}: {topic} comes as retained, and was not"
+            record = self.retained[topic]
+            assert record is None or record.payload == payload, f"{self.name}: retained {payload!r}, not {record}"
+            self.seen.add(topic)
+            return
+        records, places, now = self.due.get(topic, []), self.places.get(topic, set()), set()
+        for place in places:
+            while place < len(records):
+                if records[place].payload == payload:
+                    now.add(place + 1)
+                if not records[place].optional:
+                    break
+                place += 1
+        assert now, (f"{self.name}: {topic} {payload[:60]!r} where " +
+                     " or ".join(str(records[place:place + 2]) for place in sorted(places)[-3:]) + " is due")
+        self.places[topic] = now
+
+    def complete(self):
+        if any(record and topic not in self.seen for topic, record in self.retained.items()):
+            return False
+        return all(all(record.optional for record in records[max(self.places[topic]):]) for topic, records in self.due.items())
 
 
 class Inbox:

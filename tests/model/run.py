@@ -4,7 +4,7 @@
     tests/model/run.py [--steps N] [--seed S] [--partitions P] [--loops L]
 
 Publishers and subscribers of all doors publish, subscribe, unsubscribe, read the past, stop reading for a while, hold
-back acknowledgements, vanish and resume by position; retained messages are set and cleared; users get messages
+back acknowledgements, vanish and resume by position, by session (WebSocket and MQTT) or by bookmark (event streams, polls); retained messages are set and cleared; users get messages
 and acknowledge them by any of their connections; the node is killed with
 kill -9, or stopped, and started again. After every step nobody may have got what it was not owed, in another order or twice;
 at every settling point nothing may be missing, and what the node says of the past and of what is retained (the fold of
@@ -25,10 +25,10 @@ from urllib.parse import urlencode
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
 
-from model import Inbox, Log, Owed, OwedAgain, OwedInbox, Record  # noqa: E402
+from model import Inbox, Log, Owed, OwedAgain, OwedInbox, OwedSession, Record  # noqa: E402
 from node import PATIENCE, Node  # noqa: E402
 from tokens import make as make_token  # noqa: E402
-from wire import Gone, Mqtt, Web, turn  # noqa: E402
+from wire import Events, Gone, Mqtt, Web, turn  # noqa: E402
 
 TOPICS = [f"m/{area}/{place}" for area in "abcd" for place in range(5)]
 FILTERS = ["m/#", "m/+/1", "m/a/+", "+/b/#", "m/c/2", "m/d/0", "#", "m/+/+"]
@@ -266,6 +266,171 @@ class MqttSubscriber:
             self.mqtt.pay()
 
 
+class MqttSession(MqttSubscriber):
+    """A session that outlives its connections and the node: QoS 1, at least once."""
+
+    kind = "mqtt_session"
+
+    def __init__(self, world, name, qos):
+        self.former = set()  # what came for the filter before: unacknowledged, it may come again
+        super().__init__(world, name, qos)
+
+    def connect(self):
+        self.stream = self.mqtt = self.world.track(Mqtt(self.world.node.ports["mqtt"], self.name, self.on_message, clean=False))
+        if self.owed:
+            self.owed.resumed()
+        self.world.until(lambda: self.mqtt.connected or self.mqtt.gone, f"{self.name}: CONNACK")
+        assert self.mqtt.present or not self.owed, f"{self.name}: its session is gone"
+
+    def subscribe(self, text, _start):
+        number = self.mqtt.subscribe(text, 1)
+        self.owed = OwedSession(self.name, text, self.world.log)
+        self.world.until(lambda: number in self.mqtt.answered or self.mqtt.gone, f"{self.name}: SUBACK")
+        assert not self.mqtt.gone
+
+    def unsubscribe(self):
+        self.slow(False)
+        owed = self.owed
+        super().unsubscribe()
+        self.former = owed.came
+
+    def on_message(self, topic, payload, retained):
+        try:
+            assert self.owed, f"{self.name}: {topic} {payload[:60]!r} without a subscription"
+            self.owed.take(topic, payload, retained)
+            self.owed.came.add((topic, payload))
+        except AssertionError:
+            if (topic, payload) not in self.former:
+                raise
+
+
+class MqttInboxSubscriber(MqttSubscriber):
+    """A connection of a user with his inbox by MQTT 5.0, from the cursor on. As InboxSubscriber."""
+
+    kind = "inbox"
+
+    def __init__(self, world, name, inbox):
+        self.inbox = inbox
+        super().__init__(world, name, 1)
+
+    def connect(self):
+        token = make_token(self.world.node, self.inbox.user, exp=int(time.time()) + 864000)
+        self.stream = self.mqtt = self.world.track(Mqtt(self.world.node.ports["mqtt"], self.name, self.on_message, token=token))
+        self.world.until(lambda: self.mqtt.connected or self.mqtt.gone, f"{self.name}: CONNACK")
+        self.owed, self.acknowledged, self.mqtt.lazy = OwedInbox(self.name, self.inbox), 0, True
+        number = self.mqtt.subscribe("$user/" + self.inbox.user.replace("/", "%2F") + "/#", 1, "inbox")
+        self.world.until(lambda: number in self.mqtt.answered or self.mqtt.gone, f"{self.name}: SUBACK")
+
+    def unsubscribe(self):
+        self.stream.close()
+        self.connect()
+
+    def on_message(self, topic, payload, _retained):
+        self.owed.take(topic, payload)
+        if self.owed.got - self.acknowledged >= self.world.dice.randint(1, 30):
+            self.acknowledge()
+
+    def acknowledge(self):
+        """All that has come, but the dice say in which order."""
+        if not self.mqtt.gone and self.mqtt.owed:
+            self.acknowledged = self.owed.got
+            self.inbox.said = max(self.inbox.said, self.owed.first + self.owed.got)
+            self.world.dice.shuffle(self.mqtt.owed)
+            self.mqtt.pay()
+
+    def confirm(self):
+        """Nothing answers a PUBACK: the node is asked until it knows of them."""
+        if self.acknowledged:
+            told = self.owed.first + self.acknowledged
+            self.world.until(lambda: self.world.unread(self.inbox) <= len(self.inbox.records) - told,
+                             f"{self.name}: {told} to count as read")
+            self.inbox.certain = max(self.inbox.certain, told)
+
+    def slow(self, slow):
+        self.mqtt.paused = slow
+        if not slow:
+            self.acknowledge()
+
+
+class Reading:
+    """What event streams and polls have in common: they begin with the present, by a bookmark of an empty page."""
+
+    def __init__(self, world, name):
+        self.world, self.name, self.owed = world, name, None
+        self.subscribe(world.dice.choice(FILTERS), None)
+
+    def poll(self, **more):
+        port = self.world.node.ports["http"]
+        api = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+        api.request("GET", "/poll?" + urlencode({"topic": self.text, **more}))
+        answer = api.getresponse()
+        body = answer.read()
+        api.close()
+        assert answer.status == 200, f"{self.name}: {body}"
+        return json.loads(body)
+
+    def subscribe(self, text, _start):
+        self.text = text
+        self.place = self.poll(**{"from": "live"})["next"]
+        self.owed, self.last = OwedAgain(self.name, text), None
+        self.connect()
+
+    def unsubscribe(self):
+        self.stream.close()
+        self.subscribe(self.world.dice.choice(FILTERS), None)
+
+    def take(self, message):
+        self.owed.take(message["topic"], payload_of(message), message.get("retained", False))
+
+
+class EventSubscriber(Reading):
+    """It comes back with the last bookmark that it got."""
+
+    kind = "sse"
+
+    def connect(self):
+        self.owed.resumed()
+        target = "/sse?" + urlencode({"topic": self.text, "from": self.place})
+        self.stream = self.world.track(Events(self.world.node.ports["http"], target, self.take, self.bookmark, self.last))
+
+    def bookmark(self, text):
+        self.last = text
+
+    def slow(self, slow):
+        self.stream.paused = slow
+
+
+class Nothing:
+    """Between two polls there is no connection."""
+
+    paused = gone = False
+
+    def close(self):
+        pass
+
+
+class PollSubscriber(Reading):
+    """Each message once."""
+
+    kind = "poll"
+    stream = Nothing()
+
+    def connect(self):
+        pass
+
+    def acknowledge(self):
+        """The next page."""
+        page = self.poll(after=self.place, max=self.world.dice.choice([1, 7, 100]))
+        assert not page.get("gaps"), f"{self.name}: {page['gaps']}"
+        self.place = page["next"]
+        for message in page["messages"]:
+            self.take(message)
+
+    def slow(self, slow):
+        if slow:
+            self.acknowledge()
+
+
 class World:
     def __init__(self, folder, seed, partitions, loops):
         self.dice = random.Random(seed)
@@ -282,6 +447,9 @@ class World:
                                     else MqttSubscriber(self, name, kind - 1))
         self.inboxes = {user: Inbox(user) for user in USERS}
         self.subscribers += [InboxSubscriber(self, f"i{n}", self.inboxes[user]) for n, user in enumerate(USERS)]
+        self.subscribers += [MqttInboxSubscriber(self, f"j{n}", inbox) for n, inbox in enumerate(self.inboxes.values())]
+        self.subscribers += [MqttSession(self, "k0", 1), MqttSession(self, "k1", 1), EventSubscriber(self, "e0"),
+                             PollSubscriber(self, "p0")]
 
     def open_publishers(self):
         self.web = self.track(Web(self.node.ports["http"], lambda item: None))
@@ -364,9 +532,11 @@ class World:
             subscriber.confirm()
             self.check_inbox(subscriber.inbox)
 
+    def unread(self, inbox):
+        return self.ask("/v1/users?" + urlencode({"user": inbox.user}))["inbox"]["unread"]
+
     def check_inbox(self, inbox):
-        unread = self.ask("/v1/users?" + urlencode({"user": inbox.user}))["inbox"]["unread"]
-        count = len(inbox.records)
+        unread, count = self.unread(inbox), len(inbox.records)
         assert count - inbox.said <= unread <= count - inbox.certain, (
             f"{inbox.user}: {unread} of {count} unread, acknowledged are {inbox.certain} to {inbox.said}")
 
@@ -409,6 +579,7 @@ class World:
         topics = set()
         for _ in range(self.dice.choice([1, 5])):
             record = self.make()
+            record.optional = True
             topics.add(record.topic)
             self.publish(record)
             self.mqtt.publish(record.topic, record.payload, 0, record.retain)
@@ -521,7 +692,7 @@ class World:
     @staticmethod
     def everybody_has(owing):
         for subscriber in owing:
-            if subscriber.kind in ("session", "inbox"):
+            if subscriber.kind in ("session", "inbox", "poll"):
                 subscriber.acknowledge()
         return all(subscriber.owed.complete() for subscriber in owing)
 
@@ -534,9 +705,10 @@ class World:
     def crash(self, end, becomes):
         """With publishes under way, whose outcome nobody has been told."""
         for _ in range(self.dice.choice([0, 0, 3, 40])):
-            record = self.make()
+            record, qos = self.make(), self.dice.randint(0, 1)
+            record.optional = qos == 0
             self.publish(record)
-            self.mqtt.publish(record.topic, record.payload, self.dice.randint(0, 1), record.retain)
+            self.mqtt.publish(record.topic, record.payload, qos, record.retain)
         if self.dice.random() < 0.5:
             self.look()
         end()

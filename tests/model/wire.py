@@ -129,15 +129,18 @@ def varint(number):
 
 
 class Mqtt(Stream):
-    """MQTT 3.1.1, clean session. `on_message(topic, payload, retained)`. PUBACKs to the node are held back while
+    """MQTT 3.1.1, or with a token 5.0. `on_message(topic, payload, retained)`. PUBACKs to the node are held back while
     `lazy` is set, as a client does that is slow to handle what it gets."""
 
-    def __init__(self, port, name, on_message):
+    def __init__(self, port, name, on_message, clean=True, token=None):
         super().__init__(port)
         self.on_message = on_message
         self.acknowledged, self.answered, self.pongs = set(), set(), 0
         self.connected, self.lazy, self.owed, self.number = False, False, [], 0
-        self.packet(0x10, b"\0\4MQTT\4\2\0\0" + self.text(name))
+        self.present, self.five = False, token is not None
+        flags = bytes([2 * clean | (0x40 if token else 0)])
+        level, props = (b"\5", b"\0") if self.five else (b"\4", b"")
+        self.packet(0x10, b"\0\4MQTT" + level + flags + b"\0\0" + props + self.text(name) + (self.text(token) if token else b""))
 
     @staticmethod
     def text(value):
@@ -155,9 +158,12 @@ class Mqtt(Stream):
         self.packet(0x30 | qos << 1 | retain, self.text(topic) + (struct.pack(">H", number) if qos else b"") + payload)
         return number
 
-    def subscribe(self, topic, qos):
+    def subscribe(self, topic, qos, start=None):
+        """start: tg-from, 5.0 only."""
         number = self.next_number()
-        self.packet(0x82, struct.pack(">H", number) + self.text(topic) + bytes([qos]))
+        props = b"\x26" + self.text("tg-from") + self.text(start) if start else b""
+        head = bytes([len(props)]) + props if self.five else b""
+        self.packet(0x82, struct.pack(">H", number) + head + self.text(topic) + bytes([qos]))
         return number
 
     def unsubscribe(self, topic):
@@ -190,12 +196,14 @@ class Mqtt(Stream):
         kind = first >> 4
         if kind == 2:
             assert body[1] == 0, f"CONNACK {body[1]}"
-            self.connected = True
+            self.connected, self.present = True, bool(body[0] & 1)
         elif kind == 4:
             self.acknowledged.add(struct.unpack(">H", body)[0])
         elif kind in (9, 11):
-            assert kind == 11 or body[2] < 3, "SUBACK refuses"
+            assert kind == 11 or body[-1] < 3, "SUBACK refuses"
             self.answered.add(struct.unpack(">H", body[:2])[0])
+        elif kind == 14:  # 5.0: the node stops
+            assert self.draining, "DISCONNECT"
         elif kind == 13:
             self.pongs += 1
         elif kind == 3:
@@ -204,11 +212,46 @@ class Mqtt(Stream):
             if first >> 1 & 3:
                 self.owed.append(struct.unpack(">H", body[at:at + 2])[0])
                 at += 2
+            if self.five:
+                assert body[at] < 0x80, "properties of one byte's length"
+                at += 1 + body[at]
             self.on_message(topic, body[at:], bool(first & 1))
             if not self.lazy:
                 self.pay()
         else:
             raise AssertionError(f"packet type {kind}")
+
+
+class Events(Stream):
+    """/sse. `on_event(object)` with each message, `on_id(text)` with each bookmark."""
+
+    def __init__(self, port, target, on_event, on_id, last=None):
+        super().__init__(port)
+        self.on_event, self.on_id, self.head = on_event, on_id, None
+        again = f"Last-Event-ID: {last}\r\n" if last else ""
+        self.send(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{again}\r\n".encode())
+
+    def cut(self):
+        end = self.inbox.find(b"\n\n" if self.head else b"\r\n\r\n")
+        if end < 0:
+            return 0
+        if not self.head:
+            self.head = bytes(self.inbox[:end])
+            assert self.head.startswith(b"HTTP/1.1 200 "), self.head
+            return end + 4
+        block = bytes(self.inbox[:end]).decode().split("\n")
+        if "event: bye" in block:
+            assert self.draining, block
+            return end + 2
+        for line in block:
+            name, _, value = line.partition(": ")
+            if name == "data":
+                self.on_event(json.loads(value))
+            elif name == "id":
+                self.on_id(value)
+            else:
+                assert not name or name == "retry" or line.startswith(":"), f"a block of another kind: {line}"
+        return end + 2
 
 
 def turn(streams, seconds):
