@@ -642,6 +642,7 @@ class World:
             found += page["messages"]
             if not page["messages"]:
                 return found
+            self.look()  # pings are answered, however long this takes
             start = page["next"]
 
     def history(self, topic):
