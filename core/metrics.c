@@ -79,6 +79,7 @@ static const struct metric_row {
     [M_DROPPED_LAG] = {DROPPED, "reason=\"lag\"", DROPPED_HELP},
     [M_DROPPED_DAMAGED] = {DROPPED, "reason=\"damaged\"", DROPPED_HELP},
     [M_DROPPED_EPOCH] = {DROPPED, "reason=\"epoch\"", DROPPED_HELP},
+    [M_DROPPED_SESSION] = {DROPPED, "reason=\"session\"", DROPPED_HELP},
 #define CONNECTIONS      "tidegate_connections", GAUGE
 #define CONNECTIONS_HELP "Connections open now."
     [M_CONNECTIONS_MQTT] = {CONNECTIONS, "proto=\"mqtt\"", CONNECTIONS_HELP},
@@ -171,6 +172,18 @@ static const struct metric_row {
         {"tidegate_dedup_forgotten_total", COUNTER, NULL,
          "Producers and keys forgotten before their time because of dedup.producers, dedup.max or "
          "dedup.bytes."},
+    [M_SHARE_GROUPS] = {"tidegate_shared_groups", GAUGE, NULL,
+                        "Groups of shared subscriptions, each in each of its partitions."},
+    [M_SHARE_MEMBERS] = {"tidegate_shared_members", GAUGE, NULL,
+                         "Their members, each in each of the group's partitions."},
+    [M_SHARE_BEHIND] = {"tidegate_shared_groups_behind", GAUGE, NULL,
+                        "Groups whose messages wait in the log until a member has room."},
+    [M_SHARE_GIVEN] = {"tidegate_shared_given", GAUGE, NULL,
+                       "Messages that lie with members of groups and are not acknowledged."},
+    [M_SHARE_MOVED] = {"tidegate_shared_moved_total", COUNTER, NULL,
+                       "Messages given once more, as a member could not take them, or has gone."},
+    [M_SHARE_REFUSED] = {"tidegate_shared_refused_total", COUNTER, NULL,
+                         "Shared subscriptions refused in a partition (limit.shared_groups)."},
     [M_INBOXES] = {"tidegate_inboxes", GAUGE, NULL, "Users whose inbox has a durable cursor."},
     [M_INBOX_BYTES] = {"tidegate_inbox_bytes", GAUGE, NULL, "Memory of those cursors' records."},
 #define INBOX_WRITES      "tidegate_inbox_writes_total", COUNTER

@@ -48,6 +48,7 @@ enum metric {
     M_DROPPED_LAG,
     M_DROPPED_DAMAGED,
     M_DROPPED_EPOCH,
+    M_DROPPED_SESSION,
     /* connections */
     M_CONNECTIONS_MQTT,
     M_CONNECTIONS_WS,
@@ -114,6 +115,13 @@ enum metric {
     M_ONCE_FORGOTTEN,
     M_INBOXES, /* gauge */
     M_INBOX_BYTES, /* gauge */
+    M_SHARE_GROUPS, /* gauge: of shared subscriptions, each in each of its partitions; likewise the next two
+                     */
+    M_SHARE_MEMBERS, /* gauge */
+    M_SHARE_BEHIND, /* gauge: those whose members have no room */
+    M_SHARE_GIVEN, /* gauge: messages that lie with members */
+    M_SHARE_MOVED, /* messages given once more, as a member could not take them, or has gone */
+    M_SHARE_REFUSED, /* members */
     M_INBOX_WRITES,
     M_INBOX_WRITES_REFUSED,
     M_SESSIONS, /* gauge */

@@ -185,6 +185,9 @@ static enum status create_loop(struct node *n, unsigned index)
                   .save_ms = s->session_save_ms,
                   .save_count = s->session_save_count,
                   .keep_ms = s->inbox_keep_ms},
+        .share = {.groups = s->limit_shared_groups,
+                  .given = s->limit_shared_given,
+                  .given_bytes = s->limit_shared_bytes},
     };
     l->node = n;
     l->edge.metrics = metrics_register();

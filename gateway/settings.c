@@ -250,6 +250,13 @@ static const struct config_option options[] = {
      "Revoked users and tokens that are remembered; above, POST /v1/revocations is refused"},
     {"limit.tickets", CONFIG_UINT, AT(limit_tickets), "10000", NULL, 1, 10000000,
      "Tickets that are out and not used; above, POST /v1/tickets is refused"},
+    {"limit.shared_groups", CONFIG_UINT, AT(limit_shared_groups), "10000", NULL, 0, 0,
+     "Groups of shared subscriptions ($share/<name>/<filter>) of a partition; above, the first subscription "
+     "of a further one is refused; 0 = there are none"},
+    {"limit.shared_given", CONFIG_UINT, AT(limit_shared_given), "100000", NULL, 1, 0,
+     "Messages of one such group and partition that lie with its members and are not acknowledged; above, "
+     "the others wait in the log"},
+    {"limit.shared_bytes", CONFIG_BYTES, AT(limit_shared_bytes), "64M", NULL, 1, 0, "Bytes of those"},
     {"limit.inboxes", CONFIG_UINT, AT(limit_inboxes), "1000000", NULL, 0, 0,
      "Users of a partition whose inbox has a durable cursor; above, what a further one acknowledges is "
      "forgotten when "

@@ -78,3 +78,8 @@ void deliver_free(struct deliver *d)
     run_unref(d->run);
     pool_free(d, d->pool_class);
 }
+
+void share_give_free(struct share_give *g)
+{
+    pool_free(g, g->pool_class);
+}

@@ -129,6 +129,55 @@ struct inbox_letter {
     void *hub; /* of the asker; set by hub_inbox */
 };
 
+/* SHARE: a member of a shared subscription speaks to one of its lanes (shard_share.c), and is answered. A
+ * seat is the member's side (session/share.c), `member` the shard's. */
+enum share_word {
+    SHARE_JOIN, /* it is given nothing yet */
+    SHARE_OPEN, /* it can take messages */
+    SHARE_FULL, /* it cannot: whatever was given before comes before the answer */
+    SHARE_LEAVE, /* it is given nothing any more: whatever was comes before the answer */
+};
+struct share_letter {
+    struct mail mail;
+    uint16_t home, lane;
+    uint8_t word;
+    struct slice filter; /* JOIN: `$share/<name>/<filter>`; the owner keeps the bytes until it is back */
+    uint32_t window; /* JOIN: so many messages may be with it at a time, at least 1 */
+    void *seat; /* JOIN: what a GIVE names, */
+    void (*on_give)(struct mail *mail); /* and where it arrives: home loop; owns the letter */
+    void *member; /* answer to JOIN; the others name it */
+    enum status status; /* answer to JOIN: ST_OK, ST_FULL: limit.shared_groups, ST_NO_MEMORY */
+    uint64_t next; /* answer to JOIN: where "now" is */
+    void *shard; /* where it goes, while it travels to another loop */
+    void (*on_answer)(struct share_letter *l); /* home loop */
+};
+
+/* GIVE: messages to a member. Each has a ticket, which goes back exactly once (SETTLE). */
+struct share_ticket;
+struct share_gift {
+    struct msg *msg; /* one reference */
+    struct share_ticket *ticket;
+};
+enum { SHARE_GIFTS_MAX = 32 };
+struct share_give {
+    struct mail mail;
+    uint8_t pool_class;
+    uint16_t lane;
+    uint32_t count;
+    void *seat;
+    struct share_gift gifts[SHARE_GIFTS_MAX];
+};
+void share_give_free(struct share_give *g); /* the letter alone */
+
+/* SETTLE: what became of a message that was given. Does not come back. Pooled. */
+struct share_settle {
+    struct mail mail;
+    uint8_t pool_class;
+    bool again; /* it is to be given once more, to whoever can take it; else it is done with */
+    struct share_ticket *ticket;
+    void *shard; /* where it goes, while it travels to another loop */
+};
+
 /* DELIVER: to an edge. The receiver unrefs the run and frees the letter (deliver_free). */
 struct deliver {
     struct mail mail;

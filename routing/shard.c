@@ -154,11 +154,12 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     if (retained_create(&g->limits.retained, &s->retained) != ST_OK ||
         retained_create(&g->limits.sessions, &s->sessions) != ST_OK ||
         once_create(&g->limits.once, &s->once) != ST_OK || shard_inboxes_init(s) != ST_OK ||
-        (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK)) {
+        shard_shares_init(s) != ST_OK || (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK)) {
         once_destroy(s->once);
         retained_destroy(s->retained);
         retained_destroy(s->sessions);
         retained_destroy(s->inboxes.records);
+        filter_table_destroy(s->shares.filters);
         free(s);
         return ST_NO_MEMORY;
     }
@@ -188,6 +189,7 @@ void shard_destroy(struct shard *s)
     buf_deinit(&s->carry.note);
     retained_destroy(s->sessions);
     shard_inboxes_deinit(s);
+    shard_shares_deinit(s);
     free(s);
 }
 

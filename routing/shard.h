@@ -32,6 +32,10 @@ struct shard_limits { /* of one lane */
         uint64_t
             keep_ms; /* messages are kept for so long: a cursor need not be kept for longer; 0 = no end */
     } inbox;
+    struct {
+        uint64_t groups; /* of shared subscriptions; 0: there are none */
+        uint64_t given, given_bytes; /* of one group, to its members and not settled */
+    } share;
 };
 
 /* `on_deliver` is called on the receiving loop with each DELIVER letter (its hub is set from `hubs`). */
@@ -67,6 +71,8 @@ void shard_attach(struct shard *s, struct attach *a);
 void shard_detach(struct shard *s, struct detach *d);
 void shard_read(struct shard *s, struct read *r);
 void shard_inbox(struct shard *s, struct inbox_letter *l);
+void shard_share(struct shard *s, struct share_letter *l);
+void shard_settle(struct shard *s, const struct share_settle *what);
 /* What its state is, but for what expires before `at_ms`: two that have folded the same log have the same. At
  * the start and the end, when the loop does not run, or on it; takes as long as there are entries. */
 struct shard_digest {
@@ -94,5 +100,9 @@ void shard_map_attach(struct shard_map *map, struct courier *from, struct attach
 void shard_map_detach(struct shard_map *map, struct courier *from, struct detach *d);
 void shard_map_read(struct shard_map *map, struct courier *from, struct read *r);
 void shard_map_inbox(struct shard_map *map, struct courier *from, struct inbox_letter *l);
+void shard_map_share(struct shard_map *map, struct courier *from, struct share_letter *l);
+/* No memory for the letter: aborts, as the message would never be settled. */
+void shard_map_settle(struct shard_map *map, struct courier *from, unsigned lane,
+                      const struct share_settle *what);
 
 #endif

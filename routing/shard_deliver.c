@@ -27,6 +27,7 @@ void shard_send_runs(struct shard *s)
     for (unsigned i = 0; i < s->group->loop_count; i++)
         if (s->open[i])
             shard_send_run(s, i);
+    shard_share_send(s);
 }
 
 static void shard_join_run(struct shard *s, unsigned loop, struct msg *m)
@@ -58,6 +59,8 @@ static void shard_join_run(struct shard *s, unsigned loop, struct msg *m)
 
 void shard_offer(struct shard *s, struct msg *m)
 {
+    if (s->shares.names.count > 0)
+        shard_share_offer(s, m);
     if (s->interest_count == 0)
         return;
     if (s->group->loop_count == 1) {

@@ -2,7 +2,10 @@
  * a letter whose on_arrival makes the same call there. */
 #include "routing/shard.h"
 
+#include "core/pool.h"
+
 #include <assert.h>
+#include <stdlib.h>
 
 static void publish_arrived(struct mail *mail)
 {
@@ -32,6 +35,21 @@ static void inbox_arrived(struct mail *mail)
 {
     struct inbox_letter *l = LIST_OF(mail, struct inbox_letter, mail);
     shard_inbox(l->shard, l);
+}
+
+static void share_arrived(struct mail *mail)
+{
+    struct share_letter *l = LIST_OF(mail, struct share_letter, mail);
+    shard_share(l->shard, l);
+}
+
+static void settle_arrived(struct mail *mail)
+{
+    struct share_settle *l = LIST_OF(mail, struct share_settle, mail);
+    struct shard *s = l->shard;
+    const struct share_settle what = *l;
+    pool_free(l, l->pool_class);
+    shard_settle(s, &what);
 }
 
 static bool at_home(const struct shard_map *map, const struct courier *from, unsigned lane)
@@ -99,4 +117,34 @@ void shard_map_inbox(struct shard_map *map, struct courier *from, struct inbox_l
     l->shard = map->lanes[l->lane].shard;
     l->mail.on_arrival = inbox_arrived;
     courier_send(from, map->lanes[l->lane].loop_index, &l->mail);
+}
+
+void shard_map_share(struct shard_map *map, struct courier *from, struct share_letter *l)
+{
+    l->home = (uint16_t)courier_index(from);
+    if (at_home(map, from, l->lane)) {
+        shard_share(map->lanes[l->lane].shard, l);
+        return;
+    }
+    l->shard = map->lanes[l->lane].shard;
+    l->mail.on_arrival = share_arrived;
+    courier_send(from, map->lanes[l->lane].loop_index, &l->mail);
+}
+
+void shard_map_settle(struct shard_map *map, struct courier *from, unsigned lane,
+                      const struct share_settle *what)
+{
+    if (at_home(map, from, lane)) {
+        shard_settle(map->lanes[lane].shard, what);
+        return;
+    }
+    uint8_t pool_class;
+    struct share_settle *l = pool_alloc(sizeof *l, &pool_class);
+    if (!l)
+        abort(); /* 64 bytes: the node cannot keep its promise any more; a restart can */
+    *l = *what;
+    l->pool_class = pool_class;
+    l->shard = map->lanes[lane].shard;
+    l->mail.on_arrival = settle_arrived;
+    courier_send(from, map->lanes[lane].loop_index, &l->mail);
 }

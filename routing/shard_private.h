@@ -50,6 +50,12 @@ struct shard {
         struct list due; /* the same, by when they are to be written */
         struct timer timer;
     } inboxes;
+    struct {
+        struct filter_table *filters; /* of the groups of shared subscriptions */
+        struct hash_slots names; /* the same, by `$share/<name>/<filter>` */
+        struct list all; /* and those that have ended while messages of theirs are out */
+        struct list giving; /* members whose GIVE is open */
+    } shares;
     struct timer sweep; /* armed while something in the tables will expire */
     struct {
         uint64_t upto; /* below this the log wants to remove; 0: it has not asked */
@@ -98,6 +104,13 @@ void shard_drop_held(struct shard *s);
 void shard_offer(struct shard *s, struct msg *m);
 /* The open runs leave: before any answer that says "from n on everything comes live". */
 void shard_send_runs(struct shard *s);
+
+/* --- shard_share.c --- */
+enum status shard_shares_init(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */
+void shard_shares_deinit(struct shard *s);
+/* The message, which joins the runs now, to each group that has had all before it. */
+void shard_share_offer(struct shard *s, struct msg *m);
+void shard_share_send(struct shard *s); /* the open GIVEs leave */
 
 /* --- shard_inbox.c --- */
 enum status shard_inboxes_init(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */

@@ -11,7 +11,7 @@
 
 enum { TOPIC_BYTES_MAX = 65535 }; /* MQTT 5.0, 1.5.4: the length has 16 bits */
 
-static const char user_prefix[] = "$user/", inbox_prefix[] = "$inbox/";
+static const char user_prefix[] = "$user/", inbox_prefix[] = "$inbox/", share_prefix[] = "$share/";
 
 static bool level_is(struct slice level, char c)
 {
@@ -95,6 +95,16 @@ bool topic_user(struct slice name, struct slice *user)
         return false; /* "$user/" and "$user//x" name nobody */
     *user = id;
     return true;
+}
+
+bool topic_share_filter(struct slice text, struct slice *filter)
+{
+    struct slice name;
+    if (!slice_starts_with(text, slice_cstr(share_prefix)))
+        return false;
+    *filter = slice_from(text, sizeof(share_prefix) - 1);
+    return topic_level_next(filter, &name) && name.len > 0 && topic_filter_literal(name) && filter->data &&
+           filter->len > 0;
 }
 
 unsigned topic_partition(struct slice name, unsigned partition_count)

@@ -44,6 +44,10 @@ static inline bool topic_internal(struct slice name)
 /* "$user/<id>" or "$user/<id>/...": the user id as written in the topic (percent-encoded). */
 bool topic_user(struct slice name, struct slice *user);
 
+/* "$share/<name>/<filter>" (MQTT 5.0, 4.8.2): its filter, which is not looked at. False: the name is empty or
+ * has a wildcard, or no filter follows. */
+bool topic_share_filter(struct slice text, struct slice *filter);
+
 /* A name or filter within one inbox: its `$user/<id>`. */
 bool topic_inbox_filter(struct slice filter, struct slice *inbox);
 /* "$inbox/<id>": the record of an inbox's cursor (routing/inbox.h), the node's own. */

@@ -140,8 +140,12 @@ static void subscription_ready(struct subscription *sub)
 
 void subscription_begin(struct subscription *sub)
 {
-    assert(sub->options.held && sub->behind);
+    assert(sub->options.held && (sub->behind || sub->shared));
     sub->options.held = false;
+    if (sub->shared) {
+        seats_open(sub);
+        return;
+    }
     sub->letters++;
     subscription_set_off(sub, false);
     sub->letters--;
@@ -397,6 +401,8 @@ void cursor_go(struct lane_cursor *lc)
 
 void cursor_resume(struct subscription *sub)
 {
+    if (sub->shared)
+        seats_open(sub);
     for (unsigned i = 0; sub->behind && i < sub->channel->lane_count; i++)
         if (sub->behind->lanes[i].state == LANE_WAITING)
             cursor_go(&sub->behind->lanes[i]);

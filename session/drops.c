@@ -17,15 +17,11 @@ struct drops {
 const char *drop_reason(enum metric why)
 {
     static const char *const names[METRIC_COUNT] = {
-        [M_DROPPED_QUEUE_FULL] = "queue_full",
-        [M_DROPPED_EXPIRED] = "expired",
-        [M_DROPPED_TOO_LARGE] = "too_large",
-        [M_DROPPED_RETENTION] = "retention",
-        [M_DROPPED_UNSTORED] = "unstored",
-        [M_DROPPED_LAG] = "lag",
-        [M_DROPPED_DAMAGED] = "damaged",
-        [M_DROPPED_EPOCH] = "epoch",
-        [M_REFUSED_RATE] = "rate",
+        [M_DROPPED_QUEUE_FULL] = "queue_full", [M_DROPPED_EXPIRED] = "expired",
+        [M_DROPPED_TOO_LARGE] = "too_large",   [M_DROPPED_RETENTION] = "retention",
+        [M_DROPPED_UNSTORED] = "unstored",     [M_DROPPED_LAG] = "lag",
+        [M_DROPPED_DAMAGED] = "damaged",       [M_DROPPED_EPOCH] = "epoch",
+        [M_DROPPED_SESSION] = "session",       [M_REFUSED_RATE] = "rate",
     };
     return names[why];
 }

@@ -26,6 +26,7 @@ enum {
 struct flight {
     uint64_t offset; /* where the message is */
     struct msg *msg; /* one reference; FLIGHT_HELD only */
+    struct share_ticket *ticket; /* the owner's: of a shared subscription (hub.h, hub_settle) */
     uint32_t subscription_id;
     uint16_t lane;
     uint8_t qos; /* 1, 2 */

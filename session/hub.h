@@ -83,6 +83,10 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m);
  * on_read and owner are set by the caller, who keeps r and the topic's bytes until on_read. */
 void hub_read(struct hub *h, struct read *r);
 
+/* What became of a message of a shared subscription (transport.h, `ticket`). `again`: the client has not
+ * taken it, another member of the group is to have it. Once a ticket, also after its session has ended. */
+void hub_settle(struct hub *h, unsigned lane, struct share_ticket *ticket, bool again);
+
 /* Sends the letter to the shard of `$user/<id>`'s partition (l->lane is set); l->on_answer follows, not
  * inside this call. */
 void hub_inbox(struct hub *h, struct inbox_letter *l);
@@ -153,11 +157,14 @@ struct subscription_options {
         skipped_count; /* START_AFTER, a filter of one lane: so many messages from there to the
                           start are kept no more: dropped, and told as a gap of retention */
     uint64_t start_value;
+    uint32_t window; /* shared: so many messages may be with it, at least 1 */
     void *door; /* the door's own data */
+    uint32_t door_index; /* as that */
 };
 /* Replaces a subscription of the same filter: nothing of the old one comes after this call.
  * ST_OK: ops->subscribed follows, not inside this call. ST_INVALID: the filter. ST_FULL: subscriptions_max.
- */
+ * `$share/<name>/<filter>` is a shared subscription: of the options only qos, retain_as_published, held,
+ * subscription_id, window and those of the door count, and ops->live is not called. */
 enum status session_subscribe(struct session *s, struct slice filter, const struct subscription_options *o,
                               struct subscription **out) MUST_CHECK;
 /* ST_NOT_FOUND. */
@@ -169,6 +176,10 @@ struct slice subscription_filter(const struct subscription *sub);
 const struct subscription_options *subscription_options_of(const struct subscription *sub);
 /* The door's own data of a subscription may change while it lives. */
 void subscription_set_door(struct subscription *sub, void *door);
+/* It is given nothing more of shared subscriptions, as it is about to end. */
+void session_leave_shares(struct session *s);
+/* Inside `subscribed`: a shared one that is over the limits. It gets nothing, and is to be ended. */
+bool subscription_refused(const struct subscription *sub);
 /* Once, after `subscribed` of one that is held, or inside it. It may end the subscription. */
 void subscription_begin(struct subscription *sub);
 /* The lanes its messages come from; before `subscribed` too. */

@@ -102,6 +102,7 @@ struct subscription {
     struct session *session; /* NULL: ended */
     struct channel *channel;
     struct catchup *behind; /* NULL: live in all lanes */
+    struct seats *shared; /* NULL: it is not; else `behind` is */
     uint32_t place; /* in channel->subs */
     uint32_t letters; /* under way */
     struct subscription_options options;
@@ -166,6 +167,13 @@ void cursor_prepare_read(struct lane_cursor *lc, uint64_t to);
 /* lc->next moves to `to`: `count` messages between are dropped for the reason, and told as a gap. The
  * callback may end the subscription: whoever calls holds a letter of it and looks afterwards. */
 void cursor_jump(struct lane_cursor *lc, uint64_t to, uint64_t count, enum metric why);
+
+/* --- share.c --- */
+enum status seats_create(struct subscription *sub) MUST_CHECK; /* ST_NO_MEMORY */
+void seats_join(struct subscription *sub);
+/* The connection will take messages, for the first time or once more. */
+void seats_open(struct subscription *sub);
+void seats_leave(struct subscription *sub);
 
 /* --- lag.c --- */
 /* True: the cursor is over its limit and will jump; cursor_go is called then. */

@@ -6,10 +6,13 @@
 
 /* --- channels ----------------------------------------------------------------------------------- */
 
-static enum status channel_create(struct hub *h, struct slice filter, struct channel **out)
+/* `matched`: the filter itself, or the part of a shared one that topics are compared with: then all its
+ * messages come by GIVE, and the channel is in no table. */
+static enum status channel_create(struct hub *h, struct slice filter, struct slice matched,
+                                  struct channel **out)
 {
     unsigned lane = 0;
-    bool single = topic_filter_partition(filter, h->map->lane_count, &lane);
+    bool single = topic_filter_partition(matched, h->map->lane_count, &lane);
     unsigned lanes = single ? 1 : h->map->lane_count;
     struct channel *ch = calloc(1, sizeof *ch + lanes * sizeof ch->interests[0] + filter.len);
     if (!ch)
@@ -20,7 +23,8 @@ static enum status channel_create(struct hub *h, struct slice filter, struct cha
     ch->filter_len = (uint32_t)filter.len;
     ch->filter = (uint8_t *)&ch->interests[lanes];
     memcpy(ch->filter, filter.data, filter.len);
-    if (filter_table_link(h->filters, filter, &ch->entry) != ST_OK) {
+    bool shared = matched.len < filter.len;
+    if (!shared && filter_table_link(h->filters, filter, &ch->entry) != ST_OK) {
         free(ch);
         return ST_NO_MEMORY;
     }
@@ -99,6 +103,7 @@ void subscription_release(struct subscription *sub)
     if (sub->session || sub->letters > 0)
         return;
     free(sub->behind);
+    free(sub->shared);
     channel_unref(sub->channel);
     free(sub);
 }
@@ -118,6 +123,8 @@ void subscription_end(struct subscription *sub)
 {
     struct session *s = sub->session;
     assert(s);
+    if (sub->shared)
+        seats_leave(sub);
     metrics_for_behind(sub);
     for (unsigned i = 0; sub->behind && i < sub->channel->lane_count; i++)
         pace_forget(&sub->behind->lanes[i]);
@@ -134,6 +141,7 @@ void subscription_end(struct subscription *sub)
 static void subscription_abandon(struct subscription *sub)
 {
     free(sub->behind);
+    free(sub->shared);
     free(sub);
 }
 
@@ -141,28 +149,31 @@ enum status session_subscribe(struct session *s, struct slice filter, const stru
                               struct subscription **out)
 {
     struct hub *h = s->hub;
-    if (!topic_filter_valid(filter, &h->limits.topic) ||
+    struct slice matched;
+    bool shared = topic_share_filter(filter, &matched);
+    if (!shared)
+        matched = filter;
+    if (!topic_filter_valid(matched, &h->limits.topic) ||
         (o->start == START_LAST && !topic_filter_literal(filter)))
         return ST_INVALID;
     struct subscription *old = session_find(s, filter);
     if (!old && s->subscription_count >= h->limits.subscriptions_max)
         return ST_FULL;
 
-    struct filter_entry *entry = filter_table_find(h->filters, filter);
+    struct filter_entry *entry = shared ? NULL : filter_table_find(h->filters, filter);
     struct channel *ch = entry ? LIST_OF(entry, struct channel, entry) : NULL;
     bool fresh = !ch;
-    if (fresh && channel_create(h, filter, &ch) != ST_OK)
+    if (fresh && channel_create(h, filter, matched, &ch) != ST_OK)
         return ST_NO_MEMORY;
     struct subscription *sub = calloc(1, sizeof *sub);
     if (!sub)
         goto fail_channel;
     sub->channel = ch;
-    if (catchup_create(sub, &sub->behind) != ST_OK || channel_add(ch, sub) != ST_OK) {
+    if ((shared ? seats_create(sub) : catchup_create(sub, &sub->behind)) != ST_OK ||
+        channel_add(ch, sub) != ST_OK) {
         subscription_abandon(sub);
         goto fail_channel;
     }
-    if (old)
-        subscription_end(old);
     sub->session = s;
     sub->options = *o;
     sub->options.after = NULL;
@@ -173,7 +184,12 @@ enum status session_subscribe(struct session *s, struct slice filter, const stru
     s->subscription_count++;
     metric_add(h->metrics, M_SUBSCRIPTIONS, 1);
     *out = sub;
-    cursor_attach(sub, o);
+    if (shared)
+        seats_join(sub);
+    else
+        cursor_attach(sub, o);
+    if (old) /* a group must not end between */
+        subscription_end(old);
     return ST_OK;
 
 fail_channel:

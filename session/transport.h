@@ -27,6 +27,8 @@ struct delivery {
     struct msg *msg; /* borrowed; ref to keep */
     struct slice wires[WIRE_KINDS]; /* data NULL: not made yet; made and kept by the door */
     bool retained; /* sent because of a new subscription, as the topic's retained message */
+    struct share_ticket *ticket; /* of a shared subscription: a door that waits for the client's
+                                    acknowledgement takes it (NULL then), and gives it to hub_settle */
     bool live; /* false: read from the log for one cursor */
 };
 

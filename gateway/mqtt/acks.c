@@ -21,10 +21,18 @@ static void protocol_error(struct mqtt_conn *c, const char *words)
 
 /* --- to the client ------------------------------------------------------------------------------ */
 
+void mqtt_flight_settle(struct mqtt_conn *c, struct flight *flight, bool again)
+{
+    if (flight->ticket)
+        hub_settle(c->door->edge->hub, flight->lane, flight->ticket, again);
+    flight->ticket = NULL;
+}
+
 static void flight_done(struct mqtt_conn *c, uint16_t id)
 {
     bool was_full = flights_full(&c->flights);
     mqtt_inbox_done(c, id, flights_find(&c->flights, id));
+    mqtt_flight_settle(c, flights_find(&c->flights, id), false);
     flights_end(&c->flights, id);
     metric_sub(c->door->edge->metrics, M_UNACKED_MQTT, 1);
     metric_add(c->door->edge->metrics, M_DELIVERED_MQTT, 1);

@@ -187,6 +187,9 @@ void mqtt_handle_puback(struct mqtt_conn *c, const struct mqtt_ack *p);
 void mqtt_handle_pubrec(struct mqtt_conn *c, const struct mqtt_ack *p);
 void mqtt_handle_pubrel(struct mqtt_conn *c, const struct mqtt_ack *p);
 void mqtt_handle_pubcomp(struct mqtt_conn *c, const struct mqtt_ack *p);
+/* A message of a shared subscription is done with, or (`again`) is to go to another member. Others: nothing.
+ */
+void mqtt_flight_settle(struct mqtt_conn *c, struct flight *flight, bool again);
 void mqtt_handle_subscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_handle_unsubscribe(struct mqtt_conn *c, const struct mqtt_subscribe *p);
 void mqtt_connect_forget(struct mqtt_conn *c); /* frees what is kept between CONNECT and CONNACK */
@@ -217,6 +220,9 @@ void mqtt_will_forget(struct mqtt_conn *c);
 
 /* --- subscribe.c --- */
 void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place *at, uint64_t replay);
+/* May this client have shared subscriptions? Its place in a group would not outlive the connection: so only
+ * when nothing does. */
+bool mqtt_shared_available(const struct mqtt_conn *c);
 /* What was held until the session's record knows of it begins. */
 void mqtt_subscriptions_begin(struct mqtt_conn *c);
 /* The client has gone: SUBACKs that still wait are forgotten. */

@@ -185,6 +185,7 @@ static void connect_send_connack(struct mqtt_conn *c, bool session_present)
     struct mqtt_props *props = &p.connack.props;
     props->present = MQTT_HAS_RECEIVE_MAXIMUM | MQTT_HAS_MAXIMUM_PACKET_SIZE | MQTT_HAS_SHARED_AVAILABLE;
     props->receive_maximum = c->receive_max;
+    props->shared_available = mqtt_shared_available(c);
     props->maximum_packet_bytes = c->door->packet_bytes_max;
     if (c->aliases_in.max > 0) {
         props->present |= MQTT_HAS_TOPIC_ALIAS_MAXIMUM;

@@ -53,6 +53,7 @@ static bool flight_take(struct mqtt_conn *c, const struct delivery *d, struct fr
     flight->lane = (uint16_t)d->msg->partition;
     flight->offset = d->msg->offset;
     flight->subscription_id = shape->subscription_id;
+    flight->ticket = d->ticket;
     flight->flags =
         (uint8_t)((shape->retain ? FLIGHT_RETAIN : 0) | (d->msg->flags & MSG_UNSTORED ? FLIGHT_UNSTORED : 0));
     *out = flight;
@@ -202,6 +203,8 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
     if (st == ST_OK) {
         if (mqtt_inbox_follows(c, sub) && shape.qos > 0 && !d->retained && !(d->msg->flags & MSG_UNSTORED))
             mqtt_inbox_sent(c, shape.packet_id);
+        if (shape.qos > 0) /* the flight has it */
+            d->ticket = NULL;
         metric_add(e->metrics, M_SENT_MQTT, !later);
         metric_add(e->metrics, shape.qos > 0 ? M_UNACKED_MQTT : M_DELIVERED_MQTT, 1);
         mqtt_conn_dirty(c);

@@ -99,6 +99,10 @@ void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place
     struct mqtt_conn *c = conn;
     (void)replay;
     subscription_set_door(sub, NULL);
+    uint32_t index = subscription_options_of(sub)->door_index;
+    if (subscription_refused(sub) && session_unsubscribe(c->session, subscription_filter(sub)) == ST_OK &&
+        pending)
+        pending->reasons[index] = c->version == MQTT_V5 ? MQTT_RC_QUOTA_EXCEEDED : 0x80;
     if (pending)
         suback_done(pending);
     else if (c->state == MQTT_STATE_CLAIMING)
@@ -188,12 +192,22 @@ static enum status subscribe_start(struct mqtt_conn *c, const struct mqtt_subscr
     return ST_OK;
 }
 
+bool mqtt_shared_available(const struct mqtt_conn *c)
+{
+    return c->door->edge->settings->limit_shared_groups > 0 && !(c->keep && c->keep->expiry_s > 0);
+}
+
 static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter, enum start start)
 {
     const struct settings *s = c->door->edge->settings;
     struct topic_limits limits = {(uint32_t)s->limit_topic_bytes, (uint32_t)s->limit_topic_levels};
-    if (slice_starts_with(filter, slice_cstr("$share/")))
+    bool shared = slice_starts_with(filter, slice_cstr("$share/"));
+    if (shared && (filter.len > limits.bytes_max || !topic_share_filter(filter, &filter)))
+        return MQTT_RC_TOPIC_FILTER_INVALID;
+    if (shared && !mqtt_shared_available(c))
         return MQTT_RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+    if (shared && start != START_LIVE) /* the group has one place, not its members */
+        return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     if (!topic_filter_valid(filter, &limits))
         return MQTT_RC_TOPIC_FILTER_INVALID;
     if (topic_internal(filter) && !slice_starts_with(filter, slice_cstr("$user/")))
@@ -211,7 +225,8 @@ static void subscribe_in_place_of(struct mqtt_conn *c, const struct subscription
 {
     const struct subscription_options *before = subscription_options_of(old);
     unsigned first, count;
-    if (o->start != START_LIVE || (before->door && before->start != START_AFTER))
+    if (o->start != START_LIVE || slice_starts_with(subscription_filter(old), slice_cstr("$share/")) ||
+        (before->door && before->start != START_AFTER))
         return;
     subscription_lanes(old, &first, &count);
     *place = (struct place){.lane_count = hub_lane_count(c->door->edge->hub)};
@@ -326,6 +341,8 @@ static uint8_t subscribe_one(struct mqtt_conn *c, const struct mqtt_topic_reques
     o->qos = r->qos;
     o->no_local = r->no_local;
     o->retain_as_published = r->retain_as_published;
+    o->window = c->flights.max;
+    o->door_index = ((const struct pending_suback *)o->door)->count;
     struct subscription *old = session_find(c->session, r->filter);
     /* 3.8.3.1, Retain Handling: 0 always, 1 only if the subscription is new, 2 never. */
     o->retained = r->retain_handling == 0 || (r->retain_handling == 1 && !old);

@@ -31,6 +31,7 @@ struct exchange {
 
 /* Time stands until the test moves it. */
 static uint64_t ex_lag_messages; /* of hubs built from now on */
+static uint64_t ex_share_given = 1000; /* of groups built from now on */
 static uint64_t ex_inboxes_max = 1000, ex_inbox_keep_ms;
 static uint64_t ex_wall_ms = 1700000000000, ex_mono_ms = 1000;
 
@@ -62,6 +63,9 @@ static inline void exchange_build(struct exchange *x, unsigned loop_count, unsig
                                       .once = {1000, 1000, 1 << 20, 86400000},
                                       .sessions = {1000, 1 << 20}}};
     x->limits.inbox.records = (struct retained_limits){ex_inboxes_max, 1 << 20};
+    x->limits.share.groups = 2;
+    x->limits.share.given = ex_share_given;
+    x->limits.share.given_bytes = 1 << 20;
     x->limits.inbox.save_ms = 10000;
     x->limits.inbox.save_count = 5;
     x->limits.inbox.keep_ms = ex_inbox_keep_ms;

@@ -686,4 +686,79 @@ MUTANTS = [
         "test": "test_mqtt_words.py::test_the_payload_format_is_looked_at_only_when_the_setting_says_so",
         "red": "00 07 99",
     },
+    {
+        "name": "a shared message is given to every member",
+        "file": "session/session.c",
+        "old": """    bool shared = matched.len < filter.len;
+    if (!shared && filter_table_link(h->filters, filter, &ch->entry) != ST_OK) {""",
+        "new": """    if (filter_table_link(h->filters, matched, &ch->entry) != ST_OK) {""",
+        "test": "test_shared.py::test_each_message_goes_to_one_and_equal_members_get_equally_many[1-1]",
+        "red": "assert",
+    },
+    {
+        "name": "what a member has not acknowledged is done with",
+        "file": "gateway/mqtt/conn.c",
+        "old": "!(flight->flags & FLIGHT_UNSTORED) && (flight->qos == 1 || !sent));",
+        "new": "!(flight->flags & FLIGHT_UNSTORED) && !sent);",
+        "test": "test_shared.py::test_what_a_member_leaves_unacknowledged_goes_to_another[cut-1]",
+        "red": "what it has left",
+    },
+    {
+        "name": "a QoS 2 message of a shared subscription is sent to another",
+        "file": "gateway/mqtt/conn.c",
+        "old": "!(flight->flags & FLIGHT_UNSTORED) && (flight->qos == 1 || !sent));",
+        "new": "!(flight->flags & FLIGHT_UNSTORED));",
+        "test": "test_shared.py::test_a_qos_2_message_that_was_sent_is_nobody_elses",
+        "red": "assert .*b'two'",
+    },
+    {
+        "name": "a member gives back before it leaves",
+        "file": "gateway/mqtt/conn.c",
+        "old": """        session_leave_shares(c->session); /* what it gives back is not to come to it again */
+""",
+        "new": """        (void)0;
+""",
+        "test": "test_shared.py::test_what_a_member_leaves_unacknowledged_goes_to_another[cut-1]",
+        "red": "AssertionError",
+    },
+    {
+        "name": "turns without weight",
+        "file": "routing/shard_share.c",
+        "old": "    m->pass += STRIDE / (free_count < FREE_WEIGHT_MAX ? free_count : FREE_WEIGHT_MAX);",
+        "new": "    m->pass += STRIDE / (free_count > 0 ? 1U : 2U);",
+        "test": "test_shared.py::test_the_larger_free_window_gets_more",
+        "red": "assert 1 <= 4 <= 3|AssertionError: 4",
+    },
+    {
+        "name": "a group that nobody has room in loses its place",
+        "file": "routing/shard_share.c",
+        "old": """            share_set_live(g, false);
+            g->next = m->offset;
+""",
+        "new": """            share_set_live(g, false);
+            g->next = m->offset + 1;
+""",
+        "test": "test_shared.py::test_nobody_has_room_so_the_messages_wait_in_the_log[1]",
+        "red": "all: \\[",
+    },
+    {
+        "name": "a group ends while its only member subscribes again",
+        "file": "session/session.c",
+        "old": """    if (shared)
+        seats_join(sub);
+    else
+        cursor_attach(sub, o);
+    if (old) /* a group must not end between */
+        subscription_end(old);
+""",
+        "new": """    if (old)
+        subscription_end(old);
+    if (shared)
+        seats_join(sub);
+    else
+        cursor_attach(sub, o);
+""",
+        "test": "test_shared.py::test_subscribing_again_keeps_what_waits_for_the_group",
+        "red": "what waits",
+    },
 ]

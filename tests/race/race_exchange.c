@@ -326,8 +326,11 @@ static void node_open(const struct store_options *options, struct buf *error)
                                       .read_bytes = 8192,
                                       .catchup_share = 25,
                                       .topic = {1024, 32}};
-    const struct shard_limits shard_limits = {
-        {100, 1 << 20}, {100, 100, 1 << 20, 1000000}, {100, 1 << 20}, {{100, 1 << 20}, 10, 3, 0}};
+    const struct shard_limits shard_limits = {{100, 1 << 20},
+                                              {100, 100, 1 << 20, 1000000},
+                                              {100, 1 << 20},
+                                              {{100, 1 << 20}, 10, 3, 0},
+                                              {10, 100, 1 << 20}};
     CHECK(store_open(options, &store, error) == ST_OK);
     map.lane_count = LANES;
     map.epoch = store_epoch(store);

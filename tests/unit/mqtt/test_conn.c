@@ -282,7 +282,7 @@ Test(mqtt_conn, a_5_0_client_without_keep_alive_gets_the_servers)
     int fd = client_open();
     client_send(fd, "10 0e 00 04 4d 51 54 54 05 02 00 00 00 00 01 42");
     /* receive maximum 1024, topic aliases 32, packet size, not shared; keep alive */
-    client_expect(fd, "20 13 00 00 10 13 xx xx 21 04 00 22 00 20 27 xx xx xx xx 2a 00");
+    client_expect(fd, "20 13 00 00 10 13 xx xx 21 04 00 22 00 20 27 xx xx xx xx 2a 01");
     close(fd);
     turn();
 }

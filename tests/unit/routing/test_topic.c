@@ -282,3 +282,24 @@ Test(topic, filter_names_its_inbox)
     cr_expect_not(topic_inbox_filter(slice_cstr("$user/+/x"), &inbox));
     cr_expect_not(topic_inbox_filter(slice_cstr("user/a"), &inbox));
 }
+
+Test(topic_share, has_a_name_and_a_filter)
+{
+    static const struct {
+        const char *text, *filter; /* NULL: it is no such text */
+    } rows[] = {
+        {"$share/g/a/+/b", "a/+/b"}, {"$share/g/#", "#"},
+        {"$share/g//a", "/a"},       {"$share/$x/$user/u", "$user/u"},
+        {"$share/g/", NULL},         {"$share/g", NULL},
+        {"$share/", NULL},           {"$share", NULL},
+        {"$share//a", NULL},         {"$share/g+/a", NULL},
+        {"$share/#/a", NULL},        {"share/g/a", NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct slice filter = {0};
+        bool is = topic_share_filter(slice_cstr(rows[i].text), &filter);
+        cr_assert_eq(is, rows[i].filter != NULL, "%s", rows[i].text);
+        if (is)
+            cr_assert(slice_equal_cstr(filter, rows[i].filter), "%s", rows[i].text);
+    }
+}
