@@ -15,6 +15,12 @@ static int system_open(void *ctx, const char *path, int flags, mode_t mode)
     return open(path, flags | O_CLOEXEC, mode);
 }
 
+static ssize_t system_pread(void *ctx, int fd, void *bytes, size_t len, off_t position)
+{
+    (void)ctx;
+    return pread(fd, bytes, len, position);
+}
+
 static ssize_t system_pwritev(void *ctx, int fd, const struct iovec *iov, int count, off_t position)
 {
     (void)ctx;
@@ -74,6 +80,7 @@ const struct store_files *store_files_system(void)
 {
     static const struct store_files files = {
         .open = system_open,
+        .pread = system_pread,
         .pwritev = system_pwritev,
         .datasync = system_datasync,
         .sync = system_sync,
@@ -84,6 +91,22 @@ const struct store_files *store_files_system(void)
         .space = system_space,
     };
     return &files;
+}
+
+ssize_t files_read_all(const struct store_files *files, int fd, void *bytes, size_t len, off_t position)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = files->pread(files->ctx, fd, (uint8_t *)bytes + done, len - done, position + (off_t)done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
 }
 
 int files_write_all(const struct store_files *files, int fd, struct iovec *iov, int count, off_t position)

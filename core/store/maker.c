@@ -160,12 +160,12 @@ static int write_zeros(struct maker *m, int fd, uint64_t at, size_t bytes)
 }
 
 /* -1 with errno 0: it has a second name, or is no file. */
-static int look_at_old(int fd, uint64_t *bytes, uint32_t *life)
+static int look_at_old(const struct store_files *files, int fd, uint64_t *bytes, uint32_t *life)
 {
     struct stat stat;
     struct segment_header h;
     uint8_t head[sizeof h] = {0};
-    if (fstat(fd, &stat) < 0 || pread(fd, head, sizeof head, 0) < 0)
+    if (fstat(fd, &stat) < 0 || files_read_all(files, fd, head, sizeof head, 0) < 0)
         return -1;
     errno = 0;
     if (!S_ISREG(stat.st_mode) || stat.st_nlink != 1)
@@ -182,7 +182,7 @@ static int renew_file(struct maker *m, const char *path, struct place *p)
     int fd = m->files->open(m->files->ctx, path, O_RDWR, 0);
     if (fd < 0)
         return -1;
-    if (look_at_old(fd, &p->filled, &p->life) == 0 && write_zeros(m, fd, 0, BLANK_BYTES) == 0 &&
+    if (look_at_old(m->files, fd, &p->filled, &p->life) == 0 && write_zeros(m, fd, 0, BLANK_BYTES) == 0 &&
         (p->filled <= bytes || m->files->truncate(m->files->ctx, fd, (off_t)bytes) == 0) &&
         (p->filled >= bytes || m->files->allocate(m->files->ctx, fd, (off_t)bytes) == 0) &&
         m->files->sync(m->files->ctx, fd) == 0)

@@ -145,7 +145,7 @@ static enum status read_header(struct run *run, struct item *item)
 {
     uint8_t bytes[sizeof(struct segment_header) + sizeof(struct frame_header)] = {0};
     static const uint8_t zero[sizeof bytes];
-    ssize_t n = pread(item->fd, bytes, sizeof bytes, 0);
+    ssize_t n = files_read_all(run->shelf->files, item->fd, bytes, sizeof bytes, 0);
     if (n < 0)
         return refuse_errno(run, item, "read it");
     item->blank = memcmp(bytes, zero, sizeof bytes) == 0;
@@ -578,8 +578,10 @@ static enum status survey_all(struct run *run)
         if (!run->items[i].indexed)
             all.numbers[count++] = i;
     run->synced_below = known_witness(run);
-    for (unsigned i = 0; i < CREW_MAX; i++)
+    for (unsigned i = 0; i < CREW_MAX; i++) {
         survey_tools_init(&all.tools[i]);
+        all.tools[i].source.files = run->shelf->files;
+    }
     crew_run(run->r->threads, count, survey_one, &all);
     for (unsigned i = 0; i < CREW_MAX; i++)
         survey_tools_deinit(&all.tools[i]);
@@ -600,6 +602,7 @@ enum status recovery_run(struct shelf *shelf, struct recovery *r, struct buf *er
     struct survey_tools tools;
     struct run run = {.shelf = shelf, .r = r, .error = error, .tools = &tools};
     survey_tools_init(&tools);
+    tools.source.files = shelf->files;
     enum status st = list_items(&run);
     for (uint32_t i = 0; i < run.count && st == ST_OK; i++)
         st = examine(&run, &run.items[i]);

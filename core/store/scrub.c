@@ -169,6 +169,7 @@ static uint64_t step(struct scrub *s, const struct shelf *shelf, const struct vo
         s->next_offset = v->base_offset;
     }
     posix_fadvise(fd, (off_t)s->position, 2 * STEP_BYTES, POSIX_FADV_DONTNEED);
+    s->source.files = shelf->files;
     source_open(&s->source, fd, v->data_end, NULL, NULL);
     s->source.ahead = STEP_BYTES;
     uint64_t bytes = walk(s, v, path);

@@ -3,16 +3,14 @@
  * error in a mapping is a signal, here it is an answer. */
 #include "core/store/source.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { WINDOW_KEPT_BYTES_MAX = 4 << 20 };
 
 void source_init(struct source *s)
 {
-    *s = (struct source){.fd = -1};
+    *s = (struct source){.files = store_files_system(), .fd = -1};
 }
 
 void source_deinit(struct source *s)
@@ -70,17 +68,10 @@ static bool window_fill(struct source *s, uint64_t position, uint64_t bytes)
 {
     s->window_at = position;
     s->window_len = 0;
-    while (s->window_len < bytes) {
-        ssize_t n =
-            pread(s->fd, s->window + s->window_len, bytes - s->window_len, (off_t)(position + s->window_len));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return false;
-        if (n == 0)
-            break;
-        s->window_len += (uint64_t)n;
-    }
+    ssize_t n = files_read_all(s->files, s->fd, s->window, bytes, (off_t)position);
+    if (n < 0)
+        return false;
+    s->window_len = (uint64_t)n;
     return true;
 }
 

@@ -3,6 +3,7 @@
 #ifndef TG_CORE_STORE_SOURCE_H
 #define TG_CORE_STORE_SOURCE_H
 
+#include "core/store/files.h"
 #include "core/store/frame.h"
 
 #include <stdbool.h>
@@ -11,6 +12,7 @@
 enum { SOURCE_AHEAD_BYTES = 256 << 10 };
 
 struct source {
+    const struct store_files *files; /* source_init: the kernel's; whoever has a port puts it here */
     int fd; /* -1: nothing on file */
     uint64_t end; /* bytes that belong to the log; nothing is read behind */
     const struct frame *memory, *memory_end; /* this segment's frames in memory, by reader_next; NULL: none */

@@ -152,6 +152,7 @@ static enum status remake_index(const struct shelf *s, struct volume *v)
     if (st != ST_OK)
         return st;
     survey_tools_init(&tools);
+    tools.source.files = s->files;
     source_open(&tools.source, v->fd, v->data_end, NULL, NULL);
     st = survey_run(&tools, v->segment_epoch, v->base_offset, false, &survey);
     survey_tools_deinit(&tools);
@@ -251,6 +252,7 @@ void volume_source(const struct shelf *s, const struct volume *v, struct source 
         first = first->reader_next;
     for (end = first; end && end->segment == first->segment;)
         end = end->reader_next;
+    source->files = s->files;
     source_open(source, v->fd, v->data_end, first, end);
 }
 

@@ -21,7 +21,8 @@ enum faulty_call {
     FAULTY_ALLOCATE,
     FAULTY_RENAME,
     FAULTY_UNLINK,
-    FAULTY_SPACE,
+    FAULTY_SPACE, /* from here on: what changes nothing */
+    FAULTY_PREAD,
     FAULTY_CALLS
 };
 
@@ -36,6 +37,7 @@ struct faulty_files {
     uint64_t space_total; /* what the disk is said to have; 0 = the truth */
     _Atomic uint64_t space_free; /* of it; may be changed while the store runs */
     size_t write_bytes_max; /* 0 = whole; else no write takes more */
+    size_t read_bytes_max; /* 0 = whole; else no read gives more */
 };
 
 static inline bool faulty_now(struct faulty_files *f, enum faulty_call call)
@@ -59,6 +61,14 @@ static int faulty_open(void *ctx, const char *path, int flags, mode_t mode)
         return -1;
     }
     return faulty_now(ctx, FAULTY_OPEN) ? -1 : store_files_system()->open(NULL, path, flags, mode);
+}
+
+static ssize_t faulty_pread(void *ctx, int fd, void *bytes, size_t len, off_t position)
+{
+    const struct faulty_files *f = ctx;
+    if (faulty_now(ctx, FAULTY_PREAD))
+        return -1;
+    return pread(fd, bytes, f->read_bytes_max && f->read_bytes_max < len ? f->read_bytes_max : len, position);
 }
 
 static ssize_t faulty_pwritev(void *ctx, int fd, const struct iovec *iov, int count, off_t position)
@@ -117,6 +127,7 @@ static inline void faulty_files_init(struct faulty_files *f)
 {
     *f = (struct faulty_files){.fail_errno = EIO};
     f->port = (struct store_files){.open = faulty_open,
+                                   .pread = faulty_pread,
                                    .pwritev = faulty_pwritev,
                                    .datasync = faulty_datasync,
                                    .sync = faulty_sync,

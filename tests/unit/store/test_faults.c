@@ -127,6 +127,77 @@ Test(faults, short_writes_are_finished)
     world_deinit(&w);
 }
 
+/* In order or by topic: pages of all there is. `status` of the first that is not ST_OK. */
+static uint64_t read_pages(const char *topic, enum status *status)
+{
+    uint64_t found = 0, end = store_next(w.store, 0);
+    *status = ST_OK;
+    for (uint64_t next = 0; next < end && *status == ST_OK;) {
+        struct world_read r;
+        world_read_init(&r, 0, next);
+        r.read.count_max = 50;
+        if (topic)
+            r.read.topic = slice_cstr(topic);
+        world_read_run(&w, &r);
+        *status = r.read.status;
+        found += r.read.found;
+        next = r.read.next;
+        world_read_free(&r);
+    }
+    return found;
+}
+
+static void begin_with_files(void)
+{
+    begin();
+    world_open(&w);
+    for (int i = 0; i < 1500; i++) {
+        world_put(&w, 0, i % 3 ? "t" : "u", "sixty bytes of text or so, that make some segments of 64 KiB");
+        if (i % 10 == 9)
+            store_flush(w.store, 0);
+    }
+    world_wait_durable(&w, 0, store_next(w.store, 0));
+    world_close(&w);
+    world_open(&w);
+}
+
+/* What the disk cannot read is answered as damaged and never left out; when it can again it is there. */
+Test(faults, a_read_error_is_an_answer)
+{
+    static const char *const topics[] = {NULL, "t"};
+    enum status st;
+    begin_with_files();
+    for (int i = 0; i < 2; i++) {
+        uint64_t whole = i ? 1000 : 1500;
+        faults.fail_on = true;
+        faults.fail_at[FAULTY_PREAD] = atomic_load(&faults.count[FAULTY_PREAD]) + 1;
+        cr_assert_eq(read_pages(topics[i], &st), 0);
+        cr_assert_eq(st, ST_CORRUPT, "%s", status_name(st));
+        faults.fail_at[FAULTY_PREAD] = 0;
+        cr_assert_eq(read_pages(topics[i], &st), whole);
+        cr_assert_eq(st, ST_OK);
+        faults.fail_on = false; /* once, somewhere in the middle */
+        faults.fail_at[FAULTY_PREAD] = atomic_load(&faults.count[FAULTY_PREAD]) + 2;
+        uint64_t found = read_pages(topics[i], &st);
+        cr_assert(st == ST_OK ? found == whole : st == ST_CORRUPT && found < whole, "%s: %lu",
+                  status_name(st), (unsigned long)found);
+        faults.fail_at[FAULTY_PREAD] = 0;
+    }
+    world_deinit(&w);
+}
+
+Test(faults, short_reads_are_finished)
+{
+    enum status st;
+    begin_with_files();
+    world_close(&w);
+    faults.read_bytes_max = 77;
+    world_open(&w);
+    cr_assert_eq(read_pages(NULL, &st), 1500);
+    cr_assert_eq(read_pages("u", &st), 500);
+    world_deinit(&w);
+}
+
 /* A file that cannot be made ahead is made when it is needed. */
 Test(faults, one_failed_allocation_ahead_is_only_a_warning)
 {
