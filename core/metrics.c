@@ -196,10 +196,21 @@ static const struct metric_row {
 #define WRITES_HELP "Records of sessions written, or refused by the log or its limits."
     [M_SESSION_WRITES] = {WRITES, "result=\"ok\"", WRITES_HELP},
     [M_SESSION_WRITES_REFUSED] = {WRITES, "result=\"refused\"", WRITES_HELP},
+    [M_SESSIONS_ATTACHED] = {"tidegate_sessions_attached", GAUGE, NULL,
+                             "Durable sessions that a connection of this node holds."},
 #define RESUMES      "tidegate_session_resumes_total", COUNTER
 #define RESUMES_HELP "Clients that came with a session's token."
     [M_SESSIONS_RESUMED] = {RESUMES, "result=\"ok\"", RESUMES_HELP},
     [M_SESSIONS_UNKNOWN] = {RESUMES, "result=\"unknown\"", RESUMES_HELP},
+    [M_PAYLOAD_IN] =
+        {"tidegate_payload_bytes_received_total", COUNTER, NULL,
+         "Payload bytes of messages that publishers handed in and that were not refused at once."},
+    [M_PAYLOAD_OUT] = {"tidegate_payload_bytes_sent_total", COUNTER, NULL,
+                       "Payload bytes of messages offered to connections."},
+    [M_PACKETS_IN] = {"tidegate_mqtt_packets_received_total", COUNTER, NULL,
+                      "MQTT packets of any type from clients."},
+    [M_PACKETS_OUT] = {"tidegate_mqtt_packets_answered_total", COUNTER, NULL,
+                       "MQTT packets sent to clients, without those that carry messages."},
 #define BYTES_IN      "tidegate_bytes_received_total", COUNTER
 #define BYTES_IN_HELP "Bytes read from clients' sockets."
     [M_BYTES_IN_MQTT] = {BYTES_IN, "proto=\"mqtt\"", BYTES_IN_HELP},

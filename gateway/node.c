@@ -13,6 +13,7 @@
 #include "gateway/edge.h"
 #include "gateway/gate.h"
 #include "gateway/snapshots.h"
+#include "gateway/sys.h"
 #include "gateway/tls/server.h"
 
 #include <assert.h>
@@ -40,6 +41,7 @@ struct node_loop {
     struct web_door *web;
     struct api_door *api;
     struct echo_door *echo;
+    struct sys *sys;
     struct mail drain_mail, stop_mail;
     struct drain drain;
     struct timer stop_timer;
@@ -388,6 +390,8 @@ static enum status open_doors(struct node *n, unsigned index, struct buf *error)
             st = echo_door_create(&l->edge, fd, &l->echo);
     }
     if (st == ST_OK)
+        st = sys_create(&l->edge, &l->sys);
+    if (st == ST_OK)
         hub_start(l->edge.hub); /* last: its scratch space ends after the doors have flushed */
     return st;
 }
@@ -408,6 +412,7 @@ static void free_node(struct node *n)
     snapshots_stop(n->snapshots);
     store_close(n->store);
     for (unsigned i = 0; i < n->loop_count; i++) {
+        sys_destroy(n->loops[i].sys);
         registry_destroy(n->loops[i].edge.registry);
         hub_destroy(n->loops[i].edge.hub);
         directory_local_destroy(n->loops[i].directory);
@@ -641,6 +646,7 @@ static void change_arrived(struct mail *mail)
     hub_set_limits(l->edge.hub, (uint32_t)s->limit_subscriptions, s->limit_lag_messages);
     use_policies(l, c->policies);
     web_door_use_settings(l->web);
+    sys_use_settings(l->sys);
     if (l->api)
         api_door_use_settings(l->api);
     sem_post(c->taken); /* the last that is done with `c` */

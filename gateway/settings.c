@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { SYNC_INTERVAL_MS_MAX = 10000 };
+enum { SYNC_INTERVAL_MS_MAX = 10000, SYS_INTERVAL_MS_MIN = 100 };
 
 #define AT(field) offsetof(struct settings, field)
 
@@ -301,6 +301,10 @@ static const struct config_option options[] = {
     {"drain.max_ms", CONFIG_MS, AT(drain_max_ms), "10s", NULL, 0, 3600000,
      "whoever has not gone after this is disconnected; the service manager must wait for longer"},
 
+    {"sys.interval_ms", CONFIG_MS, AT(sys_interval_ms), "10s", NULL, 0, 3600000,
+     "How often the node says at $SYS/broker/... how it is, by MQTT and WebSocket; at least 100 ms; 0 = "
+     "never"},
+
     {"demo.dir", CONFIG_TEXT, AT(demo_dir), "web-demo/demo", NULL, 0, 0,
      "Files served under /demo/; empty = none"},
     {"test.echo_port", CONFIG_UINT, AT(test_echo_port), "0", NULL, 0, 65535,
@@ -434,6 +438,7 @@ static const char *const live[] = {
     "drain.delay_ms",
     "drain.rate",
     "drain.max_ms",
+    "sys.interval_ms",
     "session.expiry_ms",
     "session.save_ms",
     "session.save_count",
@@ -525,6 +530,8 @@ static enum status settings_check(const struct settings *s, struct buf *error)
         st = buf_put_cstr(error, mqtt_flaw(s));
     else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
         st = buf_printf(error, "%s: must not be empty", s->node_id[0] ? "data.dir" : "node.id");
+    else if (s->sys_interval_ms > 0 && s->sys_interval_ms < SYS_INTERVAL_MS_MIN)
+        st = buf_printf(error, "sys.interval_ms: must be 0 (never) or at least %d ms", SYS_INTERVAL_MS_MIN);
     else if (s->log_retention_bytes > 0 && s->log_retention_bytes / 2 < s->log_segment_bytes)
         st = buf_printf(error, "log.retention_bytes: must be 0 or at least twice log.segment_bytes (%llu)",
                         (unsigned long long)s->log_segment_bytes);

@@ -41,6 +41,11 @@ static inline bool topic_internal(struct slice name)
 {
     return name.len > 0 && name.data[0] == '$';
 }
+/* A name or filter of what the node says of itself, $SYS/... */
+static inline bool topic_system(struct slice name)
+{
+    return slice_starts_with(name, slice_cstr("$SYS/"));
+}
 /* "$user/<id>" or "$user/<id>/...": the user id as written in the topic (percent-encoded). */
 bool topic_user(struct slice name, struct slice *user);
 

@@ -120,8 +120,8 @@ bool acl_topic_valid(struct slice topic)
     buf_init(&text, EXPANDED_BYTES_MAX);
     bool valid = acl_topic_put(topic, &sample, &text) == ST_OK && topic_filter_valid(buf_slice(&text), &any);
     buf_deinit(&text);
-    return valid && (!topic_internal(topic) || slice_starts_with(topic, slice_cstr("$user/")) ||
-                     slice_starts_with(topic, slice_cstr("$SYS/")));
+    return valid &&
+           (!topic_internal(topic) || slice_starts_with(topic, slice_cstr("$user/")) || topic_system(topic));
 }
 
 /* --- lists -------------------------------------------------------------------------------------- */

@@ -68,6 +68,8 @@ static void lane_set_live(struct lane_cursor *lc)
     if (++c->live_count < sub->channel->lane_count)
         return;
     sub->behind = NULL;
+    if (c->announce && sub->channel->system)
+        subscription_begin_system(sub);
     if (c->announce)
         sub->session->ops->live(sub->session->conn, sub, &c->at);
     free(c);
@@ -273,7 +275,7 @@ static void cursor_attached(struct attach *a)
     c->at.next[lc->lane] = lc->replay_to = a->next;
     hub_has_delivered(cursor_hub(lc), lc->lane, a->next);
     lc->locating = sub->options.start == START_TIME || sub->options.start == START_LAST;
-    lc->walking = a->has_retained &&
+    lc->walking = a->has_retained && !sub->channel->system &&
                   (sub->options.start == START_LIVE ? sub->options.retained : sub->options.retained_again);
     if (sub->options.start == START_LIVE)
         lc->next = a->next;

@@ -119,10 +119,12 @@ enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *
         return ST_EXPIRED;
     }
     enum status st = s->ops->deliver(s->conn, sub, d);
-    if (st == ST_OK)
+    if (st == ST_OK) {
         metric_add(h->metrics, M_OFFERED, 1);
-    else if (st == ST_FULL || st == ST_TOO_LARGE)
+        metric_add(h->metrics, M_PAYLOAD_OUT, d->msg->payload_len);
+    } else if (st == ST_FULL || st == ST_TOO_LARGE) {
         hub_drop(sub, d->msg, st == ST_FULL ? M_DROPPED_QUEUE_FULL : M_DROPPED_TOO_LARGE);
+    }
     return st;
 }
 
@@ -223,6 +225,7 @@ void hub_publish(struct hub *h, struct publish *p)
 {
     unsigned lane = topic_partition(msg_topic(p->msg), h->map->lane_count);
     p->msg->partition = lane;
+    metric_add(h->metrics, M_PAYLOAD_IN, p->msg->payload_len);
     if (p->wait) {
         h->letters++;
         metric_add(h->metrics, M_PUBLISH_OPEN, 1);
@@ -238,6 +241,7 @@ enum status hub_publish_lazy(struct hub *h, struct msg *m)
     unsigned lane = topic_partition(msg_topic(m), h->map->lane_count);
     m->partition = lane;
     if (h->map->lanes[lane].loop_index == courier_index(h->courier)) {
+        metric_add(h->metrics, M_PAYLOAD_IN, m->payload_len);
         enum status st = shard_publish_lazy(h->map->lanes[lane].shard, m);
         msg_unref(m);
         return st;

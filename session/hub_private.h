@@ -48,6 +48,8 @@ struct hub {
     struct scratch scratch[WIRE_KINDS];
     struct loop_hook hook;
     struct pace pace;
+    struct msg *const *system; /* what the node says of itself; an entry is NULL while there is nothing */
+    unsigned system_count;
 };
 
 struct channel {
@@ -57,6 +59,7 @@ struct channel {
     uint32_t count, cap;
     uint32_t refs; /* subscriptions that still have memory */
     bool asked; /* an ATTACH that wants interest is under way or has been answered */
+    bool system; /* of the node's own topics: nothing of it is in a lane */
     uint16_t first_lane, lane_count;
     uint32_t filter_len;
     uint8_t *filter;
@@ -178,6 +181,10 @@ void seats_leave(struct subscription *sub);
 /* --- lag.c --- */
 /* True: the cursor is over its limit and will jump; cursor_go is called then. */
 bool lag_is_over(struct lane_cursor *lc);
+
+/* --- system.c --- */
+/* It is in place: it gets what the node has said last, if it asked for what is retained. */
+void subscription_begin_system(struct subscription *sub);
 
 /* --- pace.c --- */
 void pace_init(struct pace *p, uint32_t share);

@@ -401,6 +401,7 @@ static enum status keeper_create(struct hub *h, struct registry *registry, const
                               .on_claimed = keeper_on_claimed,
                               .on_taken_over = keeper_on_taken_over,
                               .on_released = keeper_on_released};
+    metric_add(h->metrics, M_SESSIONS_ATTACHED, 1);
     keeper_sent(k);
     registry_claim(registry, &k->claim);
     *out = k;
@@ -430,6 +431,7 @@ void keeper_close(struct keeper *k, enum keeper_end end)
         return;
     assert(k->conn);
     bool ours = k->state == KEEPER_HELD || k->writing;
+    metric_sub(k->hub->metrics, M_SESSIONS_ATTACHED, 1);
     timer_cancel(loop_timers(k->hub->loop), &k->timer);
     if (end == KEEPER_DETACH && ours && k->state != KEEPER_TAKEN) {
         buf_clear(&k->record);

@@ -116,7 +116,7 @@ static bool may_internal(const struct principal *p, const struct acl_asker *who,
             return true;
         return op == ACL_PRESENCE && (open || rules_permit(p, who, op, topic));
     }
-    if (op == ACL_PUBLISH || !slice_starts_with(topic, slice_cstr("$SYS/")))
+    if (op == ACL_PUBLISH || !topic_system(topic))
         return false;
     return open || rules_permit(p, who, op, topic);
 }

@@ -21,6 +21,7 @@ static enum status channel_create(struct hub *h, struct slice filter, struct sli
     ch->lane_count = (uint16_t)lanes;
     ch->first_lane = (uint16_t)lane;
     ch->filter_len = (uint32_t)filter.len;
+    ch->system = topic_system(filter);
     ch->filter = (uint8_t *)&ch->interests[lanes];
     memcpy(ch->filter, filter.data, filter.len);
     bool shared = matched.len < filter.len;

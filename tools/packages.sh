@@ -50,6 +50,7 @@ test  golang-github-eclipse-paho.mqtt.golang-dev  its library
 test  chromium               a real browser for the demo page
 test  chromium-driver        its driver
 test  fonts-dejavu-core      text in screenshots
+test  prometheus             promtool: judges /metrics and the alert rules (its service is left off)
 ci    git                    a copy of the tree for the planted faults
 ci    ccache                 rebuilds of the planted faults
 ci    clang                  the second compiler, and the fuzzers
@@ -63,7 +64,7 @@ bench mosquitto              the broker to compare with (its service is left off
 LIST
 }
 
-SERVICES="mosquitto"
+SERVICES="mosquitto prometheus"
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=$POLICY.tidegate-saved
 

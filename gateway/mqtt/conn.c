@@ -279,6 +279,7 @@ void mqtt_conn_send_bytes(struct mqtt_conn *c, struct slice bytes)
 {
     if (c->state >= MQTT_STATE_LINGERING || c->broken)
         return;
+    metric_add(conn_metrics(c), M_PACKETS_OUT, 1);
     if (outq_put(&c->out, bytes) != ST_OK)
         c->broken = true;
     mqtt_conn_dirty(c);
@@ -609,6 +610,7 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
 {
     struct mqtt_decode_rules rules = {.version = c->version, .packet_bytes_max = c->door->packet_bytes_max};
     size_t taken = 0;
+    uint64_t packets = 0;
     while (taken < input.len && c->state < MQTT_STATE_CLOSING && c->state != MQTT_STATE_CLAIMING &&
            c->state != MQTT_STATE_CHECKING && !c->publish_paused && !c->draining && !c->broken) {
         struct mqtt_packet p;
@@ -633,7 +635,9 @@ static size_t conn_parse(struct mqtt_conn *c, struct slice input)
         if (c->state == MQTT_STATE_CHECKING) /* it comes again */
             break;
         taken += used;
+        packets++;
     }
+    metric_add(conn_metrics(c), M_PACKETS_IN, packets);
     return taken;
 }
 

@@ -210,8 +210,11 @@ static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter, 
         return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     if (!topic_filter_valid(filter, &limits))
         return MQTT_RC_TOPIC_FILTER_INVALID;
-    if (topic_internal(filter) && !slice_starts_with(filter, slice_cstr("$user/")))
-        return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR; /* $SYS is not in this build */
+    bool system = topic_system(filter);
+    if (topic_internal(filter) && !system && !slice_starts_with(filter, slice_cstr("$user/")))
+        return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
+    if (system && (s->sys_interval_ms == 0 || start != START_LIVE)) /* off, or: it has no past */
+        return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     if (!mqtt_conn_may(c, ACL_SUBSCRIBE, filter) ||
         (start != START_LIVE && !mqtt_conn_may(c, ACL_HISTORY, filter)))
         return MQTT_RC_NOT_AUTHORIZED;

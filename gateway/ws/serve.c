@@ -71,8 +71,13 @@ bool serve_refuse_topic(struct conn *c, const struct ws_request *r, enum access_
 {
     struct slice user;
     bool internal = topic_internal(r->topic), inbox = topic_user(r->topic, &user);
-    if (internal && !inbox)
-        serve_error(c, serve_id(r), "unsupported", "topics that begin with $ are not in this build");
+    bool system = op == ACL_SUBSCRIBE && topic_system(r->topic);
+    if (internal && !inbox && !system)
+        serve_error(c, serve_id(r), "unsupported", "topics that begin with $ are the node's own");
+    else if (system && c->door->settings->sys_interval_ms == 0)
+        serve_error(c, serve_id(r), "unsupported", "sys.interval_ms is 0: this node says nothing at $SYS/");
+    else if (system && (r->ack || r->start != WS_START_LIVE))
+        serve_error(c, serve_id(r), "unsupported", "$SYS/ has no past and no acknowledgements: from is live");
     else if (conn_may(c, op, r->topic))
         return false;
     else if (inbox)

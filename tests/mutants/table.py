@@ -10,6 +10,28 @@ red     a regular expression that the failure's output must match: red for this 
 
 MUTANTS = [
     {
+        "name": "a new subscriber to $SYS gets nothing before something changes",
+        "file": "session/cursor.c",
+        "old": """    if (c->announce && sub->channel->system)
+""",
+        "new": """    if (false)
+""",
+        "test": "test_sys.py::test_the_names_are_mosquittos",
+        "red": "AssertionError",
+    },
+    {
+        "name": "anybody reads $SYS",
+        "file": "session/principal.c",
+        "old": """        return false;
+    return open || rules_permit(p, who, op, topic);
+""",
+        "new": """        return false;
+    return true;
+""",
+        "test": "test_sys.py::test_who_may_read",
+        "red": "assert 1 == 128",
+    },
+    {
         "name": "acknowledgement before the sync",
         "file": "routing/shard_publish.c",
         "old": """    p->mail.next = NULL;
