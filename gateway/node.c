@@ -42,7 +42,8 @@ struct node_loop {
     struct api_door *api;
     struct echo_door *echo;
     struct sys *sys;
-    struct mail drain_mail, stop_mail;
+    struct mail drain_mail, stop_mail, pulse_mail;
+    atomic_bool pulse_out; /* pulse_mail is on its way */
     struct drain drain;
     struct timer stop_timer;
     uint64_t stop_deadline_ms, answers_deadline_ms;
@@ -483,6 +484,9 @@ enum status node_create(const struct settings *settings, struct node **out, stru
 static void *loop_thread(void *ctx)
 {
     struct node_loop *l = ctx;
+    char name[16]; /* with the NUL: all that Linux keeps (pthread_setname_np(3)) */
+    snprintf(name, sizeof name, "loop %u", loop_index(l->edge.loop));
+    (void)pthread_setname_np(pthread_self(), name);
     web_door_run(l->web);
     pool_drain();
     return NULL;
@@ -680,6 +684,31 @@ enum status node_use_settings(struct node *n, const struct settings *next)
     atomic_store(&n->facts.connections_max,
                  next->limit_connections < n->clients_room ? next->limit_connections : n->clients_room);
     return ST_OK;
+}
+
+/* --- does it move? -------------------------------------------------------------------------------- */
+
+static void pulse_arrived(struct mail *mail)
+{
+    struct node_loop *l = LIST_OF(mail, struct node_loop, pulse_mail);
+    /* Release: pairs with the acquire in node_moves, which then owns the mail again. */
+    atomic_store_explicit(&l->pulse_out, false, memory_order_release);
+}
+
+bool node_moves(struct node *n, uint64_t patience_ms)
+{
+    bool moves = store_busy_ms(n->store) <= patience_ms;
+    for (unsigned i = 0; i < n->loop_count; i++) {
+        struct node_loop *l = &n->loops[i];
+        if (atomic_load_explicit(&l->pulse_out, memory_order_acquire)) {
+            moves = false;
+            continue;
+        }
+        l->pulse_mail.on_arrival = pulse_arrived;
+        atomic_store_explicit(&l->pulse_out, true, memory_order_relaxed);
+        loop_post(l->edge.loop, &l->pulse_mail);
+    }
+    return moves;
 }
 
 /* --- draining ----------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 #include "gateway/auth/auth.h"
 #include "gateway/cli/arguments.h"
 #include "gateway/node.h"
+#include "gateway/notify.h"
 #include "gateway/reload.h"
 
 #include <signal.h>
@@ -21,7 +22,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { ERROR_BYTES_MAX = 4096, DRAIN_POLL_MS = 5 };
+enum {
+    ERROR_BYTES_MAX = 4096,
+    DRAIN_POLL_MS = 5,
+    PULSES = 4, /* in the time after which the service manager despairs of us */
+    IDLE_MS = 3600000,
+};
 
 static void block_signals(sigset_t *signals)
 {
@@ -35,15 +41,41 @@ static void block_signals(sigset_t *signals)
     signal(SIGUSR2, SIG_IGN);
 }
 
-static void wait_for_end(const sigset_t *signals, struct reload *reload)
+/* The next signal within the time, or 0. */
+static int next_signal(const sigset_t *signals, uint64_t wait_ms)
 {
+    const struct timespec patience = {.tv_sec = (time_t)(wait_ms / 1000),
+                                      .tv_nsec = (long)(wait_ms % 1000) * 1000000};
+    int signal_number = sigtimedwait(signals, NULL, &patience);
+    return signal_number > 0 ? signal_number : 0;
+}
+
+/* The service manager hears of us as long as every loop and the log's writer move: when one hangs, it hears
+ * nothing any more, and starts the node again. */
+static void tell_alive(const struct notifier *n, struct node *node)
+{
+    if (n->watchdog_ms && node_moves(node, n->watchdog_ms / 2))
+        notifier_alive(n);
+}
+
+static void run_reload(const struct notifier *n, struct reload *reload)
+{
+    notifier_reloading(n);
+    enum status st = reload_run(reload); /* logged there */
+    (void)st;
+    notifier_ready(n);
+}
+
+static void wait_for_end(const sigset_t *signals, struct reload *reload, const struct notifier *n)
+{
+    uint64_t wait_ms = n->watchdog_ms ? n->watchdog_ms / PULSES + 1 : IDLE_MS;
     for (;;) {
-        int signal_number;
-        if (sigwait(signals, &signal_number) != 0)
+        int signal_number = next_signal(signals, wait_ms);
+        tell_alive(n, reload->node);
+        if (signal_number == 0)
             continue;
         if (signal_number == SIGHUP) {
-            enum status st = reload_run(reload); /* logged there */
-            (void)st;
+            run_reload(n, reload);
             continue;
         }
         log_info("draining signal=%d", signal_number);
@@ -56,10 +88,7 @@ static bool hurried(const sigset_t *signals, uint64_t wait_ms)
 {
     uint64_t end_ms = clock_mono_ms(clock_system()) + wait_ms, now_ms;
     while ((now_ms = clock_mono_ms(clock_system())) < end_ms) {
-        uint64_t left_ms = end_ms - now_ms;
-        struct timespec patience = {.tv_sec = (time_t)(left_ms / 1000),
-                                    .tv_nsec = (long)(left_ms % 1000) * 1000000};
-        int signal_number = sigtimedwait(signals, NULL, &patience);
+        int signal_number = next_signal(signals, end_ms - now_ms);
         if (signal_number == SIGTERM || signal_number == SIGINT)
             return true;
         if (signal_number == SIGHUP)
@@ -93,6 +122,7 @@ static int run(const struct arguments *a, struct settings **settings)
                             .assignments = a->assignments,
                             .assignment_count = a->assignment_count,
                             .environment = environ};
+    struct notifier notifier;
     int code = EXIT_CODE_OK;
     block_signals(&signals);
     buf_init(&error, ERROR_BYTES_MAX);
@@ -111,7 +141,11 @@ static int run(const struct arguments *a, struct settings **settings)
     st = node_start(reload.node, &error);
     reload.settings = reload.first = *settings;
     if (st == ST_OK) {
-        wait_for_end(&signals, &reload);
+        notifier_open(&notifier);
+        notifier_ready(&notifier);
+        wait_for_end(&signals, &reload, &notifier);
+        notifier_stopping(&notifier); /* from here on no watchdog bites, but TimeoutStopSec */
+        notifier_close(&notifier);
         drain(reload.node, reload.settings, &signals);
     } else {
         code = arguments_complain(&error, arguments_exit_code(st));

@@ -50,6 +50,7 @@ test  golang-github-eclipse-paho.mqtt.golang-dev  its library
 test  chromium               a real browser for the demo page
 test  chromium-driver        its driver
 test  fonts-dejavu-core      text in screenshots
+test  systemd                systemd-analyze: judges the unit
 test  prometheus             promtool: judges /metrics and the alert rules (its service is left off)
 ci    git                    a copy of the tree for the planted faults
 ci    ccache                 rebuilds of the planted faults

@@ -370,6 +370,11 @@ unsigned store_lane_count(const struct store *s)
     return s->options.lane_count;
 }
 
+uint64_t store_busy_ms(const struct store *s)
+{
+    return writer_busy_ms(s->env.writer);
+}
+
 static struct lane *lane_of(const struct store *s, unsigned lane)
 {
     assert(lane < s->options.lane_count);

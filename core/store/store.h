@@ -77,6 +77,8 @@ uint64_t store_incarnation(const struct store *s); /* of this start. Any thread 
 unsigned store_lane_count(const struct store *s); /* any thread */
 /* The disk has no room: appends get ST_NO_SPACE, in some lane at least. Any thread. */
 bool store_is_full(const struct store *s);
+/* For how long the writer has been at what it does now; 0: it waits for work. Any thread. */
+uint64_t store_busy_ms(const struct store *s);
 
 struct store_events {
     /* Everything below `next` is durable, as options.sync means it. Owning loop. */

@@ -82,6 +82,7 @@ struct writer {
     bool lost; /* and what it has not are messages too */
     bool quiet; /* nothing came for SYNC_AFTER_MS */
     struct writer_lane *touched;
+    _Atomic uint64_t busy_since_ms; /* of the turn that is going on; 0: none is */
     char failure[PATH_MAX + 256];
 };
 
@@ -424,9 +425,12 @@ static void *writer_main(void *arg)
 {
     struct writer *w = arg;
     enum status st = ST_OK;
+    (void)pthread_setname_np(pthread_self(), "log writer");
     while (st == ST_OK && !w->stopping) {
         wait_for_letters(w);
+        atomic_store_explicit(&w->busy_since_ms, clock_mono_ms(w->options->clock), memory_order_relaxed);
         st = writer_turn(w);
+        atomic_store_explicit(&w->busy_since_ms, 0, memory_order_relaxed);
     }
     w->complete = true;
     for (unsigned i = 0; i < w->lane_count && st == ST_OK; i++) {
@@ -441,6 +445,13 @@ static void *writer_main(void *arg)
     }
     pool_drain();
     return NULL;
+}
+
+uint64_t writer_busy_ms(const struct writer *w)
+{
+    uint64_t since_ms = atomic_load_explicit(&w->busy_since_ms, memory_order_relaxed);
+    uint64_t now_ms = clock_mono_ms(w->options->clock);
+    return since_ms && now_ms > since_ms ? now_ms - since_ms : 0;
 }
 
 enum status writer_start(struct writer *w)

@@ -23,6 +23,7 @@ const char *writer_failure(const struct writer *w);
 
 /* The thread; on failure it logs and ends the process with code 75. */
 enum status writer_start(struct writer *w) MUST_CHECK;
+uint64_t writer_busy_ms(const struct writer *w); /* how long its turn has taken so far; any thread */
 /* Everything posted before is written and synced, files are cut to what they hold; the thread ends. False:
  * the disk had no room for all of it; *lost: messages are among the rest. */
 bool writer_stop(struct writer *w, bool *lost);

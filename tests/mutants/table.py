@@ -10,6 +10,27 @@ red     a regular expression that the failure's output must match: red for this 
 
 MUTANTS = [
     {
+        "name": "a watchdog that does not ask the loops",
+        "file": "gateway/pulse.c",
+        "old": """        return false;
+""",
+        "new": """        return true;
+""",
+        "test": "test_service.py::test_a_loop_that_hangs_silences_the_watchdog",
+        "red": "in vain for the pulses to stop: a loop hangs",
+    },
+    {
+        "name": "a watchdog that does not ask the log's writer",
+        "file": "gateway/node.c",
+        "old": """    bool moves = store_busy_ms(n->store) <= patience_ms;
+""",
+        "new": """    bool moves = true;
+    (void)patience_ms;
+""",
+        "test": "test_service.py::test_a_writer_that_hangs_silences_the_watchdog",
+        "red": "in vain for the pulses to stop: the log's writer hangs",
+    },
+    {
         "name": "a new subscriber to $SYS gets nothing before something changes",
         "file": "session/cursor.c",
         "old": """    if (c->announce && sub->channel->system)
