@@ -28,7 +28,9 @@ static const struct metric_row {
 } rows[METRIC_COUNT] = {
 #define RECEIVED      "tidegate_messages_received_total", COUNTER
 #define RECEIVED_HELP "Messages that publishers handed in, whatever became of them."
-    [M_RECEIVED_MQTT] = {RECEIVED, "proto=\"mqtt\"", RECEIVED_HELP},
+    [M_RECEIVED_MQTT] = {RECEIVED, "proto=\"mqtt\",qos=\"0\"", RECEIVED_HELP},
+    [M_RECEIVED_MQTT_QOS1] = {RECEIVED, "proto=\"mqtt\",qos=\"1\"", RECEIVED_HELP},
+    [M_RECEIVED_MQTT_QOS2] = {RECEIVED, "proto=\"mqtt\",qos=\"2\"", RECEIVED_HELP},
     [M_RECEIVED_WS] = {RECEIVED, "proto=\"ws\"", RECEIVED_HELP},
     [M_RECEIVED_HTTP] = {RECEIVED, "proto=\"http\"", RECEIVED_HELP},
     [M_STORED] = {"tidegate_messages_stored_total", COUNTER, NULL, "Messages that the log has made durable."},
@@ -53,7 +55,9 @@ static const struct metric_row {
                    "offered = delivered + dropped + returned + unacknowledged."},
 #define SENT      "tidegate_messages_sent_total", COUNTER
 #define SENT_HELP "Messages handed to subscribers' sockets."
-    [M_SENT_MQTT] = {SENT, "proto=\"mqtt\"", SENT_HELP},
+    [M_SENT_MQTT] = {SENT, "proto=\"mqtt\",qos=\"0\"", SENT_HELP},
+    [M_SENT_MQTT_QOS1] = {SENT, "proto=\"mqtt\",qos=\"1\"", SENT_HELP},
+    [M_SENT_MQTT_QOS2] = {SENT, "proto=\"mqtt\",qos=\"2\"", SENT_HELP},
     [M_SENT_WS] = {SENT, "proto=\"ws\"", SENT_HELP},
     [M_SENT_SSE] = {SENT, "proto=\"sse\"", SENT_HELP},
     [M_SENT_POLL] = {SENT, "proto=\"poll\"", SENT_HELP},
@@ -114,14 +118,18 @@ static const struct metric_row {
     [M_AUTH_BUSY] = {AUTH, "reason=\"busy\"", AUTH_HELP},
 #define DISCONNECTS      "tidegate_disconnects_total", COUNTER
 #define DISCONNECTS_HELP "Connections that ended, by who or what ended them."
-    [M_DISCONNECT_CLIENT] = {DISCONNECTS, "reason=\"client\"", DISCONNECTS_HELP},
-    [M_DISCONNECT_PROTOCOL] = {DISCONNECTS, "reason=\"protocol\"", DISCONNECTS_HELP},
-    [M_DISCONNECT_TIMEOUT] = {DISCONNECTS, "reason=\"timeout\"", DISCONNECTS_HELP},
-    [M_DISCONNECT_LIMIT] = {DISCONNECTS, "reason=\"limit\"", DISCONNECTS_HELP},
-    [M_DISCONNECT_SERVER] = {DISCONNECTS, "reason=\"server\"", DISCONNECTS_HELP},
-    [M_DISCONNECT_NETWORK] = {DISCONNECTS, "reason=\"network\"", DISCONNECTS_HELP},
-    [M_DISCONNECT_EXPIRED] = {DISCONNECTS, "reason=\"token_expired\"", DISCONNECTS_HELP},
-    [M_DISCONNECT_REVOKED] = {DISCONNECTS, "reason=\"revoked\"", DISCONNECTS_HELP},
+#define DISCONNECT(first, n, proto, reason)                                                                  \
+    [(first) + (n)] = {DISCONNECTS, "proto=\"" proto "\",reason=\"" reason "\"", DISCONNECTS_HELP}
+#define DISCONNECTS_OF(first, proto)                                                                         \
+    DISCONNECT(first, 0, proto, "client"), DISCONNECT(first, 1, proto, "protocol"),                          \
+        DISCONNECT(first, 2, proto, "timeout"), DISCONNECT(first, 3, proto, "limit"),                        \
+        DISCONNECT(first, 4, proto, "server"), DISCONNECT(first, 5, proto, "network"),                       \
+        DISCONNECT(first, 6, proto, "token_expired"), DISCONNECT(first, 7, proto, "revoked")
+    DISCONNECTS_OF(M_DISCONNECT_CLIENT, "mqtt"),
+    DISCONNECTS_OF(M_DISCONNECT_WS, "ws"),
+    DISCONNECTS_OF(M_DISCONNECT_SSE, "sse"),
+    DISCONNECTS_OF(M_DISCONNECT_POLL, "poll"),
+    DISCONNECTS_OF(M_DISCONNECT_HTTP, "http"),
     [M_USER_CONNECTIONS] = {"tidegate_user_connections", GAUGE, NULL,
                             "Connections whose user is known, as the directory has them."},
     [M_USER_CONNECTIONS_REFUSED] = {"tidegate_user_connections_refused_total", COUNTER, NULL,
@@ -198,6 +206,8 @@ static const struct metric_row {
     [M_SESSION_WRITES_REFUSED] = {WRITES, "result=\"refused\"", WRITES_HELP},
     [M_SESSIONS_ATTACHED] = {"tidegate_sessions_attached", GAUGE, NULL,
                              "Durable sessions that a connection of this node holds."},
+    [M_SESSION_WRITES_OPEN] = {"tidegate_session_writes_open", GAUGE, NULL,
+                               "Records of sessions on their way to the log."},
 #define RESUMES      "tidegate_session_resumes_total", COUNTER
 #define RESUMES_HELP "Clients that came with a session's token."
     [M_SESSIONS_RESUMED] = {RESUMES, "result=\"ok\"", RESUMES_HELP},
@@ -281,6 +291,10 @@ static const struct metric_row {
     [M_LOG_SEGMENTS_LATE] = {SEGMENTS, "file=\"late\"", SEGMENTS_HELP},
     [M_LOG_NOTES] = {"tidegate_log_notes_total", COUNTER, NULL,
                      "Producers and keys noted in the log because retention removes their records."},
+    [M_LETTERS] =
+        {"tidegate_letters_open", GAUGE, NULL,
+         "Letters of the loops that wait for an answer: publishes, reads of the log, subscriptions being "
+         "put in place, records of sessions."},
     [M_LOOP_TURNS] = {"tidegate_loop_turns_total", COUNTER, NULL, "Turns of the event loops."},
     [M_WAKES] = {"tidegate_loop_wakes_total", COUNTER, NULL, "Wake-ups sent from one loop to another."},
 };

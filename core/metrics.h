@@ -10,9 +10,13 @@
 
 #include <stdatomic.h>
 
+enum { DISCONNECT_REASONS = 8 };
+
 enum metric {
     /* publishing: received = stored + unstored + duplicate + refused + unknown + open */
-    M_RECEIVED_MQTT,
+    M_RECEIVED_MQTT, /* and at + 1, + 2 those of QoS 1 and 2 */
+    M_RECEIVED_MQTT_QOS1,
+    M_RECEIVED_MQTT_QOS2,
     M_RECEIVED_WS,
     M_RECEIVED_HTTP,
     M_STORED,
@@ -29,7 +33,9 @@ enum metric {
     M_PUBLISH_OPEN, /* gauge */
     /* delivering: offered = delivered + dropped + returned + in flight (unacknowledged) */
     M_OFFERED,
-    M_SENT_MQTT,
+    M_SENT_MQTT, /* + QoS */
+    M_SENT_MQTT_QOS1,
+    M_SENT_MQTT_QOS2,
     M_SENT_WS,
     M_SENT_SSE,
     M_SENT_POLL,
@@ -76,6 +82,8 @@ enum metric {
     M_AUTH_REVOKED,
     M_AUTH_TICKET,
     M_AUTH_BUSY,
+    /* A block of DISCONNECT_REASONS a door, the reasons in one order (metric_disconnect). MQTT's has names.
+     */
     M_DISCONNECT_CLIENT,
     M_DISCONNECT_PROTOCOL,
     M_DISCONNECT_TIMEOUT,
@@ -84,7 +92,11 @@ enum metric {
     M_DISCONNECT_NETWORK,
     M_DISCONNECT_EXPIRED,
     M_DISCONNECT_REVOKED,
-    M_USER_CONNECTIONS, /* gauge */
+    M_DISCONNECT_WS,
+    M_DISCONNECT_SSE = M_DISCONNECT_WS + DISCONNECT_REASONS,
+    M_DISCONNECT_POLL = M_DISCONNECT_SSE + DISCONNECT_REASONS,
+    M_DISCONNECT_HTTP = M_DISCONNECT_POLL + DISCONNECT_REASONS,
+    M_USER_CONNECTIONS = M_DISCONNECT_HTTP + DISCONNECT_REASONS, /* gauge */
     M_USER_CONNECTIONS_REFUSED,
     M_ADDRESS_CONNECTIONS_REFUSED,
     M_RATE_CONNECT_ADDRESS, /* what was refused, dropped or made to wait for its rate */
@@ -128,6 +140,7 @@ enum metric {
     M_SESSION_BYTES, /* gauge */
     M_SESSION_WRITES,
     M_SESSION_WRITES_REFUSED,
+    M_SESSION_WRITES_OPEN, /* gauge */
     M_SESSIONS_ATTACHED, /* gauge */
     M_SESSIONS_RESUMED,
     M_SESSIONS_UNKNOWN,
@@ -176,6 +189,7 @@ enum metric {
     M_LOG_SEGMENTS_AHEAD,
     M_LOG_SEGMENTS_LATE,
     M_LOG_NOTES,
+    M_LETTERS, /* gauge */
     M_LOOP_TURNS,
     M_WAKES,
     METRIC_COUNT
@@ -220,6 +234,16 @@ static inline void metric_add(struct metrics *m, enum metric id, uint64_t n)
 static inline void metric_sub(struct metrics *m, enum metric id, uint64_t n)
 {
     metric_add(m, id, (uint64_t)0 - n);
+}
+/* A gauge that has one owner a set. */
+static inline void metric_set(struct metrics *m, enum metric id, uint64_t value)
+{
+    atomic_store_explicit(&m->values[id], value, memory_order_relaxed);
+}
+/* The same reason (M_DISCONNECT_CLIENT ...) of another door (M_DISCONNECT_WS ...). */
+static inline enum metric metric_disconnect(enum metric reason, enum metric door)
+{
+    return (enum metric)((unsigned)door + (unsigned)reason - (unsigned)M_DISCONNECT_CLIENT);
 }
 /* Nanoseconds for the *_SECONDS histograms, plain numbers for others. */
 void histogram_record(struct metrics *m, enum histogram id, uint64_t value);

@@ -12,6 +12,8 @@
 #include "gateway/drain.h"
 #include "gateway/edge.h"
 #include "gateway/gate.h"
+#include "gateway/node_file.h"
+#include "gateway/pulse.h"
 #include "gateway/snapshots.h"
 #include "gateway/sys.h"
 #include "gateway/tls/server.h"
@@ -42,8 +44,8 @@ struct node_loop {
     struct api_door *api;
     struct echo_door *echo;
     struct sys *sys;
-    struct mail drain_mail, stop_mail, pulse_mail;
-    atomic_bool pulse_out; /* pulse_mail is on its way */
+    struct mail drain_mail, stop_mail;
+    struct pulse pulse;
     struct drain drain;
     struct timer stop_timer;
     uint64_t stop_deadline_ms, answers_deadline_ms;
@@ -492,51 +494,6 @@ static void *loop_thread(void *ctx)
     return NULL;
 }
 
-/* A disk without room for a second file may have the former one, of a process that was killed: it is written
- * over. Whoever reads it in this very moment may see half of each. */
-static bool write_over(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    size_t len = strlen(text);
-    if (fd < 0)
-        return false;
-    bool ok = write(fd, text, len) == (ssize_t)len && ftruncate(fd, (off_t)len) == 0;
-    close(fd);
-    return ok;
-}
-
-/* Replaces <data>/<name> as a whole: a reader sees the old file or the new one. On a full disk the node
- * serves all the same. */
-static enum status write_file(const struct node *n, const char *name, const char *text, struct buf *error)
-{
-    char path[4096], temporary[4096 + 8];
-    snprintf(path, sizeof path, "%s/%s", n->settings->data_dir, name);
-    snprintf(temporary, sizeof temporary, "%s.new", path);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    size_t len = strlen(text);
-    bool ok = fd >= 0 && write(fd, text, len) == (ssize_t)len;
-    if (fd >= 0)
-        ok = close(fd) == 0 && ok;
-    if (ok && rename(temporary, path) == 0)
-        return ST_OK;
-    if (errno == ENOSPC || errno == EDQUOT) {
-        (void)unlink(temporary);
-        if (!write_over(path, text))
-            log_warn("no room on the disk for a file that tools look for path=%s; the node serves", path);
-        return ST_OK;
-    }
-    enum status st = buf_printf(error, "cannot write %s: %s", path, strerror(errno));
-    (void)st;
-    return ST_IO;
-}
-
-static void remove_file(const struct node *n, const char *name)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", n->settings->data_dir, name);
-    (void)unlink(path);
-}
-
 enum status node_start(struct node *n, struct buf *error)
 {
     char text[256];
@@ -555,7 +512,7 @@ enum status node_start(struct node *n, struct buf *error)
         n->loops[i].started = true;
     }
     snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    enum status st = write_file(n, "pid", text, error);
+    enum status st = node_file_write(n->settings->data_dir, "pid", text, error);
     if (st != ST_OK)
         return st;
     int used = snprintf(text, sizeof text, "mqtt=%u\nhttp=%u\napi=%u\n", n->facts.mqtt_port,
@@ -566,7 +523,7 @@ enum status node_start(struct node *n, struct buf *error)
     if (n->echo_port)
         snprintf(text + used, sizeof text - (size_t)used, "echo=%u\n", n->echo_port);
     atomic_store(&n->facts.ready, true);
-    st = write_file(n, "ports", text, error);
+    st = node_file_write(n->settings->data_dir, "ports", text, error);
     if (st == ST_OK)
         log_info("serving node=%s mqtt=%s:%u http=%s:%u mqtts=%u https=%u api=%s:%u loops=%u partitions=%u "
                  "data=%s",
@@ -688,26 +645,11 @@ enum status node_use_settings(struct node *n, const struct settings *next)
 
 /* --- does it move? -------------------------------------------------------------------------------- */
 
-static void pulse_arrived(struct mail *mail)
-{
-    struct node_loop *l = LIST_OF(mail, struct node_loop, pulse_mail);
-    /* Release: pairs with the acquire in node_moves, which then owns the mail again. */
-    atomic_store_explicit(&l->pulse_out, false, memory_order_release);
-}
-
 bool node_moves(struct node *n, uint64_t patience_ms)
 {
     bool moves = store_busy_ms(n->store) <= patience_ms;
-    for (unsigned i = 0; i < n->loop_count; i++) {
-        struct node_loop *l = &n->loops[i];
-        if (atomic_load_explicit(&l->pulse_out, memory_order_acquire)) {
-            moves = false;
-            continue;
-        }
-        l->pulse_mail.on_arrival = pulse_arrived;
-        atomic_store_explicit(&l->pulse_out, true, memory_order_relaxed);
-        loop_post(l->edge.loop, &l->pulse_mail);
-    }
+    for (unsigned i = 0; i < n->loop_count; i++)
+        moves &= pulse_beats(&n->loops[i].pulse, n->loops[i].edge.loop);
     return moves;
 }
 
@@ -832,7 +774,7 @@ void node_stop(struct node *n)
     auth_office_stop(n->auth); /* its last answers arrive while we settle */
     settle(n);
     log_state(n, "stop");
-    remove_file(n, "ports");
-    remove_file(n, "pid");
+    node_file_remove(n->settings->data_dir, "ports");
+    node_file_remove(n->settings->data_dir, "pid");
     free_node(n);
 }

@@ -32,8 +32,8 @@ void node_abandon_tls(void *node);
 /* Whom keys and rules belong to, for auth_office_prepare and the like. */
 struct auth_office *node_auth(struct node *n);
 
-/* Has every loop done something since the call before this one, and has the log's writer not been at one piece of
- * work for longer than `patience_ms`? Asks the loops anew. */
+/* Has every loop done something since the call before this one, and has the log's writer not been at one
+ * piece of work for longer than `patience_ms`? Asks the loops anew. */
 bool node_moves(struct node *n, uint64_t patience_ms);
 
 /* A drain (PROTOCOL.md 4), by steps of the thread that started the node: /readyz says so; the loops tell

@@ -60,6 +60,7 @@ static bool hub_end_of_turn(struct loop_hook *hook)
         h->scratch[i].block = b;
     }
     bool again = pace_turn_end(h);
+    metric_set(h->metrics, M_LETTERS, h->letters);
     /* A door's flush may have made room for a cursor, which asked the shard. */
     return courier_pending(h->courier) || again;
 }

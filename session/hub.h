@@ -67,12 +67,12 @@ void hub_start(struct hub *h);
 
 /* --- the node's own topics ---------------------------------------------------------------------- */
 
-/* What the node says of itself, `$SYS/...`: messages with MSG_UNSTORED, lane 0. `values` are borrowed for as long
- * as the hub lives and may change in its turns; a new subscription that asks for retained messages gets
+/* What the node says of itself, `$SYS/...`: messages with MSG_UNSTORED, lane 0. `values` are borrowed for as
+ * long as the hub lives and may change in its turns; a new subscription that asks for retained messages gets
  * those that match. */
 void hub_set_system(struct hub *h, struct msg *const *values, unsigned count);
-/* A new one of them, to the subscriptions of this loop; who has no room does not get it (counted). Not inside a
- * callback of a session. */
+/* A new one of them, to the subscriptions of this loop; who has no room does not get it (counted). Not inside
+ * a callback of a session. */
 void hub_deliver_system(struct hub *h, struct msg *m);
 
 /* --- publishing --------------------------------------------------------------------------------- */

@@ -170,6 +170,7 @@ static void keeper_has_written(struct publish *p)
     enum status st = p->status;
     publish_free(p);
     k->writing = false;
+    metric_sub(k->hub->metrics, M_SESSION_WRITES_OPEN, 1);
     metric_add(k->hub->metrics, st == ST_OK ? M_SESSION_WRITES : M_SESSION_WRITES_REFUSED, 1);
     if (st == ST_GONE || k->state == KEEPER_TAKEN) {
         k->last = k->over = false;
@@ -235,6 +236,7 @@ static enum status keeper_publish(struct keeper *k, struct slice record)
 static void keeper_could_not(struct keeper *k, enum status st)
 {
     k->writing = false;
+    metric_sub(k->hub->metrics, M_SESSION_WRITES_OPEN, 1);
     metric_add(k->hub->metrics, M_SESSION_WRITES_REFUSED, 1);
     keeper_release_waits(k, st);
     if (k->conn)
@@ -251,6 +253,7 @@ static void keeper_write(struct keeper *k)
     assert(!k->writing && k->state != KEEPER_READING && k->state != KEEPER_TAKEN);
     timer_cancel(loop_timers(k->hub->loop), &k->timer);
     k->writing = true;
+    metric_add(k->hub->metrics, M_SESSION_WRITES_OPEN, 1);
     k->written = k->wanted;
     k->moved = 0;
     if (k->conn) {

@@ -97,7 +97,7 @@ static void conn_on_deadline(struct timer *t)
         conn_arm(c);
         return;
     }
-    metric_add(c->door->api.edge->metrics, M_DISCONNECT_TIMEOUT, 1);
+    metric_add(c->door->api.edge->metrics, metric_disconnect(M_DISCONNECT_TIMEOUT, M_DISCONNECT_HTTP), 1);
     conn_shut(c);
 }
 

@@ -115,7 +115,7 @@ void mqtt_deliver_held(struct mqtt_conn *c, uint16_t packet_id, struct flight *f
         frame_write(flight->msg, &plan, place);
         flight->state = FLIGHT_SENT;
         c->keep->held_bytes -= plan.bytes;
-        metric_add(e->metrics, M_SENT_MQTT, 1);
+        metric_add(e->metrics, M_SENT_MQTT + flight->qos, 1);
         msg_unref(flight->msg);
         flight->msg = NULL;
     }
@@ -205,7 +205,7 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
             mqtt_inbox_sent(c, shape.packet_id);
         if (shape.qos > 0) /* the flight has it */
             d->ticket = NULL;
-        metric_add(e->metrics, M_SENT_MQTT, !later);
+        metric_add(e->metrics, M_SENT_MQTT + shape.qos, !later);
         metric_add(e->metrics, shape.qos > 0 ? M_UNACKED_MQTT : M_DELIVERED_MQTT, 1);
         mqtt_conn_dirty(c);
     }

@@ -557,7 +557,7 @@ static uint8_t publish_name(struct mqtt_conn *c, struct mqtt_publish *p)
 void mqtt_handle_publish(struct mqtt_conn *c, const struct mqtt_publish *p)
 {
     enum metric why;
-    metric_add(c->door->edge->metrics, M_RECEIVED_MQTT, 1);
+    metric_add(c->door->edge->metrics, M_RECEIVED_MQTT + p->qos, 1);
     uint8_t reason = publish_violation(c, p, &why);
     if (reason) {
         publish_violates(c, reason,

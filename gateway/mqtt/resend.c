@@ -54,7 +54,7 @@ static bool resend_send(struct mqtt_conn *c, uint16_t id, struct flight *flight,
     frame_write(m, &plan, place);
     flight->state = FLIGHT_SENT;
     flights_reopen(&c->flights, flight);
-    metric_add(e->metrics, M_SENT_MQTT, 1);
+    metric_add(e->metrics, M_SENT_MQTT + flight->qos, 1);
     mqtt_conn_dirty(c);
     return true;
 }

@@ -91,7 +91,7 @@ enum status mqtt_will_publish(struct edge *e, struct mqtt_will *will, uint64_t o
     m->origin = origin;
     m->expires_ms = will->expires ? loop_wall_ms(e->loop) + (uint64_t)will->expiry_s * 1000 : 0;
     m->accepted_ns = loop_now_ms(e->loop) * 1000000;
-    metric_add(e->metrics, M_RECEIVED_MQTT, 1);
+    metric_add(e->metrics, M_RECEIVED_MQTT + m->qos, 1);
     if (publish_create(m, &letter) != ST_OK) {
         metric_add(e->metrics, M_REFUSED_UNAVAILABLE, 1);
         mqtt_will_free(will);

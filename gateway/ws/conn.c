@@ -98,7 +98,8 @@ static void conn_count_end(struct conn *c, enum conn_end why)
     struct metrics *m = c->door->metrics;
     bool upgraded = c->state == CONN_OPEN || c->state == CONN_CLOSING;
     if (upgraded || c->state == CONN_FEED)
-        metric_add(m, counters[why], 1);
+        metric_add(
+            m, metric_disconnect(counters[why], upgraded ? M_DISCONNECT_WS : feed_disconnects(c->feed)), 1);
     if (c->state != CONN_FEED) /* it counts itself */
         metric_sub(m, upgraded ? M_CONNECTIONS_WS : M_CONNECTIONS_HTTP, 1);
     metric_sub(m, M_OUT_QUEUE_BYTES, c->waiting_bytes);

@@ -38,6 +38,11 @@ static void feed_end_session(struct feed *f)
     f->session = NULL;
 }
 
+enum metric feed_disconnects(const struct feed *f)
+{
+    return f && !is_sse(f) ? M_DISCONNECT_POLL : M_DISCONNECT_SSE;
+}
+
 void feed_close(struct feed *f)
 {
     const struct linger none = {.l_onoff = 1, .l_linger = 0};

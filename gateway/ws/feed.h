@@ -65,6 +65,7 @@ struct feed {
  */
 enum status feed_open(struct conn *c) MUST_CHECK;
 /* The connection ends: all but the descriptor. For conn.c. NULL is allowed. */
+enum metric feed_disconnects(const struct feed *f); /* the block of its door; NULL is allowed */
 void feed_close(struct feed *f);
 /* At the end of the turn. True: work has come up for the next one. `f` may be gone after it. */
 bool feed_turn_end(struct feed *f);

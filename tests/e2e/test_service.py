@@ -174,7 +174,8 @@ def test_a_busy_node_pulses(make_node, manager):
 
 INSTALLED = ("usr/bin/tidegate", "etc/tidegate/tidegate.yaml", "etc/default/tidegate", "usr/lib/systemd/system/tidegate.service",
              "usr/lib/sysusers.d/tidegate.conf", "usr/lib/tmpfiles.d/tidegate.conf", "usr/share/tidegate/sysctl.conf",
-             "usr/share/tidegate/openapi.json", "usr/share/tidegate/demo/index.html", "usr/share/doc/tidegate/README.md",
+             "usr/share/tidegate/openapi.json", "usr/share/tidegate/grafana/tidegate.json", "usr/share/tidegate/prometheus/tidegate.rules.yml",
+             "usr/share/tidegate/demo/index.html", "usr/share/doc/tidegate/README.md",
              "usr/share/doc/tidegate/PROTOCOL.md")
 
 

@@ -10,6 +10,33 @@ red     a regular expression that the failure's output must match: red for this 
 
 MUTANTS = [
     {
+        "name": "messages sent counted without their QoS",
+        "file": "gateway/mqtt/deliver.c",
+        "old": "metric_add(e->metrics, M_SENT_MQTT + shape.qos, !later);",
+        "new": "metric_add(e->metrics, M_SENT_MQTT, !later);",
+        "test": "test_metrics.py::test_doors_reasons_and_qualities_are_told_apart",
+        "red": "assert 3(.0)? == 1",
+    },
+    {
+        "name": "records of sessions that stay open for ever in the gauge",
+        "file": "session/keeper.c",
+        "old": """    k->writing = false;
+    metric_sub(k->hub->metrics, M_SESSION_WRITES_OPEN, 1);
+    metric_add(k->hub->metrics, st""",
+        "new": """    k->writing = false;
+    metric_add(k->hub->metrics, st""",
+        "test": "test_metrics.py::test_queues_are_empty_when_all_is_done",
+        "red": "in vain for tidegate_session_writes_open to be 0 again",
+    },
+    {
+        "name": "a metric that no document, dashboard or alert knows by this name",
+        "file": "core/metrics.c",
+        "old": "tidegate_letters_open",
+        "new": "tidegate_letters_under_way",
+        "test": "test_metrics.py::test_the_dashboard_asks_for_what_is_there",
+        "red": "tidegate_letters_open",
+    },
+    {
         "name": "a watchdog that does not ask the loops",
         "file": "gateway/pulse.c",
         "old": """        return false;

@@ -36,7 +36,7 @@ Test(metrics, sums_over_all_sets)
     cr_assert_eq(metrics_sum(M_RECEIVED_MQTT), 7);
     cr_assert_eq(metrics_sum(M_CONNECTIONS_WS), 1);
     const char *text = render();
-    cr_assert_eq(sample(text, "tidegate_messages_received_total{proto=\"mqtt\"}"), 7);
+    cr_assert_eq(sample(text, "tidegate_messages_received_total{proto=\"mqtt\",qos=\"0\"}"), 7);
     cr_assert_eq(sample(text, "tidegate_connections{proto=\"ws\"}"), 1);
     cr_assert_eq(sample(text, "tidegate_subscriptions"), 0);
     buf_deinit(&rendered);
