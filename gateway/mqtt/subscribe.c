@@ -213,7 +213,8 @@ static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter, 
     bool system = topic_system(filter);
     if (topic_internal(filter) && !system && !slice_starts_with(filter, slice_cstr("$user/")))
         return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
-    if (system && (s->sys_interval_ms == 0 || start != START_LIVE)) /* off, or: it has no past */
+    /* Off; it has no past; and it is in no log that a group could have its place in. */
+    if (system && (s->sys_interval_ms == 0 || start != START_LIVE || shared))
         return MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     if (!mqtt_conn_may(c, ACL_SUBSCRIBE, filter) ||
         (start != START_LIVE && !mqtt_conn_may(c, ACL_HISTORY, filter)))
