@@ -297,6 +297,20 @@ static const struct metric_row {
          "put in place, records of sessions."},
     [M_LOOP_TURNS] = {"tidegate_loop_turns_total", COUNTER, NULL, "Turns of the event loops."},
     [M_WAKES] = {"tidegate_loop_wakes_total", COUNTER, NULL, "Wake-ups sent from one loop to another."},
+    [M_BRIDGES_CONNECTED] = {"tidegate_bridges_connected", GAUGE, NULL,
+                             "Bridges that are connected to their remote broker."},
+#define BRIDGED      "tidegate_bridge_messages_total", COUNTER
+#define BRIDGED_HELP "Messages that bridges brought in, and such as their remotes have taken."
+    [M_BRIDGE_IN] = {BRIDGED, "direction=\"in\"", BRIDGED_HELP},
+    [M_BRIDGE_OUT] = {BRIDGED, "direction=\"out\"", BRIDGED_HELP},
+#define BRIDGE_DROPPED      "tidegate_bridge_dropped_total", COUNTER
+#define BRIDGE_DROPPED_HELP "Messages that bridges did not carry."
+    [M_BRIDGE_DROPPED_LOOP] = {BRIDGE_DROPPED, "reason=\"loop\"", BRIDGE_DROPPED_HELP},
+    [M_BRIDGE_DROPPED_NO_ROUTE] = {BRIDGE_DROPPED, "reason=\"no_route\"", BRIDGE_DROPPED_HELP},
+    [M_BRIDGE_DROPPED_REFUSED] = {BRIDGE_DROPPED, "reason=\"refused\"", BRIDGE_DROPPED_HELP},
+    [M_BRIDGE_DROPPED_TOO_LARGE] = {BRIDGE_DROPPED, "reason=\"too_large\"", BRIDGE_DROPPED_HELP},
+    [M_BRIDGE_RECONNECTS] = {"tidegate_bridge_reconnects_total", COUNTER, NULL,
+                             "Attempts of bridges to connect again."},
 };
 
 static const struct histogram_row {

@@ -192,6 +192,15 @@ enum metric {
     M_LETTERS, /* gauge */
     M_LOOP_TURNS,
     M_WAKES,
+    /* bridges */
+    M_BRIDGES_CONNECTED, /* gauge */
+    M_BRIDGE_IN,
+    M_BRIDGE_OUT,
+    M_BRIDGE_DROPPED_LOOP,
+    M_BRIDGE_DROPPED_NO_ROUTE,
+    M_BRIDGE_DROPPED_REFUSED,
+    M_BRIDGE_DROPPED_TOO_LARGE,
+    M_BRIDGE_RECONNECTS,
     METRIC_COUNT
 };
 

@@ -7,6 +7,13 @@
 #include "session/hub.h"
 #include "session/registry.h"
 
+/* What a bridge (gateway/bridge/) tells of itself. Written by its thread, read by any. */
+struct bridge_figures {
+    const char *name;
+    atomic_bool connected;
+    _Atomic uint64_t in, out, dropped, reconnects;
+};
+
 /* Facts of the node that any loop may read; set before the loops run, except the atomics. */
 struct node_facts {
     const struct settings *settings; /* those of the start: only what is not live may be read there */
@@ -26,6 +33,8 @@ struct node_facts {
     uint64_t api_connections_max;
     uint16_t mqtt_port, http_port, api_port;
     uint16_t mqtts_port, https_port; /* 0: no TLS */
+    struct bridge_figures *bridges; /* for reports; set before the loops run */
+    size_t bridge_count;
 };
 
 struct gate;

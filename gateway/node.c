@@ -8,6 +8,7 @@
 #include "core/pool.h"
 #include "gateway/acceptor.h"
 #include "gateway/auth/revocations.h"
+#include "gateway/bridge/bridge.h"
 #include "gateway/descriptors.h"
 #include "gateway/drain.h"
 #include "gateway/edge.h"
@@ -66,6 +67,7 @@ struct node {
     unsigned loop_count;
     uint16_t echo_port;
     struct snapshots *snapshots;
+    struct bridges *bridges;
     struct tls_context *tls; /* NULL: no certificate */
     struct tls_context *fresh_tls; /* while a reload is prepared */
     struct node_loop loops[LOOPS_MAX];
@@ -410,6 +412,7 @@ static void close_loop(struct node_loop *l)
 
 static void free_node(struct node *n)
 {
+    bridges_destroy(n->bridges);
     for (unsigned i = 0; i < n->loop_count; i++)
         close_loop(&n->loops[i]);
     snapshots_stop(n->snapshots);
@@ -471,6 +474,8 @@ enum status node_create(const struct settings *settings, struct node **out, stru
         fold_revocations(n);
     if (st == ST_OK)
         st = load_tls(n, error);
+    if (st == ST_OK)
+        st = bridges_create(settings, &n->loops[0].edge, &n->bridges, error);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
         st = open_doors(n, i, error);
     if (st != ST_OK) {
@@ -510,6 +515,11 @@ enum status node_start(struct node *n, struct buf *error)
             return ST_IO;
         }
         n->loops[i].started = true;
+    }
+    if (bridges_start(n->bridges) != ST_OK) {
+        enum status told = buf_printf(error, "cannot start the threads of the bridges");
+        (void)told;
+        return ST_IO;
     }
     snprintf(text, sizeof text, "%ld\n", (long)getpid());
     enum status st = node_file_write(n->settings->data_dir, "pid", text, error);
@@ -668,6 +678,7 @@ static void drain_arrived(struct mail *mail)
 
 void node_drain(struct node *n)
 {
+    bridges_stop(n->bridges); /* what is left is owed to their sessions */
     n->answers_ms = n->settings->drain_max_ms;
     for (unsigned i = 0; i < n->loop_count; i++) {
         struct node_loop *l = &n->loops[i];
@@ -762,6 +773,7 @@ void node_stop(struct node *n)
         return;
     atomic_store(&n->facts.ready, false);
     atomic_store(&n->facts.stopping, true);
+    bridges_stop(n->bridges);
     for (unsigned i = 0; i < n->loop_count; i++) {
         if (!n->loops[i].started)
             continue;

@@ -3,6 +3,7 @@
 #include "gateway/settings.h"
 
 #include "core/store/store.h"
+#include "gateway/bridge_topics.h"
 #include "gateway/gate.h"
 #include "gateway/host.h"
 #include "routing/topic.h"
@@ -386,6 +387,51 @@ static const char *acl_flaw(const void *rows, size_t count)
     return NULL;
 }
 
+#undef FIELD
+#define FIELD(field) offsetof(struct bridge_settings, field)
+
+static const struct config_option bridge_fields[] = {
+    {"name", CONFIG_TEXT, FIELD(name), "", NULL, 0, 0,
+     "Its name here: in logs, in bridge_topics, and of its session"},
+    {"host", CONFIG_TEXT, FIELD(host), "", NULL, 0, 0, "Name or address of the remote broker"},
+    {"port", CONFIG_UINT, FIELD(port), "1883", NULL, 1, 65535, "Its port"},
+    {"version", CONFIG_ENUM, FIELD(version), "5", "5|3.1.1", 0, 0, "MQTT version to speak with it"},
+    {"client_id", CONFIG_TEXT, FIELD(client_id), "", NULL, 0, 0,
+     "Client identifier there; empty: <node.id>-<name>"},
+    {"clean", CONFIG_BOOL, FIELD(clean), "false", NULL, 0, 0,
+     "true: no sessions on either side; what comes while the bridge is down is not carried"},
+    {"user", CONFIG_TEXT, FIELD(user), "", NULL, 0, 0, "User name there; empty: none"},
+    {"password_file", CONFIG_TEXT, FIELD(password_file), "", NULL, 0, 0,
+     "File whose first line is the password; read at each connection"},
+    {"ca_file", CONFIG_TEXT, FIELD(ca_file), "", NULL, 0, 0,
+     "Certificates (PEM) that sign the remote's; empty: no TLS"},
+    {"cert_file", CONFIG_TEXT, FIELD(cert_file), "", NULL, 0, 0, "Our own certificate (PEM)"},
+    {"key_file", CONFIG_TEXT, FIELD(key_file), "", NULL, 0, 0, "Its key"},
+    {"keep_alive_s", CONFIG_UINT, FIELD(keep_alive_s), "60", NULL, 5, 65535, "Keep alive, seconds"},
+    {"inflight", CONFIG_UINT, FIELD(inflight), "100", NULL, 1, 1000,
+     "Messages that wait for their acknowledgement, in each direction"},
+    {"retry_min_ms", CONFIG_MS, FIELD(retry_min_ms), "1s", NULL, 10, 3600000,
+     "First wait before it connects again; doubles, with jitter"},
+    {"retry_max_ms", CONFIG_MS, FIELD(retry_max_ms), "1m", NULL, 10, 86400000, "The longest such wait"},
+};
+
+#undef FIELD
+#define FIELD(field) offsetof(struct bridge_topic_settings, field)
+
+static const struct config_option bridge_topic_fields[] = {
+    {"bridge", CONFIG_TEXT, FIELD(bridge), "", NULL, 0, 0, "Name of the bridge that carries it"},
+    {"filter", CONFIG_TEXT, FIELD(filter), "", NULL, 0, 0, "Topic filter, behind the prefix of each side"},
+    {"direction", CONFIG_ENUM, FIELD(direction), "out", "out|in|both", 0, 0, "out: from here to the remote"},
+    {"qos", CONFIG_UINT, FIELD(qos), "1", NULL, 0, 1,
+     "Highest QoS; 1 = at least once, which is all that two logs can promise each other"},
+    {"local_prefix", CONFIG_TEXT, FIELD(local_prefix), "", NULL, 0, 0,
+     "Stands before the topic here, and is taken off when it leaves"},
+    {"remote_prefix", CONFIG_TEXT, FIELD(remote_prefix), "", NULL, 0, 0,
+     "Stands before the topic there, and is taken off when it comes"},
+};
+
+#undef FIELD
+
 static const struct config_list lists[] = {
     {"acl", AT(acl), sizeof(struct acl_settings), acl_fields, sizeof acl_fields / sizeof acl_fields[0],
      acl_flaw,
@@ -394,6 +440,11 @@ static const struct config_list lists[] = {
      "rules, what none allows is denied. A user's own inbox is allowed unless a rule denies it"},
     {"topics", AT(topics), sizeof(struct topic_settings), topic_fields,
      sizeof topic_fields / sizeof topic_fields[0], topic_flaw, "Policies of topics"},
+    {"bridges", AT(bridges), sizeof(struct bridge_settings), bridge_fields,
+     sizeof bridge_fields / sizeof bridge_fields[0], bridge_flaw,
+     "Remote brokers that messages are exchanged with (PROTOCOL.md 7)"},
+    {"bridge_topics", AT(bridge_topics), sizeof(struct bridge_topic_settings), bridge_topic_fields,
+     sizeof bridge_topic_fields / sizeof bridge_topic_fields[0], bridge_topic_flaw, "What the bridges carry"},
 };
 
 /* Keys that every loop reads from its settings each time it needs them (node_use_settings). Such a key is not
@@ -538,6 +589,8 @@ static enum status settings_check(const struct settings *s, struct buf *error)
     else if (s->log_disk_warn_percent < 100 && s->log_disk_warn_percent > s->log_disk_refuse_percent)
         st = buf_printf(error, "log.disk_warn_percent: must not be above log.disk_refuse_percent (%llu)",
                         (unsigned long long)s->log_disk_refuse_percent);
+    else
+        st = bridge_settings_check(s, error);
     return st == ST_OK && error->len == 0 ? ST_OK : ST_INVALID;
 }
 

@@ -28,6 +28,22 @@ enum acl_setting_op {
     ACL_SETTING_READ,
 };
 
+/* A remote broker (gateway/bridge/). */
+struct bridge_settings {
+    char *name, *host, *client_id, *user, *password_file, *ca_file, *cert_file, *key_file;
+    uint64_t port, keep_alive_s, inflight, retry_min_ms, retry_max_ms;
+    unsigned version; /* BRIDGE_V5, BRIDGE_V311 */
+    bool clean;
+};
+enum { BRIDGE_V5, BRIDGE_V311 };
+/* What it carries. */
+struct bridge_topic_settings {
+    char *bridge, *filter, *local_prefix, *remote_prefix;
+    uint64_t qos;
+    unsigned direction;
+};
+enum { BRIDGE_OUT, BRIDGE_IN, BRIDGE_BOTH };
+
 enum tls_client_identity { TLS_IDENTITY_NONE, TLS_IDENTITY_CN, TLS_IDENTITY_SAN };
 enum tls_client_verify { TLS_CLIENT_NONE, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRE };
 
@@ -101,6 +117,8 @@ struct settings {
     unsigned log_level, log_form;
     struct config_rows topics; /* of struct topic_settings */
     struct config_rows acl; /* of struct acl_settings */
+    struct config_rows bridges; /* of struct bridge_settings */
+    struct config_rows bridge_topics; /* of struct bridge_topic_settings */
 };
 
 const struct config_table *settings_table(void);

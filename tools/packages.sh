@@ -26,6 +26,7 @@ demo  libmicrohttpd-dev      HTTP API door
 demo  libyaml-dev            configuration file
 demo  libjansson-dev         JSON outside the hot path
 demo  libssl-dev             OpenSSL
+demo  libmosquitto-dev       bridges to other MQTT brokers, and one more independent client
 demo  libcurl4-openssl-dev   fetches the keys of token issuers (JWKS)
 demo  curl                   publishes by HTTP in the demo
 demo  mosquitto-clients      mosquitto_pub and mosquitto_sub: independent MQTT clients
@@ -39,7 +40,7 @@ test  python3-jwt            makes tokens that are not of our own making
 test  python3-cryptography   their RSA and ECDSA keys
 test  python3-jsonschema     an independent judge of openapi.json
 test  python3-selenium       drives the browser
-test  libmosquitto-dev       the C library for MQTT, as one more independent client
+test  mosquitto              a broker for the bridges to go to, and to compare with (its service is left off)
 test  nodejs                 runs mqtt.js
 test  node-mqtt              mqtt.js
 test  node-buffer            what mqtt.js wants of a browser
@@ -61,7 +62,6 @@ ci    clang-tidy             static checks
 ci    e2fsprogs              file system of the disk whose power is cut
 ci    mount                  mount, umount, losetup
 ci    util-linux             unshare
-bench mosquitto              the broker to compare with (its service is left off)
 LIST
 }
 

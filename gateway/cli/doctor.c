@@ -8,6 +8,8 @@
 #include "gateway/cli/node_api.h"
 #include "gateway/cli/node_target.h"
 
+#include <jansson.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -250,6 +252,28 @@ int doctor_command(int count, char **words)
     return d.failed ? EXIT_CODE_FAILED : EXIT_CODE_OK;
 }
 
+/* A line for each bridge of the node; none where it has none, or does not say. */
+static void print_bridges(const struct settings *s, struct buf *answer)
+{
+    static const struct node_request r = {.method = "GET", .target = "/v1/nodes"};
+    unsigned status = 0;
+    size_t i;
+    json_t *one;
+    buf_clear(answer);
+    if (node_call(s, &r, &status, answer) != ST_OK)
+        return;
+    json_t *root = status == 200 ? json_loads((const char *)answer->data, 0, NULL) : NULL;
+    json_array_foreach(json_object_get(json_array_get(json_object_get(root, "nodes"), 0), "bridges"), i, one)
+        printf("bridge %s: %s in=%lld out=%lld dropped=%lld reconnects=%lld\n",
+               json_string_value(json_object_get(one, "name")),
+               json_is_true(json_object_get(one, "connected")) ? "connected" : "not connected",
+               json_integer_value(json_object_get(one, "in")),
+               json_integer_value(json_object_get(one, "out")),
+               json_integer_value(json_object_get(one, "dropped")),
+               json_integer_value(json_object_get(one, "reconnects")));
+    json_decref(root);
+}
+
 int status_command(int count, char **words)
 {
     struct node_target t;
@@ -264,6 +288,7 @@ int status_command(int count, char **words)
         code = ask_ready(&t.settings, &answer);
         if (answer.len > 0 && code <= EXIT_CODE_FAILED)
             printf("process %ld: %s", (long)pid, code == 0 ? "ready\n" : (const char *)answer.data);
+        print_bridges(&t.settings, &answer);
     }
     buf_deinit(&answer);
     node_target_free(&t);

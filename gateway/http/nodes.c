@@ -37,6 +37,34 @@ static const char *state_of(const struct node_facts *f)
     return atomic_load(&f->ready) ? "ready" : "starting";
 }
 
+static void put_bridge(struct json_out *o, const struct bridge_figures *b)
+{
+    json_out_literal(o, "{\"name\":");
+    json_out_string(o, slice_cstr(b->name));
+    put_name(o, slice_cstr("connected"));
+    if (atomic_load(&b->connected))
+        json_out_literal(o, "true");
+    else
+        json_out_literal(o, "false");
+    put_number(o, "in", atomic_load(&b->in));
+    put_number(o, "out", atomic_load(&b->out));
+    put_number(o, "dropped", atomic_load(&b->dropped));
+    put_number(o, "reconnects", atomic_load(&b->reconnects));
+    json_out_literal(o, "}");
+}
+
+static void put_bridges(struct json_out *o, const struct node_facts *f)
+{
+    put_name(o, slice_cstr("bridges"));
+    json_out_literal(o, "[");
+    for (size_t i = 0; i < f->bridge_count; i++) {
+        if (i > 0)
+            json_out_literal(o, ",");
+        put_bridge(o, &f->bridges[i]);
+    }
+    json_out_literal(o, "]");
+}
+
 static void put_node(struct json_out *o, const struct node_facts *f)
 {
     json_out_literal(o, "{\"node\":");
@@ -49,6 +77,7 @@ static void put_node(struct json_out *o, const struct node_facts *f)
     put_hex(o, "epoch", 8, f->epoch);
     put_number(o, "partitions", f->lane_count);
     put_number(o, "connections", atomic_load(&f->connections));
+    put_bridges(o, f);
     json_out_literal(o, "}");
 }
 

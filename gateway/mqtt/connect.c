@@ -67,7 +67,7 @@ static bool connect_asks_for_positions(const struct mqtt_connect *p)
 }
 
 /* NULL, or why this CONNECT cannot be served; *reason is its 5.0 code. */
-static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reason)
+static const char *connect_objection(const struct mqtt_conn *c, const struct mqtt_connect *p, uint8_t *reason)
 {
     if (p->props.present & MQTT_HAS_AUTH_METHOD) {
         *reason = MQTT_RC_BAD_AUTHENTICATION_METHOD;
@@ -76,6 +76,10 @@ static const char *connect_objection(const struct mqtt_connect *p, uint8_t *reas
     if (p->client_id.len == 0 && (p->version == MQTT_V31 || (p->version == MQTT_V311 && !p->clean_start))) {
         *reason = MQTT_RC_CLIENT_IDENTIFIER_NOT_VALID;
         return "a client identifier is needed";
+    }
+    if (slice_starts_with(p->client_id, slice_cstr("$bridge/")) && !c->principal->admin) {
+        *reason = MQTT_RC_CLIENT_IDENTIFIER_NOT_VALID;
+        return "client identifiers that begin with $bridge/ are the node's own";
     }
     *reason = MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR;
     return connect_asks_for_positions(p) ? "this build has no tg-pos" : NULL;
@@ -318,7 +322,7 @@ void mqtt_handle_connect(struct mqtt_conn *c, const struct mqtt_connect *p)
         mqtt_conn_close(c, M_DISCONNECT_LIMIT, true);
         return;
     }
-    const char *objection = connect_objection(p, &reason);
+    const char *objection = connect_objection(c, p, &reason);
     if (objection) {
         mqtt_connect_refuse(c, reason, objection);
         return;

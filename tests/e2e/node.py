@@ -100,7 +100,8 @@ class Node:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=66")
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
-        environment.setdefault("TSAN_OPTIONS", "halt_on_error=0:exitcode=66:second_deadlock_stack=1")
+        environment.setdefault("TSAN_OPTIONS", "halt_on_error=0:exitcode=66:second_deadlock_stack=1:"
+                               f"suppressions={ROOT / 'tests' / 'tsan.supp'}")
         environment.update(self.environment)
         self.killed = False
         self.process = subprocess.Popen(self.command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,

@@ -26,6 +26,7 @@ THIRD_PARTY = [
     (r"jansson\.h", ["gateway/"]),
     (r"openssl/.*\.h", ["gateway/"]),
     (r"curl/.*\.h", ["gateway/"]),
+    (r"mosquitto\.h", ["gateway/bridge/"]),
     (r"hiredis/.*\.h", ["routing/topic_log_redis.c", "routing/directory_redis.c"]),
     (r"librdkafka/.*\.h", ["routing/topic_log_kafka.c"]),
 ]

@@ -831,4 +831,37 @@ MUTANTS = [
         "test": "test_shared.py::test_subscribing_again_keeps_what_waits_for_the_group",
         "red": "what waits",
     },
+    {
+        "name": "a bridge that acknowledges before the log has it",
+        "file": "gateway/bridge/bridge.c",
+        "old": """    b->settling = b->unacked_in > 0;""",
+        "new": """    b->settling = false;""",
+        "test": "test_bridge.py::test_nothing_is_acknowledged_before_it_is_durable",
+        "red": "DID NOT RAISE",
+    },
+    {
+        "name": "a bridge that acknowledges to its session before the remote has it",
+        "file": "gateway/bridge/bridge.c",
+        "old": """        crossing_add(b, message_id, p->packet_id);""",
+        "new": """        crossing_add(b, message_id, p->packet_id);
+        ack_local(b, p->packet_id);""",
+        "test": "test_bridge.py::test_a_remote_that_does_not_acknowledge",
+        "red": "not sent again",
+    },
+    {
+        "name": "a bridge that sends back what it has brought",
+        "file": "gateway/bridge/local.c",
+        "old": """    OPTIONS = 1 << 2 | 1 << 3 | 1 << 4,""",
+        "new": """    OPTIONS = 1 << 3 | 1 << 4,""",
+        "test": "test_bridge.py::test_both_ways_to_mosquitto_nothing_comes_back",
+        "red": "assert",
+    },
+    {
+        "name": "bridges without a guard against rings",
+        "file": "gateway/bridge/bridge.c",
+        "old": """    if (!t || has_been_here(b, p->props.raw, BRIDGE_LEFT)) {""",
+        "new": """    if (!t) {""",
+        "test": "test_bridge.py::test_two_nodes_that_bridge_to_each_other",
+        "red": "messages to have come to rest|loop guard",
+    },
 ]
