@@ -276,6 +276,13 @@ static const struct metric_row {
     [M_SNAPSHOTS] = {"tidegate_snapshots_total", COUNTER, NULL, "Snapshots of the log that were made."},
     [M_LOG_CARRIED] = {"tidegate_log_carried_records_total", COUNTER, NULL,
                        "Retained messages appended again because retention removes their segment."},
+    [M_LOG_NAMES_BYTES] = {"tidegate_log_names_bytes", GAUGE, NULL,
+                           "Memory of topic names that replays of filters with wildcards have met."},
+#define FILTERED "tidegate_log_filter_records_total", COUNTER
+#define FILTERED_HELP                                                                                        \
+    "Records that replays of filters have passed: by the lists of their topics, or each looked at."
+    [M_LOG_FILTER_MERGED] = {FILTERED, "how=\"lists\"", FILTERED_HELP},
+    [M_LOG_FILTER_SCANNED] = {FILTERED, "how=\"scan\"", FILTERED_HELP},
     [M_LOG_SCRUB_BYTES] = {"tidegate_log_scrub_bytes_total", COUNTER, NULL,
                            "Bytes of sealed segments that the scrub has read again."},
     [M_LOG_SCRUB_DAMAGED] =

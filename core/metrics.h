@@ -181,6 +181,9 @@ enum metric {
     M_LOG_TRIMMED_BYTES,
     M_LOG_TRIMMED_SEGMENTS,
     M_LOG_CARRIED,
+    M_LOG_NAMES_BYTES, /* gauge */
+    M_LOG_FILTER_MERGED, /* records that reads by a filter have passed, by how */
+    M_LOG_FILTER_SCANNED,
     M_LOG_SCRUB_BYTES,
     M_LOG_SCRUB_DAMAGED, /* gauge */
     M_LOG_SCRUB_CYCLE_SECONDS, /* gauge */

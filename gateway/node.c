@@ -131,6 +131,7 @@ static enum status open_store(struct node *n, struct buf *error)
         .sync = (enum store_sync)s->log_sync,
         .sync_interval_ms = s->log_sync_interval_ms,
         .scrub_bytes_per_s = s->log_scrub_bytes_per_s,
+        .names_bytes = s->log_names_bytes,
         .ballast_bytes = s->log_ballast_bytes,
         .disk_warn_percent = (unsigned)s->log_disk_warn_percent,
         .disk_refuse_percent = (unsigned)s->log_disk_refuse_percent,

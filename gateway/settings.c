@@ -136,6 +136,10 @@ static const struct config_option options[] = {
     {"log.scrub_bytes_per_s", CONFIG_BYTES, AT(log_scrub_bytes_per_s), "1M", NULL, 0, UINT64_C(1) << 30,
      "Sealed segments are read again and checked at this speed, for ever, so that rot is found early; 0 = "
      "not"},
+    {"log.names_bytes", CONFIG_BYTES, AT(log_names_bytes), "16M", NULL, 0, UINT64_C(4) << 30,
+     "Memory of a partition for the topic names that replays of filters with wildcards have met, so that the "
+     "next "
+     "one reads its own topics only; 0 = it always reads all"},
     {"log.snapshots_max", CONFIG_UINT, AT(log_snapshots_max), "16", NULL, 0, 1000,
      "Snapshots that may lie in data.dir/snapshots; above, making one is refused. Each keeps its segments' "
      "space"},

@@ -82,6 +82,7 @@ struct settings {
     uint64_t log_partitions;
     uint64_t log_segment_bytes, log_retention_bytes, log_retention_ms, log_snapshots_max;
     uint64_t log_scrub_bytes_per_s;
+    uint64_t log_names_bytes;
     uint64_t log_ballast_bytes, log_disk_warn_percent, log_disk_refuse_percent;
     uint64_t log_unsynced_bytes_max, log_unindexed_bytes_max, log_lazy_ms, log_lazy_bytes, log_recent_bytes;
     char *log_sync_text;

@@ -208,6 +208,7 @@ void cursor_prepare_read(struct lane_cursor *lc, uint64_t to)
         r->wants = cursor_wants;
     }
     r->wants_ctx = ch;
+    r->filter = r->wants && !r->inbox ? filter : (struct slice){0};
 }
 
 static void cursor_prepare_walk(struct lane_cursor *lc)

@@ -7,11 +7,16 @@
  * Damage that is newer than the index (a record that does not verify now) is met by the walk itself and
  * handled the same way. In reverse the same spans are gone through from the other end.
  *
+ * A read by a filter goes by the lists of the topics that it wants, put together by offset, where their names
+ * are known and their records are few; else by a walk, which learns the names (vocabulary.h). The walk is the
+ * truth: where the two could differ, in a list that strangers share, each record's name is asked for again.
+ *
  * Of a topic a step goes through a bounded number of spans and the read waits its turn for the next ones: a
  * topic without records would else be looked for in thousands of segments at one go. */
 #include "core/store/query.h"
 
 #include "core/hash.h"
+#include "core/metrics.h"
 #include "core/store/locate.h"
 #include "core/store/scan.h"
 #include "core/store/segment.h"
@@ -24,6 +29,8 @@ enum {
     SCAN_STEP_BYTES_MAX = 4 << 20,
     STEP_SPANS_MAX = 64,
     NEAR_BYTES = 32 << 10, /* the next record is so near that one window should hold both */
+    DENSE_SURE = 512,
+    SPARSE = 8, /* a record by its list costs about as much as so many that a scan passes */
     FAR_AHEAD_BYTES = 2 << 10,
     NEAR_AHEAD_BYTES = 64 << 10,
 };
@@ -37,6 +44,8 @@ struct step {
     struct volume *volume;
     uint64_t list_id; /* of the index: the topic's, or the inbox's */
     bool out_of_budget;
+    bool unlearned; /* not all names of this walk are in the vocabulary */
+    uint64_t walk_from; /* where this walk began */
 };
 
 void query_tools_init(struct query_tools *t)
@@ -257,6 +266,60 @@ static bool is_state(const struct record *record)
                                       props_find(record->props, PROP_IDEMPOTENCY, &value)));
 }
 
+/* A read by a filter teaches names, and may go by them. */
+static bool by_filter(const struct step *s)
+{
+    const struct store_read *r = s->read;
+    return s->shelf->words && r->filter.len > 0 && r->wants && !r->topic.data && !r->state_only;
+}
+
+/* True: the vocabulary has the record's name. */
+static bool learn(struct step *s, const struct record *record)
+{
+    struct vocabulary *words = s->shelf->words;
+    const struct store_read *r = s->read;
+    if (s->unlearned)
+        return false;
+    /* Names cost a walk more than they are worth to a filter that wants much of it. */
+    if (r->found * SPARSE > record->offset - s->walk_from + DENSE_SURE) {
+        s->unlearned = true;
+        return false;
+    }
+    uint64_t bytes = vocabulary_bytes(words);
+    s->unlearned = !vocabulary_learn(words, record->topic_id, record->topic);
+    if (s->tools->metrics)
+        metric_add(s->tools->metrics, M_LOG_NAMES_BYTES, vocabulary_bytes(words) - bytes);
+    return !s->unlearned;
+}
+
+/* Not what is known already, nor for a filter that wants too many topics. */
+static bool worth_learning(const struct step *s, uint64_t stop)
+{
+    const struct volume *v = s->volume;
+    return !(s->read->next >= v->known_from && stop <= v->known_to) &&
+           !vocabulary_is_broad(s->shelf->words, s->read->filter);
+}
+
+/* The walk has seen every name in [from, to) of the volume. */
+static void learned(struct step *s, uint64_t from, uint64_t to)
+{
+    struct volume *v = s->volume;
+    if (!by_filter(s) || to <= from)
+        return;
+    vocabulary_earn(s->shelf->words, to - from);
+    if (s->tools->metrics)
+        metric_add(s->tools->metrics, M_LOG_FILTER_SCANNED, to - from);
+    if (s->unlearned)
+        return;
+    if (from <= v->known_to && to >= v->known_from && v->known_to > 0) {
+        v->known_from = least(v->known_from, from);
+        v->known_to = greatest(v->known_to, to);
+    } else if (to - from > v->known_to - v->known_from) {
+        v->known_from = from;
+        v->known_to = to;
+    }
+}
+
 static bool wanted(struct step *s, const struct record *record)
 {
     const struct store_read *r = s->read;
@@ -265,8 +328,10 @@ static bool wanted(struct step *s, const struct record *record)
         return false;
     if (!r->wants)
         return true;
-    if (topic.len > MEMO_TOPIC_BYTES)
+    if (topic.len > MEMO_TOPIC_BYTES) {
+        (void)learn(s, record);
         return r->wants(r->wants_ctx, topic);
+    }
     struct memo_slot *slot = &s->tools->memo[record->topic_id % MEMO_SLOTS];
     if (slot->step != s->tools->step || !slice_equal(slice_of(slot->topic, slot->len), topic)) {
         slot->step = s->tools->step;
@@ -274,7 +339,11 @@ static bool wanted(struct step *s, const struct record *record)
         if (topic.len > 0)
             memcpy(slot->topic, topic.data, topic.len);
         slot->wanted = r->wants(r->wants_ctx, topic);
+        slot->learned = false;
     }
+    /* The slot may be of a part of this step in which nothing was learned. */
+    if (!s->unlearned && !slot->learned)
+        slot->learned = learn(s, record);
     return slot->wanted;
 }
 
@@ -325,6 +394,8 @@ static enum go scan_span(struct step *s, uint64_t stop)
     scan_init(&scan, &s->tools->source, s->volume->segment_epoch, s->volume->base_offset, position,
               frame_offset);
     enum go go = GO_ON;
+    uint64_t begun = s->walk_from = r->next;
+    s->unlearned = !by_filter(s) || !worth_learning(s, stop);
     while (r->next < stop && go == GO_ON) {
         switch (scan_next(&scan)) {
         case SCAN_FRAME:
@@ -333,15 +404,102 @@ static enum go scan_span(struct step *s, uint64_t stop)
         case SCAN_RECORD:
             go = on_record(s, &scan.record);
             break;
-        case SCAN_BAD: /* newer than the index */
+        case SCAN_BAD: /* newer than the index; whose records these are nobody knows */
+            s->unlearned = true;
             if (scan.bad_to > r->next)
                 go = damaged(s, scan.bad_from > r->next ? scan.bad_from : r->next, scan.bad_to);
             break;
         case SCAN_END:
+            s->unlearned = true;
             go = damaged(s, r->next, stop);
             break;
         }
     }
+    learned(s, begun, r->next);
+    return go;
+}
+
+/* --- by the lists of a filter --- */
+
+struct merge {
+    struct index_places lists[PLAN_LISTS_MAX]; /* what of each lies in the span */
+    unsigned count;
+    uint64_t records;
+};
+
+static void merge_gather(const struct step *s, const struct plan *p, uint64_t from, uint64_t stop,
+                         struct merge *m)
+{
+    m->count = 0;
+    m->records = 0;
+    for (unsigned i = 0; i < p->list_count; i++) {
+        struct index_places all = volume_find(s->volume, p->lists[i]);
+        uint32_t begin = index_places_below(all, from - s->volume->base_offset);
+        uint32_t end = index_places_below(all, stop - s->volume->base_offset);
+        if (begin == end)
+            continue;
+        m->lists[m->count++] = (struct index_places){all.places + begin, end - begin};
+        m->records += end - begin;
+    }
+}
+
+/* True: the lists are to be read, up to `stop`. The rule: all names of the span are known, the filter wants
+ * at most PLAN_LISTS_MAX topics, and they have less than one of SPARSE records of what is known of the
+ * volume.
+ */
+static bool merge_begin(struct step *s, uint64_t stop, struct merge *m)
+{
+    const struct store_read *r = s->read;
+    const struct volume *v = s->volume;
+    if (!by_filter(s) || r->next < v->known_from || r->next >= v->known_to)
+        return false;
+    struct plan *p = vocabulary_plan(s->shelf->words, r->filter, r->wants, r->wants_ctx);
+    if (!p || p->dense_base == v->base_offset + 1)
+        return false;
+    merge_gather(s, p, v->known_from, v->known_to, m);
+    if (m->records * SPARSE > v->known_to - v->known_from) {
+        p->dense_base = v->base_offset + 1;
+        return false;
+    }
+    merge_gather(s, p, r->next, stop, m);
+    return true;
+}
+
+/* Takes the record with the lowest offset out of the lists. False: they are empty. */
+static bool merge_next(struct merge *m, struct index_place *out)
+{
+    struct index_places *first = NULL;
+    for (unsigned i = 0; i < m->count; i++)
+        if (m->lists[i].count > 0 && (!first || m->lists[i].places->delta < first->places->delta))
+            first = &m->lists[i];
+    if (!first)
+        return false;
+    *out = *first->places++;
+    first->count--;
+    return true;
+}
+
+static enum go merge_span(struct step *s, struct merge *m, uint64_t stop)
+{
+    struct store_read *r = s->read;
+    uint64_t begun = r->next;
+    enum go go = GO_ON;
+    struct index_place place;
+    s->tools->source.ahead = FAR_AHEAD_BYTES;
+    if (r->count_only) /* as topic_span */
+        r->found += m->records;
+    while (!r->count_only && go == GO_ON && merge_next(m, &place)) {
+        uint64_t offset = s->volume->base_offset + place.delta;
+        struct record record;
+        if (fetch(s, place, &record) != ST_OK)
+            go = damaged(s, offset, offset + 1);
+        else if (r->wants(r->wants_ctx, record.topic))
+            go = collect(s, &record);
+    }
+    if (go == GO_ON)
+        r->next = stop;
+    if (s->tools->metrics)
+        metric_add(s->tools->metrics, M_LOG_FILTER_MERGED, r->next - begun);
     return go;
 }
 
@@ -373,7 +531,12 @@ static enum go next_span(struct step *s)
         stop = least(stop, bad_from);
     }
     volume_source(s->shelf, v, &s->tools->source);
-    return r->topic.data ? topic_span(s, stop) : scan_span(s, stop);
+    struct merge merge;
+    if (r->topic.data)
+        return topic_span(s, stop);
+    if (r->next >= v->known_from && r->next < v->known_to)
+        stop = least(stop, v->known_to); /* what is known is walked without learning */
+    return merge_begin(s, stop, &merge) ? merge_span(s, &merge, stop) : scan_span(s, stop);
 }
 
 /* Between volume i and the one before, or below or behind all of them; cf. next_span. */

@@ -7,13 +7,13 @@
 #include "core/store/store.h"
 #include "core/store/volume.h"
 
-enum { MEMO_SLOTS = 1024, MEMO_TOPIC_BYTES = 55 };
+enum { MEMO_SLOTS = 1024, MEMO_TOPIC_BYTES = 54 };
 
 /* What wants() said about a topic, during one step. The name is compared: topic_id has a public key. */
 struct memo_slot {
     uint32_t step; /* of which it is */
     uint8_t len;
-    bool wanted;
+    bool wanted, learned; /* its name is in the vocabulary */
     uint8_t topic[MEMO_TOPIC_BYTES];
 };
 
@@ -22,6 +22,7 @@ struct query_tools {
     struct source source;
     struct volume_cache cache;
     uint32_t step;
+    struct metrics *metrics; /* NULL: not counted */
     struct memo_slot memo[MEMO_SLOTS];
 };
 

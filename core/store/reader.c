@@ -235,6 +235,7 @@ static void trim(struct reader *r, unsigned lane)
     /* Release: pairs with store_first's acquire. */
     atomic_store_explicit(&r->lanes[lane].first, shelf->volumes[count]->base_offset, memory_order_release);
     retention_remove(&r->tools.cache, shelf, r->maker, count);
+    metric_sub(r->metrics, M_LOG_NAMES_BYTES, shelf_trim_words(shelf));
     atomic_store(&r->lanes[lane].env->trim_open, false);
     metric_add(r->metrics, M_LOG_TRIMMED_BYTES, bytes - shelf->bytes);
     metric_add(r->metrics, M_LOG_TRIMMED_SEGMENTS, count);
@@ -432,6 +433,7 @@ enum status reader_create(const struct store_options *options, struct lane *lane
     }
     r->metrics = metrics_register();
     query_tools_init(&r->tools);
+    r->tools.metrics = r->metrics;
     scrub_init(&r->scrub, options, r->metrics);
     *out = r;
     return ST_OK;

@@ -130,6 +130,10 @@ static enum status make_lane_folder(struct store *s, unsigned i, struct buf *err
     if (!s->folders[i])
         return refuse(error, ST_NO_MEMORY, folder, "no memory");
     s->shelves[i] = (struct shelf){.lane = i, .folder = s->folders[i], .files = s->files};
+    /* Without memory reads by filters look at every record. */
+    if (s->options.names_bytes > 0 &&
+        vocabulary_create(s->options.names_bytes, &s->shelves[i].words) != ST_OK)
+        s->shelves[i].words = NULL;
     return folder_make(s->files, folder, s->options.dir, error);
 }
 

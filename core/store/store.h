@@ -49,6 +49,7 @@ struct store_options {
     uint64_t retention_bytes; /* of one lane: above, oldest segments go; 0 = no limit */
     uint64_t retention_ms; /* segments whose newest record is older go; 0 = no limit */
     uint64_t scrub_bytes_per_s; /* sealed segments are read again at this speed; 0 = not */
+    uint64_t names_bytes; /* of one lane: memory for topic names that reads by a filter have met; 0 = none */
     uint64_t ballast_bytes; /* a file that is given up when the disk is full; 0 = none */
     unsigned disk_warn_percent; /* of the disk used: a warning; 0 and 100 = never */
     unsigned disk_refuse_percent; /* of the disk used: ST_NO_SPACE; 0 and 100 = only when it is full */
@@ -172,6 +173,9 @@ struct store_read {
                    `wants`: those of it */
     bool (*wants)(void *ctx, struct slice topic); /* else: by this (reader thread!); NULL = all */
     void *wants_ctx;
+    struct slice
+        filter; /* with `wants`, which is a filter's: its text. Reads of equal texts want equal
+                   topics, and go by the index where these are few. Empty: every record is looked at */
     bool state_only; /* only what the fold of a lane's state reads: messages with RETAIN, PROP_PRODUCER or
                         PROP_IDEMPOTENCY, carried ones, and notes (MSG_NOTE) */
     uint32_t count_max; /* records, 1 to STORE_READ_COUNT_MAX */

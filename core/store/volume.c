@@ -37,6 +37,7 @@ void shelf_deinit(struct shelf *s)
     for (uint32_t i = 0; i < s->count; i++)
         volume_free(s->volumes[i]);
     free(s->volumes);
+    vocabulary_destroy(s->words);
     memset(s, 0, sizeof *s);
 }
 
@@ -90,6 +91,16 @@ void shelf_remove_first(struct volume_cache *cache, struct shelf *s, uint32_t co
     s->count -= count;
     memmove(s->volumes, s->volumes + count, s->count * sizeof(struct volume *));
     s->unwritten = s->unwritten > count ? s->unwritten - count : 0;
+}
+
+uint64_t shelf_trim_words(struct shelf *s)
+{
+    uint64_t bytes = s->words ? vocabulary_bytes(s->words) : 0;
+    if (!s->words || !vocabulary_trimmed(s->words))
+        return 0;
+    for (uint32_t i = 0; i < s->count; i++)
+        s->volumes[i]->known_from = s->volumes[i]->known_to = 0;
+    return bytes;
 }
 
 uint32_t shelf_find(const struct shelf *s, uint64_t offset)

@@ -8,6 +8,7 @@
 #include "core/store/frame.h"
 #include "core/store/index_file.h"
 #include "core/store/source.h"
+#include "core/store/vocabulary.h"
 
 struct volume {
     uint64_t base_offset;
@@ -16,6 +17,7 @@ struct volume {
         previous_next; /* where the one before should have ended; from there to base_offset a start jumped */
     uint64_t segment_epoch;
     uint64_t data_end; /* bytes of the file that are the log's */
+    uint64_t known_from, known_to; /* the lane's vocabulary has the names of all records between */
     uint64_t last_time_ms; /* of the newest record, and no other is newer: a start begins a volume */
     struct topic_index *index; /* in memory; NULL: by file */
     struct index_file file;
@@ -44,6 +46,7 @@ struct shelf {
     uint32_t count, cap;
     uint32_t unwritten; /* all before it have their index file, or cannot get one */
     uint64_t bytes; /* of the log in all of them */
+    struct vocabulary *words; /* NULL: none */
     struct frame *memory_first, *memory_last; /* by reader_next */
 };
 
@@ -54,6 +57,8 @@ enum status shelf_add(struct shelf *s, uint64_t base_offset, uint64_t previous_n
 void shelf_set_end(struct shelf *s, struct volume *v, uint64_t data_end);
 /* The first `count` of them go; their files stay. */
 void shelf_remove_first(struct volume_cache *cache, struct shelf *s, uint32_t count);
+/* After it: a vocabulary that was full begins anew. Returns the bytes that it has let go. */
+uint64_t shelf_trim_words(struct shelf *s);
 /* The number of the volume that holds `offset`, or else of the next one; count when there is none. */
 uint32_t shelf_find(const struct shelf *s, uint64_t offset);
 /* Path of one of its files. ST_TOO_LARGE. */
