@@ -22,6 +22,8 @@ enum {
     MSG_UNSTORED = 1 << 3, /* of a topic that is not stored: it has no position. Set by the shard */
     MSG_ONCE = 1 << 4, /* PROP_PRODUCER or PROP_IDEMPOTENCY is there: the shard must look. Not stored; not set
                           in what is read from the log */
+    MSG_STATE = 1 << 6, /* to be stored while messages are refused on a full disk, as long as the room that is
+                           kept for it lasts. Not stored; not set in what is read from the log */
     MSG_NOTE = 1 << 5, /* no message: a note of the lane's owner (store_note), which is the payload */
 };
 

@@ -80,7 +80,7 @@ static enum status make_record(struct shard *s, const struct inbox_moved *m, str
         msg_create(moved_topic(m), (struct slice){0}, (struct slice){0}, slice_of(bytes, sizeof bytes), out);
     if (st != ST_OK)
         return st;
-    (*out)->flags = MSG_RETAIN;
+    (*out)->flags = MSG_RETAIN | MSG_STATE;
     (*out)->content = CONTENT_BINARY;
     (*out)->partition = s->lane;
     uint64_t keep_ms = s->group->limits.inbox.keep_ms;

@@ -39,6 +39,7 @@ enum status shard_take_session(struct shard *s, const struct publish *p)
         return st;
     if (!shard_has_room_to_keep(s, s->sessions, m))
         return ST_QUOTA;
+    m->flags |= MSG_STATE;
     st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, true);
     if (st != ST_OK)
         return st;

@@ -273,7 +273,8 @@ static void cursor_attached(struct attach *a)
         return;
     }
     struct catchup *c = sub->behind;
-    c->at.next[lc->lane] = lc->replay_to = a->next;
+    c->at.next[lc->lane] = a->next;
+    lc->replay_to = sub->options.owed ? 0 : a->next;
     hub_has_delivered(cursor_hub(lc), lc->lane, a->next);
     lc->locating = sub->options.start == START_TIME || sub->options.start == START_LAST;
     lc->walking = a->has_retained && !sub->channel->system &&

@@ -160,6 +160,8 @@ struct subscription_options {
     const struct place *walk_from; /* with retained_again: and not before here, in each lane; NULL: all.
                                       Borrowed for the call */
     bool held; /* nothing is sent after `subscribed` until subscription_begin */
+    bool owed; /* START_AFTER: what lies between is no replay that was asked for: limit.lag_messages counts
+                  from the start on */
     uint32_t subscription_id; /* MQTT 5.0, 0 = none */
     enum start start;
     const struct place *after; /* START_AFTER: next offset of each lane; borrowed for the call */

@@ -26,9 +26,13 @@ enum {
     READER_BATCH_BYTES = 512 << 10,
     MARK_AFTER_MS = 1000,
     RECORDS_UNSYNCED_MAX = STORE_OFFSET_JUMP / 2, /* half: the writer may have as many in sync mode "never" */
-    CARRY_ROOM_SHARE = 8, /* of a segment, on a full disk */
+    KEPT_ROOM_SHARE = 8, /* of a segment, on a full disk: for state and what is carried */
+    CARRY_ROOM_SHARE = 16, /* the last of it: for what is carried alone */
     SEGMENTS_AN_AGE = 4, /* so that what is kept is at most a quarter older than retention_ms */
 };
+
+/* Who may take room on a full disk: each one more of it than those before. */
+enum rank { RANK_MESSAGE, RANK_STATE, RANK_CARRY };
 
 static void on_lazy_timer(struct timer *t);
 static void on_mark_timer(struct timer *t);
@@ -129,13 +133,16 @@ static bool segment_is_old(const struct lane *l, uint64_t time_ms)
 }
 
 /* Makes sure that the segment has room for a frame with `least` bytes. On a full disk the rest of the segment
- * is all there is. Its last eighth is for what is carried: retention must go on, it makes room. */
-static enum status make_segment_room(struct lane *l, uint64_t time_ms, uint64_t least, bool carried)
+ * is all there is. Its last eighth is for state (MSG_STATE), so that acknowledgements go on, and half of that
+ * only for what is carried: retention must go on, it makes room. */
+static enum status make_segment_room(struct lane *l, uint64_t time_ms, uint64_t least, enum rank rank)
 {
     const struct segment *s = l->segment;
     uint64_t room = s->file_bytes - l->position;
     if (atomic_load_explicit(&l->env->disk_full, memory_order_relaxed)) {
-        uint64_t kept = carried ? 0 : s->file_bytes / CARRY_ROOM_SHARE;
+        uint64_t kept = rank == RANK_CARRY   ? 0
+                        : rank == RANK_STATE ? s->file_bytes / CARRY_ROOM_SHARE
+                                             : s->file_bytes / KEPT_ROOM_SHARE;
         return least + kept <= room ? ST_OK : ST_NO_SPACE;
     }
     if (least <= room && !segment_is_old(l, time_ms))
@@ -144,12 +151,12 @@ static enum status make_segment_room(struct lane *l, uint64_t time_ms, uint64_t 
 }
 
 /* A frame whose first record has `bytes`. */
-static enum status open_frame(struct lane *l, uint64_t time_ms, uint64_t bytes, bool carried)
+static enum status open_frame(struct lane *l, uint64_t time_ms, uint64_t bytes, enum rank rank)
 {
     uint64_t least = sizeof(struct frame_header) + bytes;
     enum status st = ring_reserve(l);
     if (st == ST_OK)
-        st = make_segment_room(l, time_ms, least, carried);
+        st = make_segment_room(l, time_ms, least, rank);
     if (st != ST_OK)
         return st;
     uint64_t limit = frame_limit(l), cap = l->frame_bytes_guess < limit ? l->frame_bytes_guess : limit;
@@ -218,7 +225,7 @@ static void close_frame(struct lane *l)
 /* --- append --- */
 
 /* The open frame has no room, or there is none: makes it larger, or begins another. */
-static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes, bool carried)
+static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes, enum rank rank)
 {
     struct frame *f = l->open;
     if (f && f->len + bytes <= f->limit) {
@@ -227,7 +234,7 @@ static enum status make_room(struct lane *l, uint64_t time_ms, uint64_t bytes, b
     }
     if (f)
         close_frame(l);
-    return open_frame(l, time_ms, bytes, carried);
+    return open_frame(l, time_ms, bytes, rank);
 }
 
 /* The reader has frames in memory that it has not got to: so many topics are new. */
@@ -239,11 +246,11 @@ static bool reader_is_behind(const struct lane *l)
 }
 
 /* Finds room for a record of `bytes` behind the others in the open frame. */
-static enum status take_room(struct lane *l, uint64_t time_ms, uint64_t bytes, bool carried)
+static enum status take_room(struct lane *l, uint64_t time_ms, uint64_t bytes, enum rank rank)
 {
     if (bytes > RECORD_BYTES_MAX)
         return ST_TOO_LARGE;
-    bool refused = !carried && atomic_load_explicit(&l->env->disk_refuse, memory_order_relaxed);
+    bool refused = rank == RANK_MESSAGE && atomic_load_explicit(&l->env->disk_refuse, memory_order_relaxed);
     if (refused || atomic_load_explicit(&l->stalled, memory_order_relaxed)) {
         metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
         return ST_NO_SPACE;
@@ -257,7 +264,7 @@ static enum status take_room(struct lane *l, uint64_t time_ms, uint64_t bytes, b
     struct frame *f = l->open;
     if (f && f->len + bytes <= f->limit && f->len + bytes <= f->cap)
         return ST_OK;
-    enum status st = make_room(l, time_ms, bytes, carried);
+    enum status st = make_room(l, time_ms, bytes, rank);
     if (st == ST_NO_SPACE)
         metric_add(l->metrics, M_LOG_REFUSED_FULL, 1);
     return st;
@@ -280,7 +287,7 @@ static void took_room(struct lane *l, uint64_t bytes, bool wait)
 enum status lane_append(struct lane *l, struct msg *m, bool wait)
 {
     uint64_t bytes = record_stored_bytes(m), time_ms = time_of_append(l);
-    enum status st = take_room(l, time_ms, bytes, false);
+    enum status st = take_room(l, time_ms, bytes, m->flags & MSG_STATE ? RANK_STATE : RANK_MESSAGE);
     if (st != ST_OK)
         return st;
     struct frame *f = l->open;
@@ -295,7 +302,7 @@ enum status lane_carry(struct lane *l, struct msg *m)
 {
     uint64_t bytes = record_carried_bytes(m), time_ms = time_of_append(l);
     assert(m->offset < l->next && m->stored >= m->offset);
-    enum status st = take_room(l, time_ms, bytes, true);
+    enum status st = take_room(l, time_ms, bytes, RANK_CARRY);
     if (st != ST_OK)
         return st;
     struct frame *f = l->open;
@@ -309,7 +316,7 @@ enum status lane_carry(struct lane *l, struct msg *m)
 enum status lane_note(struct lane *l, struct slice note, uint64_t *offset)
 {
     uint64_t bytes = record_internal_bytes(note), time_ms = time_of_append(l);
-    enum status st = take_room(l, time_ms, bytes, true);
+    enum status st = take_room(l, time_ms, bytes, RANK_CARRY);
     if (st != ST_OK)
         return st;
     struct frame *f = l->open;
@@ -355,7 +362,7 @@ enum status lane_roll(struct lane *l, uint64_t *upto)
     if (st == ST_OK)
         st = roll(l, l->last_time_ms, l->next, l->env->options->segment_bytes, sizeof(struct frame_header));
     if (st == ST_OK)
-        st = open_frame(l, l->last_time_ms, 0, true);
+        st = open_frame(l, l->last_time_ms, 0, RANK_CARRY);
     if (st == ST_OK)
         close_mark(l);
     return st;
@@ -374,7 +381,7 @@ static void on_mark_timer(struct timer *t)
     struct lane *l = LIST_OF(t, struct lane, mark_timer);
     if (l->open || l->durable != l->next || l->marked >= synced_below(l))
         return;
-    if (open_frame(l, l->last_time_ms, 0, true) != ST_OK)
+    if (open_frame(l, l->last_time_ms, 0, RANK_CARRY) != ST_OK)
         return; /* no memory, or a full disk: the window stays open, nothing else */
     close_mark(l);
 }
@@ -486,7 +493,7 @@ enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bo
     enum status st =
         roll(l, time_ms, previous_next, first_file_bytes(l), sizeof(struct frame_header) + bytes);
     if (st == ST_OK)
-        st = open_frame(l, time_ms, bytes, false);
+        st = open_frame(l, time_ms, bytes, RANK_MESSAGE);
     if (st != ST_OK)
         return st;
     struct frame *f = l->open;

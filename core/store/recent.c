@@ -74,7 +74,8 @@ enum status recent_read(const struct lane *l, uint64_t from, struct slice topic,
     uint64_t oldest = l->frames_count ? lane_frame(l, 0)->base_offset
                       : l->open       ? l->open->base_offset
                                       : l->next;
-    if (from < oldest)
+    /* What retention has removed is gone, though it may lie in memory still. */
+    if (from < oldest || from < atomic_load_explicit(&l->first, memory_order_acquire))
         return ST_NOT_FOUND;
     struct query q = {.topic = topic,
                       .wants = wants,

@@ -249,6 +249,7 @@ static enum status resume_subscribe(struct mqtt_conn *c, const struct record_sub
                                            .after = &r->next,
                                            .retained_again = r->walking,
                                            .walk_from = r->walking ? &r->walk : NULL,
+                                           .owed = true,
                                            .held = true};
     c->no_local |= r->no_local;
     enum status st = session_subscribe(c->session, r->filter, &o, &sub);

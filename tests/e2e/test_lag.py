@@ -4,9 +4,10 @@ at least counted."""
 import json
 
 from clients import publish
-from mqtt_wire import Wire, puback, publish as publish_packet
+from mqtt_wire import BYE, PUBACK, Wire, puback, publish as publish_packet
 from node import wait_until
 from test_limits import StoppedWeb
+from test_mqtt_sessions import keep, present
 
 LIMIT = 1000
 SETTINGS = {"limit.lag_messages": LIMIT, "out.bytes_max": 4096, "out.stall_ms": "60s", "limit.inflight": 20}
@@ -76,3 +77,29 @@ def test_mqtt_is_counted(make_node):
         assert node.metric("tidegate_messages_dropped_total", "lag") == total - len(numbers)
         assert node.metric("tidegate_messages_delivered_total", "mqtt") == len(numbers)
     assert node.metric("tidegate_messages_offered_total") == total
+
+
+def test_what_a_session_missed_while_it_was_away(make_node):
+    """It has asked for no replay: the limit counts from where it was."""
+    node = make_node(SETTINGS)
+    with keep(node, 5, "away") as wire:
+        assert wire.subscribe("lag/yes") == b"\x01"
+        wire.send(BYE)
+        assert wire.rest() == b""
+    total = 3000
+    with Wire(node, 5, "filler") as filler:
+        for start in range(0, total, 100):
+            filler.send(b"".join(publish_packet("lag/yes", b"%d" % number, qos=1, number=1 + number - start)
+                                 for number in range(start, start + 100)))
+            for _ in range(100):
+                filler.expect(PUBACK)
+    with keep(node, 5, "away") as wire:
+        assert present(wire)
+        numbers = []
+        while not numbers or numbers[-1] != total - 1:
+            message = wire.message()
+            numbers.append(int(message.payload))
+            if message.number:
+                wire.send(puback(message.number))
+        assert numbers == list(range(numbers[0], total)) and len(numbers) <= LIMIT
+        wait_until(lambda: node.metric("tidegate_messages_dropped_total", "lag") == total - len(numbers), "the count")

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from clients import Web, curl, history, publish
-from mqtt_wire import Wire, publish as publish_packet
+from mqtt_wire import BYE, Wire, puback, publish as publish_packet
 from node import PROGRAM, ROOT, Node, wait_until
 from test_limits import StoppedWeb
+from test_mqtt_sessions import keep, present
 from test_retained import KEEP, all_kept, kept, set_by_http, set_by_web, set_by_mosquitto, values
 
 SEGMENT = 64 << 10
@@ -368,6 +369,69 @@ def test_a_disk_that_is_nearly_full_refuses_before_it_is_full(small_disk):
         assert node.metric("tidegate_log_disk_level") == 0
     finally:
         node.check()
+
+
+@pytest.mark.parametrize("how", ["nearly full", "full"])
+def test_acknowledgements_go_on_while_publishes_are_refused(small_disk, how):
+    """Sessions and how far they are have room of their own, also across kill -9."""
+    settings = {"log.segment_bytes": SEGMENT, "log.ballast_bytes": 0, "session.save_ms": 50}
+    never = {"log.disk_warn_percent": 100, "log.disk_refuse_percent": 100}
+    settings.update(never if how == "full" else {"log.disk_warn_percent": 60, "log.disk_refuse_percent": 85})
+    node = Node(small_disk, settings).start()
+    try:
+        with keep(node, 5, "kept") as wire:
+            assert wire.subscribe("t/#") == b"\x01"
+            publish(node, "t/1", b"first")
+            message = wire.message()
+            if how == "nearly full":
+                (small_disk / "more").write_bytes(b"m" * (600 << 10))
+
+            def refused():
+                return publish(node, "x", b"z" * 3000, check=None).status == 503
+
+            wait_until(refused, "publishes to be refused")
+            wire.send(puback(message.number))
+            wire.ping()
+            with keep(node, 5, "new") as new:
+                assert new.subscribe("u/#") == b"\x01", "a new session has room too"
+            wait_until(lambda: node.metric("tidegate_messages_unacknowledged") == 0, "the acknowledgement")
+            wire.send(BYE)
+            assert wire.rest() == b""
+        wait_until(lambda: node.metric("tidegate_connections", "mqtt") == 0, "the connections to be gone")
+        assert node.metric("tidegate_session_writes_total", "refused") == 0
+        node.kill9()
+        for name in ("more", "ballast"):
+            (small_disk / name).unlink(missing_ok=True)
+        node.settings.update(never)
+        node.restart()
+        with keep(node, 5, "kept") as wire:
+            assert present(wire)
+            wire.ping()  # nothing comes again
+        with keep(node, 5, "new") as new:
+            assert present(new)
+    finally:
+        node.check()
+
+
+def test_what_retention_removed_does_not_come_from_memory(make_node):
+    node = make_node({"log.segment_bytes": SEGMENT, "log.retention_ms": "2s"})
+    first = publish(node, "t/1", b"0").json()["pos"]
+    for number in range(4):
+        before, old = first if number == 0 else old, publish(node, "t/1", b"old %d" % number).json()["pos"]
+
+    def gone():
+        publish(node, "t/3", b"3")
+        return curl(node.api(f"/v1/history/t/1?from={before}"), check=None).status == 410
+
+    wait_until(gone, "the segments with the old ones to go")
+    last = publish(node, "t/1", b"new").json()["pos"]
+    with Web(node) as web:
+        ok = web.subscribe("t/1", {"after": [first]})
+        assert ok["replay"] == 1
+        gap = web.next("gap")
+        assert gap["why"] == "retention" and order(gap["from"]) == order(first) + 1
+        item = web.event()
+        assert item["msg"]["pos"] == last and "live" in web.event()
 
 
 def test_retention_does_not_wait_for_the_interval_of_syncs(make_node):

@@ -872,4 +872,28 @@ MUTANTS = [
         "test": "test_filter_replay.py::test_few_topics_among_many",
         "red": r"At index 1 diff: 3 != 4",
     },
+    {
+        "name": "no room of its own for state on a full disk",
+        "file": "core/store/lane.c",
+        "old": "m->flags & MSG_STATE ? RANK_STATE : RANK_MESSAGE",
+        "new": "m->flags & MSG_NOTE ? RANK_STATE : RANK_MESSAGE",
+        "test": "test_retention.py::test_acknowledgements_go_on_while_publishes_are_refused",
+        "red": "00882c1f",
+    },
+    {
+        "name": "what retention has removed read from memory",
+        "file": "core/store/recent.c",
+        "old": "from < oldest || from < atomic_load_explicit(&l->first, memory_order_acquire)",
+        "new": "from < oldest",
+        "test": "test_retention.py::test_what_retention_removed_does_not_come_from_memory",
+        "red": "nothing came within",
+    },
+    {
+        "name": "what a session is owed taken for a replay it asked for",
+        "file": "session/cursor.c",
+        "old": "sub->options.owed ? 0 : a->next",
+        "new": "!sub->session ? 0 : a->next",
+        "test": "test_lag.py::test_what_a_session_missed_while_it_was_away",
+        "red": "<= 1000",
+    },
 ]
