@@ -298,6 +298,7 @@ struct gate_policy gate_publish_policy(const struct edge *e, struct slice user)
     uint64_t rate = of_user ? s->limit_publish_rate_user : s->limit_publish_rate_node;
     if (rate == 0)
         return (struct gate_policy){0};
-    uint64_t quota = s->limit_publish_burst > 0 ? s->limit_publish_burst : rate;
-    return (struct gate_policy){quota, (quota + rate - 1) / rate};
+    if (s->limit_publish_burst <= rate) /* windows are whole seconds: a smaller burst cannot be told */
+        return (struct gate_policy){rate, 1};
+    return (struct gate_policy){s->limit_publish_burst, (s->limit_publish_burst + rate - 1) / rate};
 }

@@ -184,7 +184,7 @@ enum status conn_take_over(struct conn *c)
     metric_add(d->metrics, M_CONNECTS_OK_WS, 1);
     if (c->credential.len > 0)
         serve_credential(c);
-    else
+    else if (!c->nameless)
         (void)serve_enter(c, c->principal); /* whom its certificate names; else it is being closed */
     return ST_OK;
 }

@@ -68,7 +68,7 @@ void feed_close(struct feed *f)
 /* Now. The feed is gone after it. An end that was ours already has been counted as such. */
 static void feed_kill(struct feed *f, enum conn_end why)
 {
-    conn_kill(f->conn, f->state == FEED_ENDING ? END_SERVER : why);
+    conn_kill(f->conn, f->state == FEED_ENDING ? f->end : why);
 }
 
 static void feed_enter_ending(struct feed *f)
@@ -99,8 +99,12 @@ void feed_goodbye(struct feed *f, uint16_t code, const char *why)
 {
     if (f->state == FEED_ENDING)
         return;
+    bool unauthorized = code == 4100 || code == 4101;
+    if (unauthorized)
+        f->end = code == 4100 ? END_EXPIRED : END_REVOKED;
     if (f->state != FEED_OPEN) {
-        feed_refuse(f, 503, "unavailable", why, BOOKMARK_MS);
+        feed_refuse(f, unauthorized ? 401 : 503, unauthorized ? "unauthorized" : "unavailable", why,
+                    unauthorized ? 0 : BOOKMARK_MS);
         return;
     }
     feed_put_bye(f, code, why);
@@ -277,11 +281,31 @@ static void feed_is(struct feed *f, enum auth_verdict v, struct principal *p)
         feed_rearm(f);
 }
 
+/* Whom the certificate of the connection names; NULL: nobody, or it is a proxy's. */
+static struct principal *feed_certified(const struct feed *f)
+{
+    bool named = !f->opening->nameless && f->conn->principal->user.len > 0;
+    return named ? f->conn->principal : NULL;
+}
+
+/* Who has a name already, by his certificate, may say it again, no other. */
+static void feed_judged(struct feed *f, enum auth_verdict v, struct principal *p)
+{
+    const struct principal *certified = feed_certified(f);
+    if (v == AUTH_OK && certified && !slice_equal(certified->user, p->user)) {
+        principal_unref(p);
+        p = NULL;
+        v = AUTH_OTHER_USER;
+        auth_failed(f->door->edge->auth, v);
+    }
+    feed_is(f, v, p);
+}
+
 static void on_checked(void *ctx, enum auth_verdict v, struct principal *p)
 {
     struct feed *f = ctx;
     f->check = NULL;
-    feed_is(f, v, p);
+    feed_judged(f, v, p);
 }
 
 static void feed_identify(struct feed *f)
@@ -295,11 +319,15 @@ static void feed_identify(struct feed *f)
         v = auth_check(a, &token, on_checked, f, &p, &f->check);
         if (v == AUTH_PENDING)
             return;
-    } else if (o->nameless) {
+        feed_judged(f, v, p);
+        return;
+    }
+    struct principal *certified = feed_certified(f);
+    if (o->nameless) {
         v = AUTH_ANONYMOUS;
         auth_failed(a, v);
     } else {
-        p = auth_anonymous(a);
+        p = certified ? principal_ref(certified) : auth_anonymous(a);
     }
     feed_is(f, v, p);
 }
@@ -314,6 +342,7 @@ enum status feed_open(struct conn *c)
         return ST_NO_MEMORY;
     f->door = d;
     f->conn = c;
+    f->end = END_SERVER;
     f->watch = (struct loop_watch){.fd = c->io.fd, .on_event = feed_on_event};
     enum status st = loop_watch_add(d->loop, &f->watch, EPOLLIN);
     if (st != ST_OK) {

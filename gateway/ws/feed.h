@@ -48,6 +48,7 @@ struct feed {
     bool starved; /* a delivery found no room: session_room is owed */
     bool broken; /* no memory for what it must get */
     bool shut;
+    enum conn_end end; /* FEED_ENDING: as what it counts */
     bool finished; /* poll: the page is to be answered at the end of the turn */
     bool moved; /* sse: messages have gone out since the last bookmark */
     unsigned placed, live; /* subscriptions that are in place; that are live */

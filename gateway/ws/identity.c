@@ -39,18 +39,25 @@ void serve_unauthorized(struct conn *c, struct ws_id id, enum auth_verdict v)
     conn_close(c, (uint16_t)auth_close_code(v), auth_close_text(v), END_PROTOCOL);
 }
 
+/* Who has a name already may say it again, no other; then the reference to `p` is given back. A proxy's
+ * certificate says nothing about who speaks through it. */
+static enum auth_verdict same_user(struct conn *c, enum auth_verdict v, struct principal *p)
+{
+    bool named = c->token[0] || (!c->nameless && c->principal->user.len > 0);
+    if (v != AUTH_OK || !named || slice_equal(p->user, c->principal->user))
+        return v;
+    principal_unref(p);
+    auth_failed(c->door->edge->auth, AUTH_OTHER_USER);
+    return AUTH_OTHER_USER;
+}
+
 bool serve_identify(struct conn *c, const struct ws_request *r)
 {
     struct principal *p;
     enum auth_verdict v = serve_judge(c, r->token, &p);
     if (v == AUTH_PENDING)
         return false;
-    if (v == AUTH_OK && (c->token[0] || c->principal->user.len > 0) &&
-        !slice_equal(p->user, c->principal->user)) {
-        principal_unref(p);
-        v = AUTH_OTHER_USER;
-        auth_failed(c->door->edge->auth, v);
-    }
+    v = same_user(c, v, p);
     if (v != AUTH_OK) {
         serve_unauthorized(c, serve_id(r), v);
         return false;
@@ -88,6 +95,7 @@ bool serve_become(struct conn *c, struct principal *p)
 
 static void take_credential(struct conn *c, enum auth_verdict v, struct principal *p)
 {
+    v = same_user(c, v, p);
     if (v == AUTH_OK)
         (void)serve_become(c, p); /* else it breaks */
     else

@@ -205,7 +205,7 @@ enum status serve_begin(struct conn *c)
 {
     const struct principal *p = c->principal; /* a name it has by its certificate */
     enum status st = session_create(c->door->hub, &ops, c, &c->session);
-    if (st != ST_OK || p->user.len == 0)
+    if (st != ST_OK || c->nameless || p->user.len == 0)
         return st;
     return session_identify(c->session, p->user,
                             principal_connections_max(p, c->door->settings->limit_user_connections));

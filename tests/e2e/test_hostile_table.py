@@ -5,7 +5,7 @@ run three times; the memory after the first round is that after the last. Then w
 of it, or a byte at a time, is ended by the time-out of its door. Then floods.
 
 What is in a table elsewhere is not repeated here: every kind of MQTT packet with the reaction of 5.0, 3.1.1 and 3.1
-(test_mqtt_bytes.py: 196 rows), heads and bodies at the private port (test_http_hostile.py: 75 rows), handshakes and
+(test_mqtt_bytes.py: 199 rows), heads and bodies at the private port (test_http_hostile.py: 69 rows), handshakes and
 frames of WebSockets, requests in them (test_ws.py, test_mqtt_ws.py), TLS records and certificates (test_tls.py), bad
 tokens (test_identity.py, test_keys.py) and rights (test_acl.py: 49 rows at every door)."""
 

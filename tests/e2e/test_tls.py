@@ -12,9 +12,11 @@ import pytest
 
 import mqtt_wire
 from certificates import openssl
-from clients import WAIT_S, Closed, MosquittoSub, Web, curl, mosquitto_pub, need
+from clients import WAIT_S, Closed, MosquittoSub, Web, curl, mosquitto_pub, need, publish
 from node import PATIENCE, PROGRAM, wait_until
+from test_tickets import At
 from test_ws import KEY, Raw, frame
+from tokens import bearer, headers, make
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -282,6 +284,38 @@ def test_a_token_of_somebody_else_is_refused(make_tls, certificates):
         with node.connect("mqtt") as wire:
             wire.sendall(mqtt_wire.connect(5, "x", flags=0xC2, rest=mqtt_wire.text("jwt") + mqtt_wire.text(token(user))))
             assert wire.recv(100)[3] == code
+
+
+def test_a_certificate_is_an_identity_for_pages_and_streams(make_tls, certificates):
+    """What a rule denies its user it does not get as a stranger either."""
+    rules = "[{principal: alice, effect: deny, op: subscribe, topic: 'closed/#'}, {effect: allow, topic: '#'}]"
+    node = make_tls(with_clients(certificates, **{"tls.client_identity": "cn", "acl": rules}), client=certificates.client("alice"))
+    publish(node, "closed/x", b"1")
+    publish(node, "open/x", b"1")
+    alice = ["-k", "--cert", str(certificates.pem("alice")), "--key", str(certificates.key("alice"))]
+    url = f"https://127.0.0.1:{node.ports['https']}"
+
+    def token(user):
+        return bearer(make(node, user))
+
+    for path in ("/poll", "/sse"):
+        curl(f"{url}{path}?topic=closed/x&after=earliest", *alice, check=403)
+        curl(f"{url}{path}?topic=open/x", *alice, *token("bob"), check=401)
+        # A proxy's certificate is not its clients'.
+        curl(f"{url}{path}?topic=open/x", *alice, "-H", "X-Forwarded-For: 10.0.0.1", check=401)
+    assert curl(f"{url}/poll?topic=open/x&after=earliest", *alice).json()["messages"]
+    assert curl(f"{url}/poll?topic=open/x&after=earliest", *alice, *token("alice")).json()["messages"]
+    forwarded = {"X-Forwarded-For": "10.0.0.1"}
+    assert curl(f"{url}/poll?topic=closed/x&after=earliest", *alice, *token("bob"), "-H", "X-Forwarded-For: 10.0.0.1").json()["messages"]
+    with Web(node, **headers(forwarded)) as web:
+        assert web.ask({"hello": {"token": make(node, "bob")}})["ok"]["user"] == "bob"
+        web.subscribe("$user/bob")
+    with Web(node, **headers(forwarded)) as web:
+        assert web.ask({"sub": {"topic": "$user/alice"}})["err"]["code"] == "unauthorized"
+    node = make_tls(with_clients(certificates, **{"tls.client_identity": "cn"}), client=certificates.client("alice"))
+    ticket = curl(node.api("/v1/tickets"), "-H", "Content-Type: application/json", data=b'{"user":"bob"}').json()["ticket"]
+    with At(node, f"/ws?ticket={ticket}") as web:
+        assert web.close_code() == 4200
 
 
 # --- new certificates ------------------------------------------------------------------------------------------

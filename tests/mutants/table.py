@@ -896,4 +896,12 @@ MUTANTS = [
         "test": "test_lag.py::test_what_a_session_missed_while_it_was_away",
         "red": "<= 1000",
     },
+    {
+        "name": "the certificate of a page or stream not looked at",
+        "file": "gateway/ws/feed.c",
+        "old": "!f->opening->nameless && f->conn->principal->user.len > 0;",
+        "new": "f->opening->nameless && f->conn->principal->user.len > 0;",
+        "test": "test_tls.py::test_a_certificate_is_an_identity_for_pages_and_streams",
+        "red": "200",
+    },
 ]
