@@ -325,19 +325,50 @@ static void cursor_wait(struct lane_cursor *lc)
         list_push(&sub->session->waiting, &sub->waiting);
 }
 
+/* Messages that are not to be delivered, one behind the other for one reason, are told as one gap. */
+struct withheld {
+    struct gap gap;
+    enum metric why;
+};
+
+static void withheld_tell(struct lane_cursor *lc, struct withheld *w)
+{
+    subscription_withheld(lc->sub, &w->gap, w->why);
+    w->gap.count = 0;
+}
+
+static void withheld_add(struct lane_cursor *lc, struct withheld *w, const struct msg *m, enum metric why)
+{
+    if (w->why != why)
+        withheld_tell(lc, w);
+    if (w->gap.count++ == 0)
+        w->gap.from = m->offset;
+    w->gap.lane = lc->lane;
+    w->gap.to = m->offset;
+    w->why = why;
+}
+
 /* Offers what a READ has brought. False: the door has no room; lc->next is the first it did not take. */
 static bool cursor_offer(struct lane_cursor *lc, struct read *r)
 {
     struct hub *h = cursor_hub(lc);
     uint64_t *place = r->retained ? &lc->walk : &lc->next;
+    struct withheld withheld = {0};
+    enum metric why;
     for (uint64_t i = 0; i < r->store.found; i++) {
         struct delivery d = {.msg = r->store.msgs[i], .retained = r->retained, .live = false};
+        if (!r->retained && hub_withholds(h, lc->sub, &d, &why)) {
+            withheld_add(lc, &withheld, d.msg, why);
+            continue;
+        }
+        withheld_tell(lc, &withheld);
         if (hub_offer(h, lc->sub, &d) == ST_AGAIN) {
             *place = r->store.msgs[i]->offset;
             lc->batch = i < 4 ? 4 : (uint32_t)i;
             return false;
         }
     }
+    withheld_tell(lc, &withheld);
     *place = r->store.next;
     if (lc->batch < h->limits.read_count)
         lc->batch = lc->batch * 2 < h->limits.read_count ? lc->batch * 2 : h->limits.read_count;

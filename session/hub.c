@@ -86,6 +86,16 @@ void subscription_dropped(const struct subscription *sub, const struct gap *gap,
     drops_note(h->drops, &note, loop_wall_ms(h->loop));
 }
 
+void subscription_withheld(struct subscription *sub, const struct gap *gap, enum metric why)
+{
+    struct gap told = *gap;
+    if (gap->count == 0)
+        return;
+    told.why = drop_reason(why);
+    subscription_dropped(sub, &told, why);
+    sub->session->ops->gap(sub->session->conn, sub, &told);
+}
+
 /* The same of one message. */
 static void hub_drop(const struct subscription *sub, const struct msg *m, enum metric why)
 {
@@ -106,17 +116,37 @@ bool hub_shows(struct hub *h, const struct msg *m, bool retained)
     return retained || !hub_too_old(h, m);
 }
 
+static bool is_own(const struct subscription *sub, const struct msg *m)
+{
+    return sub->options.no_local && m->origin == sub->session->id;
+}
+
+bool hub_withholds(struct hub *h, const struct subscription *sub, const struct delivery *d, enum metric *why)
+{
+    if (is_own(sub, d->msg))
+        return false;
+    if (d->msg->expires_ms && loop_wall_ms(h->loop) >= d->msg->expires_ms)
+        *why = M_DROPPED_EXPIRED;
+    else if (!d->live && !d->retained && hub_too_old(h, d->msg))
+        *why = M_DROPPED_RETENTION;
+    else
+        return false;
+    return true;
+}
+
 enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *d)
 {
     struct session *s = sub->session;
-    if (sub->options.no_local && d->msg->origin == s->id)
+    enum metric why;
+    if (is_own(sub, d->msg))
         return ST_NOT_FOUND;
-    if (d->msg->expires_ms && loop_wall_ms(h->loop) >= d->msg->expires_ms) {
-        hub_drop(sub, d->msg, M_DROPPED_EXPIRED);
-        return ST_EXPIRED;
-    }
-    if (!d->live && !d->retained && hub_too_old(h, d->msg)) {
-        hub_drop(sub, d->msg, M_DROPPED_RETENTION);
+    if (hub_withholds(h, sub, d, &why)) {
+        const struct gap gap = {
+            .lane = d->msg->partition, .from = d->msg->offset, .to = d->msg->offset, .count = 1};
+        if (d->retained || (d->msg->flags & MSG_UNSTORED)) /* what lies there is told by nobody's place */
+            subscription_dropped(sub, &gap, why);
+        else
+            subscription_withheld(sub, &gap, why);
         return ST_EXPIRED;
     }
     enum status st = s->ops->deliver(s->conn, sub, d);

@@ -139,6 +139,11 @@ enum status hub_offer(struct hub *h, struct subscription *sub, struct delivery *
 
 /* Messages that a subscription has reached or jumped over and does not get: counted, and noted. */
 void subscription_dropped(const struct subscription *sub, const struct gap *gap, enum metric why);
+/* The same of messages that it will not get, though they are there; and it is told (gap->why is filled in).
+ * Nothing when gap->count is 0. */
+void subscription_withheld(struct subscription *sub, const struct gap *gap, enum metric why);
+/* Is this not to be delivered, as it has expired or is older than its topic shows? */
+bool hub_withholds(struct hub *h, const struct subscription *sub, const struct delivery *d, enum metric *why);
 
 /* A letter of the subscription leaves, is back. */
 static inline void subscription_letter_sent(struct subscription *sub)

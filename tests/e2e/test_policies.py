@@ -89,7 +89,7 @@ def test_delivered_when_it_is_durable(make_node, disk):  # noqa: F811
 
 
 def test_a_topic_gives_messages_an_end(make_node):
-    node = make_node(topics({"filter": "short/#", "ttl_ms": "2s"}))
+    node = make_node({**topics({"filter": "short/#", "ttl_ms": "2s"}), "log.partitions": 1})
     with Wire(node, 5, "sub") as wire:
         wire.subscribe("#")
         publish(node, "short/1", b"none")
@@ -103,7 +103,11 @@ def test_a_topic_gives_messages_an_end(make_node):
     assert len(history(node, "long/1")) == 1
     with Web(node) as web:
         web.subscribe("#", "earliest")
+        gap = web.next("gap")
+        assert gap["why"] == "expired" and gap["count"] == 2 and gap["topic"] == "#"
         assert web.next()["topic"] == "long/1"
+        gap = web.event()["gap"]
+        assert gap["why"] == "expired" and gap["count"] == 1 and gap["from"] == gap["to"]
         assert "live" in web.event()
     assert node.metric("tidegate_messages_dropped_total", "expired") == 3
 

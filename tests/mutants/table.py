@@ -904,4 +904,12 @@ MUTANTS = [
         "test": "test_tls.py::test_a_certificate_is_an_identity_for_pages_and_streams",
         "red": "200",
     },
+    {
+        "name": "what a subscriber does not get for its age not told",
+        "file": "session/hub.c",
+        "old": "    sub->session->ops->gap(sub->session->conn, sub, &told);\n",
+        "new": "",
+        "test": "test_policies.py::test_a_topic_gives_messages_an_end",
+        "red": "nothing came within|KeyError",
+    },
 ]

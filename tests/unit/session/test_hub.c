@@ -537,7 +537,7 @@ Test(hub, what_has_expired_is_not_delivered_live_or_later)
     ex_wall_ms += 1000;
     subscribe("+", START_EARLIEST);
     exchange_settle(&x);
-    expect_story("subscribed(0) live a@0* a@1* subscribed(2) a@1 live");
+    expect_story("subscribed(0) live a@0* a@1* subscribed(2) gap(0-0) a@1 live");
     cr_expect_eq(exchange_metric(&x, M_DROPPED_EXPIRED), 1);
 }
 
@@ -1062,7 +1062,7 @@ Test(hub, a_topic_gives_messages_an_end)
     exchange_settle(&x);
     subscribe("#", START_EARLIEST);
     exchange_settle(&x);
-    expect_story("subscribed(4) t@0 t@2 a@3 live");
+    expect_story("subscribed(4) t@0 gap(1-1) t@2 a@3 live");
     cr_expect_eq(exchange_metric(&x, M_DROPPED_EXPIRED), 1);
 }
 
@@ -1080,7 +1080,7 @@ Test(hub, a_topic_has_no_past_beyond_its_age)
     exchange_settle(&x);
     subscribe("#", START_EARLIEST);
     exchange_settle(&x);
-    expect_story("subscribed(3) a@1 t@2 live");
+    expect_story("subscribed(3) gap(0-0) a@1 t@2 live");
     cr_expect_eq(exchange_metric(&x, M_DROPPED_RETENTION), 1);
 }
 
