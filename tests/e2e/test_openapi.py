@@ -150,6 +150,14 @@ def test_refusals_of_every_operation_are_documented(node, document, fields, stat
             assert call(node, document, path, method, target, fields).status == status
 
 
+def test_who_is_too_fast_is_documented(make_node):
+    node = make_node({"limit.publish_rate_node": 1})
+    document = curl(node.api("/openapi.json")).json()
+    for path, target in (("/v1/publish/{topic}", "/v1/publish/a"), ("/v1/users/{user}/messages", "/v1/users/ann/messages")):
+        said = [call(node, document, path, "post", target, "", b"x").status for _ in range(4)]
+        assert 429 in said, said
+
+
 def test_parameters_that_are_not_documented_are_refused(node, document):
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
