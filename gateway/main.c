@@ -3,6 +3,7 @@
 #include "gateway/cli/doctor.h"
 #include "gateway/cli/drain.h"
 #include "gateway/cli/log.h"
+#include "gateway/cli/outside.h"
 #include "gateway/cli/token.h"
 #include "gateway/cli/user.h"
 #include "gateway/cli/version.h"
@@ -24,6 +25,20 @@ static int print_document(enum status st, struct buf *b)
         fwrite(b->data, 1, b->len, stdout);
     buf_deinit(b);
     return st == ST_OK ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+}
+
+/* The values are valid; now what they name. */
+static int check_outside(const struct settings *s)
+{
+    struct buf error;
+    int code = EXIT_CODE_OK;
+    buf_init(&error, 4096);
+    if (outside_check_doors(s, &error) != ST_OK || outside_check_files(s, &error) != ST_OK)
+        code = arguments_complain(&error, EXIT_CODE_CONFIG);
+    else
+        puts("ok");
+    buf_deinit(&error);
+    return code;
 }
 
 static int command_config(int count, char **words)
@@ -51,7 +66,7 @@ static int command_config(int count, char **words)
     else if (strcmp(what, "env") == 0)
         code = print_document(config_print_environment(settings_table(), &s, &text), &text);
     else
-        puts("ok");
+        code = check_outside(&s);
     settings_free(&s);
     return code;
 }

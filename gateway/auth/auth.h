@@ -28,6 +28,9 @@ enum status auth_office_start(struct auth_office *o) MUST_CHECK;
 void auth_office_stop(struct auth_office *o);
 /* A part of a reload (gateway/reload.h): token keys, access rules, and the set of auth.jwks_url is fetched.
  * After commit every connection's rights are those of the new rules. The main thread, while the loops run. */
+/* Can what auth.keys names be read, and are those keys? Without an office; makes nothing. `error`: one line.
+ */
+enum status auth_check_files(const struct settings *s, struct buf *error) MUST_CHECK;
 enum status auth_office_prepare(void *office, const struct settings *next, struct buf *error) MUST_CHECK;
 void auth_office_commit(void *office);
 void auth_office_abandon(void *office);

@@ -76,6 +76,17 @@ static enum status load_files(struct auth_book *b, const struct settings *s, str
     return st;
 }
 
+enum status auth_check_files(const struct settings *s, struct buf *error)
+{
+    struct auth_book *b = calloc(1, sizeof *b);
+    if (!b)
+        return ST_NO_MEMORY;
+    atomic_init(&b->refs, 1);
+    enum status st = load_files(b, s, error);
+    book_unref(b);
+    return st;
+}
+
 /* --- rules -------------------------------------------------------------------------------------- */
 
 static enum acl_who who_is(const char *principal)

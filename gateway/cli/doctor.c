@@ -7,6 +7,7 @@
 #include "gateway/acceptor.h"
 #include "gateway/cli/node_api.h"
 #include "gateway/cli/node_target.h"
+#include "gateway/cli/outside.h"
 
 #include <jansson.h>
 
@@ -193,6 +194,18 @@ static void check_port(struct doctor *d, const char *what, const char *address, 
     buf_deinit(&error);
 }
 
+static void check_outside(struct doctor *d)
+{
+    struct buf error;
+    buf_init(&error, ERROR_BYTES_MAX);
+    if (outside_check_doors(d->settings, &error) == ST_OK &&
+        outside_check_files(d->settings, &error) == ST_OK)
+        say(d, OK, "config", "it is valid, and so are the files that it names");
+    else
+        say(d, FAIL, "config", "%.*s", SLICE_ARG(buf_slice(&error)));
+    buf_deinit(&error);
+}
+
 /* --- the node ----------------------------------------------------------------------------------- */
 
 /* Its answer to /readyz. 0 when it is ready. */
@@ -224,7 +237,7 @@ static void examine(struct doctor *d)
     const struct settings *s = d->settings;
     char at[PATH_MAX];
     existing_folder(s->data_dir, at);
-    say(d, OK, "config", "it is valid");
+    check_outside(d);
     check_folder(d, at);
     check_disk(d, at);
     check_sync(d, at);
@@ -238,6 +251,10 @@ static void examine(struct doctor *d)
     check_port(d, "MQTT", s->mqtt_bind, s->mqtt_port, "mqtt.port");
     check_port(d, "the public HTTP port", s->http_bind, s->http_port, "http.port");
     check_port(d, "the private API", s->api_bind, s->api_port, "api.port");
+    if (!s->tls_cert_file[0])
+        return;
+    check_port(d, "MQTT over TLS", s->mqtt_bind, s->mqtt_tls_port, "mqtt.tls_port");
+    check_port(d, "HTTPS", s->http_bind, s->http_tls_port, "http.tls_port");
 }
 
 int doctor_command(int count, char **words)

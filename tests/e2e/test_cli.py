@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 
+import pytest
+
 from clients import curl, history, publish
 from node import PATIENCE, PROGRAM, wait_until
 
@@ -141,6 +143,28 @@ def test_doctor(make_node, tmp_path):
     result = run("doctor", "--data", node.data)
     assert result.returncode == 0 and f"process {node.pid} is ready" in result.stdout.decode(), result.stdout
     assert "mqtt.port" not in verdicts(result), "its own ports are its own"
+
+
+@pytest.mark.parametrize("command, code", [(("config", "check"), 78), (("doctor",), 1)])
+def test_what_a_start_would_refuse(tmp_path, certificates, command, code):
+    pem, key = certificates.pem("ec"), certificates.key("ec")
+    data = f"data.dir={tmp_path / 'data'}"
+    ports = ("mqtt.port=0", "http.port=0", "api.port=0", "mqtt.tls_port=0", "http.tls_port=0")
+
+    def says(*settings):
+        done = run(*command, *(word for setting in (data, *ports, *settings) for word in ("--set", setting)))
+        return done.returncode, (done.stdout + done.stderr).decode()
+
+    for settings, words in {
+        ("auth.keys=/nowhere/a.pem",): "/nowhere/a.pem",
+        (f"tls.cert_file={pem}", f"tls.key_file={certificates.key('rsa')}"): "rsa.key",
+        ("mqtt.bind=not an address",): "mqtt.bind: 'not an address' is no IP address",
+        ("mqtt.port=1999", "api.port=1999"): "mqtt.port and api.port are both 1999",
+    }.items():
+        got, said = says(*settings)
+        assert got == code and words in said, said
+    assert says(f"tls.cert_file={pem}", f"tls.key_file={key}")[0] == 0
+    assert not (tmp_path / "data").exists()
 
 
 def test_config_and_version(tmp_path):
