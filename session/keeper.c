@@ -30,6 +30,7 @@ struct keeper {
     enum keeper_state state;
     bool claimed; /* CLAIM has been answered, and the claim is not given back */
     bool writing; /* PUBLISH is under way */
+    bool reading; /* READ is */
     bool over, ending; /* closed with KEEPER_FORGET: the record is to go; the write under way does that */
     bool last; /* closed: `record` is to be written once more */
     uint64_t attachment; /* of the record we write, or have read */
@@ -332,6 +333,7 @@ static void keeper_has_read(struct read *r)
     k->based_on = m ? m->offset + 1 : 0;
     read_release(r);
     k->letters--; /* the hub has counted its own */
+    k->reading = false;
     k->attachment++;
     if (!k->conn) {
         keeper_read_closed(k, found);
@@ -342,8 +344,12 @@ static void keeper_has_read(struct read *r)
     msg_unref(m);
 }
 
+/* A write may have been refused, and what stands there be on its way already, when CLAIM is answered. */
 static void keeper_read(struct keeper *k)
 {
+    if (k->reading)
+        return;
+    k->reading = true;
     k->read = (struct read){.store = {.lane = keeper_lane(k),
                                       .from = 0,
                                       .to = UINT64_MAX,
