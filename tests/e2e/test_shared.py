@@ -224,7 +224,7 @@ def test_a_qos_2_message_that_was_sent_is_nobody_elses(make_node):
     leaving.close()
     wait_until(lambda: node.metric("tidegate_shared_members") == 1, "it to be gone")
     mosquitto_pub(node, "one", b"next", qos=2)
-    pump([staying], lambda: staying.released == 1, "the next")
+    pump([staying], lambda: staying.released >= 1, "the next")
     assert staying.payloads() == [b"next"]
     assert node.metric("tidegate_messages_dropped_total", 'reason="session"') == 1
 
