@@ -127,7 +127,8 @@ int files_write_all(const struct store_files *files, int fd, struct iovec *iov, 
         position += n;
         for (size_t left = (size_t)n; left > 0 && count > 0;) {
             size_t part = left < iov->iov_len ? left : iov->iov_len;
-            iov->iov_base = (char *)iov->iov_base + part;
+            if (part > 0) /* an empty piece may have no address */
+                iov->iov_base = (char *)iov->iov_base + part;
             iov->iov_len -= part;
             left -= part;
             if (iov->iov_len == 0) {
