@@ -281,6 +281,24 @@ def test_a_slow_subscriber_is_told_how_much_it_missed(make_node):
     assert node.metric("tidegate_messages_dropped_total", "retention") == sum(b - a + 1 for a, b in gaps)
 
 
+def test_the_place_of_an_idle_session_moves_with_the_log(make_node):
+    """Nothing was for it up to there: what retention has removed meanwhile is no loss of its."""
+    node = make_node(SETTINGS)
+    with keep(node, 5, "idle") as wire:
+        assert wire.subscribe("quiet/#") == b"\x01"
+        publish(node, "quiet/1", b"1")
+        assert wire.message().payload == b"1"
+        turn_over(node, 2)
+        wire.ping()
+        wire.send(BYE)
+        assert wire.rest() == b""
+    publish(node, "quiet/1", b"2")
+    with keep(node, 5, "idle") as wire:
+        assert present(wire) and wire.message().payload == b"2"
+        wire.ping()
+    assert node.metric("tidegate_messages_dropped_total", "retention") == 0
+
+
 def test_by_age(make_node):
     node = make_node({"log.segment_bytes": SEGMENT, "log.retention_ms": "2s"})
     first = publish(node, "t/1", b"1").json()["pos"]

@@ -912,4 +912,12 @@ MUTANTS = [
         "test": "test_policies.py::test_a_topic_gives_messages_an_end",
         "red": "nothing came within|KeyError",
     },
+    {
+        "name": "the place of an idle session stays where it was",
+        "file": "session/cursor.c",
+        "old": "    return ch->hub->delivered[lane];",
+        "new": "    return sub->options.start == START_LIVE ? 1 : ch->hub->delivered[lane];",
+        "test": "test_retention.py::test_the_place_of_an_idle_session_moves_with_the_log",
+        "red": r"assert \d+\.0 == 0",
+    },
 ]
