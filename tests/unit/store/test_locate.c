@@ -7,7 +7,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 
-enum { LANES_MAX = 4, RECORDS_MAX = 20000, TOPICS = 24 };
+enum { LANES_MAX = 4, RECORDS_MAX = 20000, TOPICS = 24, NO_TOPIC = 99 };
 
 struct entry {
     uint64_t offset, time_ms;
@@ -98,6 +98,17 @@ static void put_some(unsigned lane)
     }
 }
 
+/* Each start appends a record that nobody is given. It has a time like the others: where the clock was set
+ * back before the next start, and nothing came between, no other record may have one so late. */
+static void note_starts(void)
+{
+    for (unsigned lane = 0; lane < w.options.lane_count; lane++) {
+        cr_assert_lt(count_of[lane], RECORDS_MAX);
+        log_of[lane][count_of[lane]++] =
+            (struct entry){.offset = store_next(w.store, lane) - 1, .time_ms = wall_ms, .topic = NO_TOPIC};
+    }
+}
+
 /* As after kill -9: offsets jump. */
 static void crash(void)
 {
@@ -119,6 +130,7 @@ static void start_again(void)
     loop_dispatch(w.loop);
     wall_ms = pick(2) ? wall_ms - pick(3000) : wall_ms + pick(3000);
     world_open(&w);
+    note_starts();
 }
 
 /* --- the reference ------------------------------------------------------------------------------ */
@@ -134,7 +146,7 @@ static unsigned first_at(unsigned lane, uint64_t time_ms)
 
 static bool is_wanted(const struct entry *e, int topic)
 {
-    return topic < 0 || e->topic == (unsigned)topic;
+    return topic < 0 ? e->topic != NO_TOPIC : e->topic == (unsigned)topic;
 }
 
 /* The n-th newest of the topic, or 0. */
@@ -282,6 +294,7 @@ static void run_model(unsigned lanes, uint64_t segment_bytes)
 {
     seed = test_seed();
     open_with(lanes, segment_bytes);
+    note_starts();
     for (unsigned round = 0; round < 60; round++) {
         for (unsigned lane = 0; lane < lanes; lane++)
             put_some(lane);
@@ -309,6 +322,33 @@ Test(locate, agrees_with_a_list_in_four_lanes)
     run_model(4, 64 << 10);
     memset(count_of, 0, sizeof count_of);
     run_model(4, 512 << 10);
+}
+
+/* What is told is never less than was asked for: the record of the start counts. */
+Test(locate, a_start_with_a_later_clock_counts_though_nothing_came_behind_it)
+{
+    struct world_read r;
+    open_with(1, 64 << 10);
+    put(0, 0, 10);
+    uint64_t asked = wall_ms + 1000;
+    world_close(&w);
+    wall_ms += 2000;
+    world_open(&w);
+    uint64_t start = store_next(w.store, 0) - 1;
+    world_close(&w);
+    wall_ms -= 2000;
+    world_open(&w);
+    put(0, 0, 10);
+    flush(0, true);
+    world_read_init(&r, 0, 77);
+    r.read.locate = STORE_AT_TIME;
+    r.read.locate_value = asked;
+    world_read_run(&w, &r);
+    cr_assert(r.read.status == ST_OK && r.read.from <= start && r.read.found == 1);
+    compare(r.read.msgs[0], &log_of[0][1]);
+    cr_assert_lt(log_of[0][1].time_ms, asked);
+    world_read_free(&r);
+    world_deinit(&w);
 }
 
 /* --- damage ------------------------------------------------------------------------------------- */
