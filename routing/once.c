@@ -303,7 +303,7 @@ static struct once_member member_of_msg(const struct msg *m, const struct once_i
                                 .stored = m->stored};
 }
 
-enum once_verdict once_ask(struct once *o, const struct msg *m, uint64_t now_ms, uint64_t *offset)
+enum once_verdict once_ask(const struct once *o, const struct msg *m, uint64_t now_ms, uint64_t *offset)
 {
     struct once_id id;
     if (!once_id_read(msg_props(m), &id))
@@ -311,11 +311,7 @@ enum once_verdict once_ask(struct once *o, const struct msg *m, uint64_t now_ms,
     struct owner w = owner_of_msg(m, &id);
     struct once_member asked = member_of_msg(m, &id);
     struct entry *e = entry_find(o, &w, owner_hash(&w));
-    if (e && is_expired(o, e, now_ms)) {
-        entry_drop(o, e);
-        e = NULL;
-    }
-    if (!e)
+    if (!e || is_expired(o, e, now_ms))
         return ONCE_NEW;
     const struct once_member *found = once_window_find(&e->window, asked.sequence);
     if (!found)

@@ -38,8 +38,9 @@ enum status once_create(const struct once_limits *limits, struct once **out) MUS
 void once_destroy(struct once *o); /* NULL is allowed */
 const struct once_counts *once_counts(const struct once *o);
 
-/* Of a message with MSG_ONCE. *offset: of the original; set with ONCE_DUPLICATE and ONCE_OTHER only. */
-enum once_verdict once_ask(struct once *o, const struct msg *m, uint64_t now_ms, uint64_t *offset);
+/* Of a message with MSG_ONCE; changes nothing. *offset: of the original; set with ONCE_DUPLICATE and
+ * ONCE_OTHER only. */
+enum once_verdict once_ask(const struct once *o, const struct msg *m, uint64_t now_ms, uint64_t *offset);
 /* The remembered sequences of an anonymous producer from `from` on, ascending, at most ONCE_WINDOW
  * (once_window.h); returns how many. */
 uint32_t once_sequences(const struct once *o, struct slice producer, uint64_t from, uint64_t *out);

@@ -74,7 +74,7 @@ void shard_on_sweep(struct timer *t)
         shard_sweep_later(s, end ? SWEEP_REST_MS : SWEEP_STEP_MS);
 }
 
-void shard_fold_retained(struct shard *s, struct msg *m)
+unsigned shard_fold_retained(struct shard *s, struct msg *m)
 {
     struct slice topic = msg_topic(m);
     unsigned table = topic_session(topic)        ? TABLE_SESSIONS
@@ -85,6 +85,7 @@ void shard_fold_retained(struct shard *s, struct msg *m)
     shard_retained_changed(s);
     if (m->expires_ms && !timer_armed(&s->sweep))
         shard_sweep_later(s, SWEEP_REST_MS);
+    return table;
 }
 
 void shard_fold_once(struct shard *s, struct msg *m)
@@ -123,7 +124,7 @@ static enum status shard_fold_one(struct shard *s, struct msg *m)
     if (m->flags & MSG_NOTE)
         return shard_fold_note(s, m);
     if (m->flags & MSG_RETAIN)
-        shard_fold_retained(s, m);
+        (void)shard_fold_retained(s, m);
     shard_fold_once(s, m);
     return ST_OK;
 }

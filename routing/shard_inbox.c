@@ -88,27 +88,14 @@ static enum status make_record(struct shard *s, const struct inbox_moved *m, str
     return ST_OK;
 }
 
-static enum status append_record(struct shard *s, struct msg *m)
-{
-    const struct topic_log *log = &s->group->log;
-    if (!shard_has_room_to_keep(s, s->inboxes.records, m))
-        return ST_QUOTA;
-    enum status st = log->ops->append(log->ctx, s->lane, m, false);
-    if (st != ST_OK)
-        return st;
-    s->dirty = true;
-    shard_fold_retained(s, m);
-    s->state_end = m->offset + 1;
-    return ST_OK;
-}
-
 /* Frees it, unless the log is to be asked again later (ST_FULL and the like). */
 static enum status moved_write(struct shard *s, struct inbox_moved *m)
 {
     struct msg *record;
     enum status st = make_record(s, m, &record);
     if (st == ST_OK) {
-        st = append_record(s, record);
+        st = shard_has_room_to_keep(s, s->inboxes.records, record) ? shard_propose(s, record, false, false)
+                                                                   : ST_QUOTA;
         msg_unref(record);
     }
     metric_add(s->group->metrics, st == ST_OK ? M_INBOX_WRITES : M_INBOX_WRITES_REFUSED, 1);

@@ -1,8 +1,8 @@
 /* Inside routing/: the struct that the files of the shard share. shard.c makes it and attaches,
- * shard_publish.c appends and acknowledges, shard_deliver.c collects runs, shard_hold.c keeps some back until
- * they are durable, shard_fold.c keeps the state that is a fold over the records (retained messages, what is
- * stored once), shard_carry.c keeps it alive through retention, shard_read.c answers READs. The shard's loop
- * only. */
+ * shard_publish.c decides and acknowledges, shard_apply.c appends and applies, shard_deliver.c collects runs,
+ * shard_hold.c keeps some back until they are durable, shard_fold.c keeps the state that is a fold over the
+ * records (retained messages, what is stored once), shard_carry.c keeps it alive through retention,
+ * shard_read.c answers READs. The shard's loop only. */
 #ifndef TG_ROUTING_SHARD_PRIVATE_H
 #define TG_ROUTING_SHARD_PRIVATE_H
 
@@ -90,6 +90,14 @@ uint64_t shard_wall_ms(const struct shard *s);
 void shard_on_durable(void *ctx, unsigned lane, uint64_t next); /* store_events */
 void shard_drop_waiting(struct shard *s); /* nobody is answered */
 
+/* --- shard_apply.c --- */
+/* Into the log, and, as the log gives it its offset at once, applied. `wait`: somebody is told when it is
+ * durable; `after_sync`: nobody gets it before. Else statuses of topic_log.append, and nothing has happened.
+ */
+enum status shard_propose(struct shard *s, struct msg *m, bool wait, bool after_sync) MUST_CHECK;
+/* The record has come out of the log. */
+void shard_apply(struct shard *s, struct msg *m, bool after_sync);
+
 /* --- shard_hold.c --- */
 /* A record that was just appended goes to who wants it, now or when its time has come. */
 void shard_deliver_in_order(struct shard *s, struct msg *m, bool after_sync);
@@ -122,7 +130,7 @@ static inline struct retained *shard_table(const struct shard *s, unsigned table
 {
     return table == TABLE_RETAINED ? s->retained : table == TABLE_SESSIONS ? s->sessions : s->inboxes.records;
 }
-void shard_fold_retained(struct shard *s, struct msg *m);
+unsigned shard_fold_retained(struct shard *s, struct msg *m); /* into this table */
 void shard_fold_once(struct shard *s, struct msg *m);
 /* The gauges follow what `once` has become since it was `before`. */
 void shard_once_changed(struct shard *s, const struct once_counts *before);

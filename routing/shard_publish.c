@@ -1,6 +1,6 @@
-/* PUBLISH: appended, folded, offered; and answered once it is durable, in offset order, because the log's
- * durable mark only moves forward. A repetition of what is stored is answered the same way, by the original:
- * neither stored nor offered nor counted as stored. */
+/* PUBLISH: checked, proposed (shard_apply.c); and answered once it is durable, in offset order, because the
+ * log's durable mark only moves forward. A repetition of what is stored is answered the same way, by the
+ * original: neither stored nor offered nor counted as stored. */
 #include "routing/shard_private.h"
 
 static void publish_arrived_home(struct mail *mail)
@@ -24,13 +24,11 @@ struct outcome {
 };
 
 /* Is it a repetition (once_id.h)? True: that is the outcome, and it is not stored. */
-static bool shard_knows(struct shard *s, const struct msg *m, struct outcome *out)
+static bool shard_knows(const struct shard *s, const struct msg *m, struct outcome *out)
 {
-    struct once_counts before = *once_counts(s->once);
     enum once_verdict verdict = once_ask(s->once, m, shard_wall_ms(s), &out->original);
     struct slice value;
     bool key = props_find(msg_props(m), PROP_IDEMPOTENCY, &value);
-    shard_once_changed(s, &before);
     switch (verdict) {
     case ONCE_NEW:
         return false;
@@ -77,26 +75,6 @@ static void shard_limit_life(const struct shard *s, const struct topic_policy *p
         m->expires_ms = latest;
 }
 
-/* Appends, folds, offers. */
-static enum status shard_store(struct shard *s, struct msg *m, bool wait, bool after_sync)
-{
-    bool retain = m->flags & MSG_RETAIN, once = m->flags & MSG_ONCE;
-    if (retain && !shard_has_room_to_keep(s, s->retained, m))
-        return ST_QUOTA;
-    enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, wait || after_sync);
-    if (st != ST_OK)
-        return st;
-    s->dirty = true;
-    if (retain)
-        shard_fold_retained(s, m);
-    if (once)
-        shard_fold_once(s, m);
-    if (retain || once)
-        s->state_end = m->offset + 1;
-    shard_deliver_in_order(s, m, after_sync);
-    return ST_OK;
-}
-
 static struct outcome shard_take(struct shard *s, struct msg *m, bool wait)
 {
     struct outcome out = {.status = ST_OK};
@@ -107,8 +85,10 @@ static struct outcome shard_take(struct shard *s, struct msg *m, bool wait)
         shard_limit_life(s, policy, m);
     if (policy && policy->unstored && !clears_retained(m))
         out.status = shard_hand_over(s, m);
+    else if ((m->flags & MSG_RETAIN) && !shard_has_room_to_keep(s, s->retained, m))
+        out.status = ST_QUOTA;
     else
-        out.status = shard_store(s, m, wait, policy && policy->after_sync);
+        out.status = shard_propose(s, m, wait, policy && policy->after_sync);
     return out;
 }
 

@@ -40,11 +40,5 @@ enum status shard_take_session(struct shard *s, const struct publish *p)
     if (!shard_has_room_to_keep(s, s->sessions, m))
         return ST_QUOTA;
     m->flags |= MSG_STATE;
-    st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, true);
-    if (st != ST_OK)
-        return st;
-    s->dirty = true;
-    shard_fold_retained(s, m);
-    s->state_end = m->offset + 1;
-    return ST_OK;
+    return shard_propose(s, m, true, false);
 }
