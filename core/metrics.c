@@ -304,6 +304,7 @@ static const struct metric_row {
          "put in place, records of sessions."},
     [M_LOOP_TURNS] = {"tidegate_loop_turns_total", COUNTER, NULL, "Turns of the event loops."},
     [M_WAKES] = {"tidegate_loop_wakes_total", COUNTER, NULL, "Wake-ups sent from one loop to another."},
+    [M_BRIDGES] = {"tidegate_bridges", GAUGE, NULL, "Bridges that the configuration names."},
     [M_BRIDGES_CONNECTED] = {"tidegate_bridges_connected", GAUGE, NULL,
                              "Bridges that are connected to their remote broker."},
 #define BRIDGED      "tidegate_bridge_messages_total", COUNTER
@@ -318,6 +319,14 @@ static const struct metric_row {
     [M_BRIDGE_DROPPED_TOO_LARGE] = {BRIDGE_DROPPED, "reason=\"too_large\"", BRIDGE_DROPPED_HELP},
     [M_BRIDGE_RECONNECTS] = {"tidegate_bridge_reconnects_total", COUNTER, NULL,
                              "Attempts of bridges to connect again."},
+#define BRIDGE_FAILURES      "tidegate_bridge_failures_total", COUNTER
+#define BRIDGE_FAILURES_HELP "Connections and attempts of bridges that ended by themselves."
+    [M_BRIDGE_FAILURES_UNREACHABLE] = {BRIDGE_FAILURES, "reason=\"unreachable\"", BRIDGE_FAILURES_HELP},
+    [M_BRIDGE_FAILURES_TLS] = {BRIDGE_FAILURES, "reason=\"tls\"", BRIDGE_FAILURES_HELP},
+    [M_BRIDGE_FAILURES_CREDENTIALS] = {BRIDGE_FAILURES, "reason=\"credentials\"", BRIDGE_FAILURES_HELP},
+    [M_BRIDGE_FAILURES_REFUSED] = {BRIDGE_FAILURES, "reason=\"refused\"", BRIDGE_FAILURES_HELP},
+    [M_BRIDGE_FAILURES_LOST] = {BRIDGE_FAILURES, "reason=\"lost\"", BRIDGE_FAILURES_HELP},
+    [M_BRIDGE_FAILURES_OWN] = {BRIDGE_FAILURES, "reason=\"own\"", BRIDGE_FAILURES_HELP},
 };
 
 static const struct histogram_row {

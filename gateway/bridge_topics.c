@@ -105,6 +105,8 @@ const char *bridge_topic_flaw(const void *rows, size_t count)
         return "remote_prefix must be the beginning of topic names, such as site1/, without wildcards";
     if (t->local_prefix[0] == '$' || (t->local_prefix[0] == '\0' && t->filter[0] == '$'))
         return "local topics that begin with $ are not bridged";
+    if (t->remote_prefix[0] == '$' || (t->remote_prefix[0] == '\0' && t->filter[0] == '$'))
+        return "remote topics that begin with $ ($SYS/, $share/) are not bridged";
     return NULL;
 }
 

@@ -11,7 +11,23 @@
 struct bridge_figures {
     const char *name;
     atomic_bool connected;
+    _Atomic(const char *) why; /* it is not; NULL: no attempt has failed yet */
+    _Atomic uint64_t since_ms; /* Unix time from which on that is so */
     _Atomic uint64_t in, out, dropped, reconnects;
+};
+/* All of them, in the order of the configuration. */
+struct bridge_list {
+    size_t count;
+    const struct bridge_figures *each[];
+};
+/* Why a bridge is not connected. */
+enum bridge_trouble {
+    BRIDGE_TROUBLE_UNREACHABLE, /* no such host, nobody listens, no answer */
+    BRIDGE_TROUBLE_TLS,
+    BRIDGE_TROUBLE_CREDENTIALS, /* the remote does not know us */
+    BRIDGE_TROUBLE_REFUSED, /* it does not want us, or our subscriptions or messages */
+    BRIDGE_TROUBLE_LOST, /* a connection that stood has ended */
+    BRIDGE_TROUBLE_OWN, /* the own node, its log or its memory */
 };
 
 /* Facts of the node that any loop may read; set before the loops run, except the atomics. */
@@ -33,8 +49,7 @@ struct node_facts {
     uint64_t api_connections_max;
     uint16_t mqtt_port, http_port, api_port;
     uint16_t mqtts_port, https_port; /* 0: no TLS */
-    struct bridge_figures *bridges; /* for reports; set before the loops run */
-    size_t bridge_count;
+    _Atomic(const struct bridge_list *) bridges; /* for reports; good for one turn of a loop (bridges.c) */
 };
 
 struct gate;

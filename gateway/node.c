@@ -8,7 +8,7 @@
 #include "core/pool.h"
 #include "gateway/acceptor.h"
 #include "gateway/auth/revocations.h"
-#include "gateway/bridge/bridge.h"
+#include "gateway/bridge/bridges.h"
 #include "gateway/descriptors.h"
 #include "gateway/drain.h"
 #include "gateway/edge.h"
@@ -596,6 +596,11 @@ void node_abandon_tls(void *node)
 struct auth_office *node_auth(struct node *n)
 {
     return n->auth;
+}
+
+struct bridges *node_bridges(struct node *n)
+{
+    return n->bridges;
 }
 
 /* --- other settings ----------------------------------------------------------------------------- */

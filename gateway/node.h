@@ -6,6 +6,7 @@
 #include "gateway/settings.h"
 
 struct auth_office;
+struct bridges;
 struct node;
 
 /* Opens the log (recovering it), the listeners and the doors; nothing is served yet. `error` gets one line
@@ -31,6 +32,7 @@ void node_abandon_tls(void *node);
 
 /* Whom keys and rules belong to, for auth_office_prepare and the like. */
 struct auth_office *node_auth(struct node *n);
+struct bridges *node_bridges(struct node *n); /* for bridges_prepare and the like */
 
 /* Has every loop done something since the call before this one, and has the log's writer not been at one
  * piece of work for longer than `patience_ms`? Asks the loops anew. */

@@ -11,6 +11,7 @@
 #include "core/hash.h"
 #include "core/logging.h"
 #include "core/metrics.h"
+#include "gateway/bridge/bridges.h"
 #include "gateway/auth/auth.h"
 #include "gateway/cli/arguments.h"
 #include "gateway/node.h"
@@ -138,6 +139,8 @@ static int run(const struct arguments *a, struct settings **settings)
                                               node_abandon_tls});
     reload_add(&reload, &(struct reload_part){"keys and rules", node_auth(reload.node), auth_office_prepare,
                                               auth_office_commit, auth_office_abandon});
+    reload_add(&reload, &(struct reload_part){"bridges", node_bridges(reload.node), bridges_prepare,
+                                              bridges_commit, bridges_abandon});
     st = node_start(reload.node, &error);
     reload.settings = reload.first = *settings;
     if (st == ST_OK) {

@@ -498,6 +498,8 @@ static const char *const live[] = {
     "session.save_ms",
     "session.save_count",
     "topics",
+    "bridges",
+    "bridge_topics",
     NULL,
 };
 

@@ -1,32 +1,16 @@
-/* One bridge is a loop of lives. A life connects to the own node, then to the remote, carries messages, and
- * ends when either side ends; nothing of it is kept but what the log and the remote keep:
- *
- *   out  the own node owes the messages to the session "$bridge/<name>", a durable cursor. One is
- * acknowledged to it when the remote has acknowledged it. Whoever is killed in between: it is sent again. in
- * the remote owes the messages to its session of ours. What is read in one go is published here, and until
- * every one of these is acknowledged, which means durable, nothing is written to the remote, so that no
- * acknowledgement leaves too early (remote.h). Meanwhile nothing is read from it either: that is the
- * back-pressure.
- *
- * The loop guard: what the bridge itself has brought is marked in the log as its own (No Local, PROP_ORIGIN)
- * and never comes back to it; No Local at the remote keeps away what it has sent there. Around longer ways
- * messages carry where they have been (bridge_topics.h). */
+/* A bridge's thread, from its release to its end: it waits for the one of the same name before it, then it is
+ * a loop of lives (life.h). */
 #include "gateway/bridge/bridge.h"
 
 #include "core/logging.h"
-#include "gateway/bridge/local.h"
-#include "gateway/bridge/remote.h"
+#include "gateway/bridge/life.h"
 #include "gateway/bridge_topics.h"
-#include "gateway/edge.h"
 
 #include <errno.h>
-#include <mosquitto.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,458 +19,12 @@ enum {
     TOPIC_BYTES_MAX = 65535,
     TOPICS_BYTES_MAX = 1024 * 1024,
     USER_BYTES_MAX = 512 * 1024,
-    PACKET_OVERHEAD_BYTES = 256 * 1024,
-    OUT_BYTES_MAX = 1024 * 1024, /* queued for the own node, before the remote is read no further */
-    TICK_MS = 500,
-    ANSWER_MS = 30000, /* CONNACK of either side; the log's acknowledgement of what was brought */
     STOP_NUDGE_MS = 20,
 };
-
-/* Sent to the remote, not acknowledged yet. */
-struct crossing {
-    int message_id;
-    uint16_t local_id;
-};
-
-struct bridge {
-    struct bridges *all;
-    const struct bridge_settings *settings;
-    const char *node_id;
-    struct metrics *metrics;
-    pthread_t thread;
-    bool started;
-    int wake; /* eventfd: stop */
-    atomic_bool stopping; /* set by bridges_stop */
-    struct bridge_figures *figures;
-
-    /* Of one life. */
-    struct local local;
-    struct remote *remote;
-    bool primed; /* once a process: its session has all its filters */
-    bool remote_up, settling; /* settling: what was read waits until it is durable */
-    bool failed;
-    const char *why;
-    uint64_t since_ms; /* of what is waited for */
-    uint32_t unacked_in;
-    uint32_t crossing_count;
-    struct crossing *crossings; /* settings->inflight of them */
-    struct buf topic, user; /* scratch */
-};
-
-struct bridges {
-    const struct settings *settings;
-    struct edge *edge;
-    struct bridge_figures *figures;
-    size_t count;
-    struct bridge each[];
-};
-
-static void count_up(_Atomic uint64_t *figure)
-{
-    atomic_fetch_add_explicit(figure, 1, memory_order_relaxed);
-}
-
-static void drop(struct bridge *b, enum metric why)
-{
-    metric_add(b->metrics, why, 1);
-    count_up(&b->figures->dropped);
-}
-
-/* The life ends after this turn. */
-static void fail(struct bridge *b, const char *why)
-{
-    if (!b->failed)
-        b->why = why;
-    b->failed = true;
-}
 
 static uint64_t now_ms(void)
 {
     return clock_mono_ms(clock_system());
-}
-
-static const struct bridge_topic_settings *topics_of(const struct bridge *b, size_t *count)
-{
-    *count = b->all->settings->bridge_topics.count;
-    return b->all->settings->bridge_topics.rows;
-}
-
-static bool concerns(const struct bridge *b, const struct bridge_topic_settings *t)
-{
-    return strcmp(t->bridge, b->settings->name) == 0;
-}
-
-/* Has it been through this node already, in the way that `property` says? */
-static bool has_been_here(const struct bridge *b, struct slice raw, const char *property)
-{
-    struct slice name, value;
-    size_t place = 0;
-    while (mqtt_user_property_next(raw, &place, &name, &value))
-        if (slice_equal_cstr(name, property) && slice_equal_cstr(value, b->node_id))
-            return true;
-    return false;
-}
-
-/* --- out ---------------------------------------------------------------------------------------- */
-
-static void ack_local(struct bridge *b, uint16_t packet_id)
-{
-    if (packet_id != 0 && local_ack(&b->local, packet_id) != ST_OK)
-        fail(b, "no memory");
-}
-
-static void crossing_add(struct bridge *b, int message_id, uint16_t local_id)
-{
-    if (b->crossing_count == b->settings->inflight) {
-        fail(b, "the own node sends more than was asked for");
-        return;
-    }
-    b->crossings[b->crossing_count++] = (struct crossing){message_id, local_id};
-}
-
-/* A topic of ours -> b->topic. NULL: nobody sends it. */
-static const struct bridge_topic_settings *route_out(struct bridge *b, struct slice topic)
-{
-    size_t count;
-    const struct bridge_topic_settings *t = topics_of(b, &count);
-    for (size_t i = 0; i < count; i++)
-        if (concerns(b, &t[i]) && bridge_topic_out(&t[i], topic, &b->topic))
-            return &t[i];
-    return NULL;
-}
-
-static void send_out(struct bridge *b, const struct mqtt_publish *p)
-{
-    int message_id = 0;
-    const struct bridge_topic_settings *t = route_out(b, p->topic);
-    if (!t || has_been_here(b, p->props.raw, BRIDGE_LEFT)) {
-        drop(b, t ? M_BRIDGE_DROPPED_LOOP : M_BRIDGE_DROPPED_NO_ROUTE);
-        ack_local(b, p->packet_id);
-        return;
-    }
-    int qos = p->qos < t->qos ? p->qos : (int)t->qos;
-    enum status st = remote_publish(b->remote, buf_slice(&b->topic), p, qos, b->node_id, &message_id);
-    if (st == ST_TOO_LARGE || st == ST_INVALID) {
-        drop(b, st == ST_INVALID ? M_BRIDGE_DROPPED_REFUSED : M_BRIDGE_DROPPED_TOO_LARGE);
-        ack_local(b, p->packet_id);
-    } else if (st != ST_OK) {
-        fail(b, remote_why(b->remote));
-    } else if (p->packet_id != 0) {
-        crossing_add(b, message_id, p->packet_id);
-    } else {
-        metric_add(b->metrics, M_BRIDGE_OUT, 1);
-        count_up(&b->figures->out);
-    }
-}
-
-/* What the remote may well take at another time. */
-static bool passing(uint8_t reason)
-{
-    return reason == MQTT_RC_UNSPECIFIED_ERROR || reason == MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR ||
-           reason == MQTT_RC_QUOTA_EXCEEDED || reason == MQTT_RC_PACKET_IDENTIFIER_IN_USE;
-}
-
-static void on_acked(void *ctx, int message_id, uint8_t reason)
-{
-    struct bridge *b = ctx;
-    uint32_t i = 0;
-    while (i < b->crossing_count && b->crossings[i].message_id != message_id)
-        i++;
-    if (i == b->crossing_count)
-        return; /* QoS 0 to the remote, of QoS 0 here */
-    if (passing(reason)) {
-        fail(b, "the remote cannot take messages now");
-        return;
-    }
-    ack_local(b, b->crossings[i].local_id);
-    b->crossing_count--;
-    memmove(&b->crossings[i], &b->crossings[i + 1], (b->crossing_count - i) * sizeof b->crossings[0]);
-    if (reason >= MQTT_RC_UNSPECIFIED_ERROR) {
-        drop(b, M_BRIDGE_DROPPED_REFUSED);
-        return;
-    }
-    metric_add(b->metrics, M_BRIDGE_OUT, 1);
-    count_up(&b->figures->out);
-}
-
-/* --- in ----------------------------------------------------------------------------------------- */
-
-static bool route_in(struct bridge *b, struct slice topic)
-{
-    size_t count;
-    const struct bridge_topic_settings *t = topics_of(b, &count);
-    for (size_t i = 0; i < count; i++)
-        if (concerns(b, &t[i]) && bridge_topic_in(&t[i], topic, &b->topic))
-            return true;
-    return false;
-}
-
-/* The user properties of `raw` and BRIDGE_ENTERED -> b->user. */
-static bool mark_entered(struct bridge *b, struct slice raw)
-{
-    const char *texts[] = {BRIDGE_ENTERED, b->node_id};
-    buf_clear(&b->user);
-    bool ok = buf_put(&b->user, raw) == ST_OK && buf_put_byte(&b->user, 0x26) == ST_OK; /* 2.2.2.2 */
-    for (int i = 0; i < 2; i++) {
-        size_t len = strlen(texts[i]);
-        ok = ok && buf_put_byte(&b->user, (uint8_t)(len >> 8)) == ST_OK &&
-             buf_put_byte(&b->user, (uint8_t)len) == ST_OK && buf_put_cstr(&b->user, texts[i]) == ST_OK;
-    }
-    return ok;
-}
-
-static void on_message(void *ctx, const struct mqtt_publish *message)
-{
-    struct bridge *b = ctx;
-    struct mqtt_publish p = *message;
-    struct slice raw = message->props.raw;
-    if (b->failed)
-        return;
-    if (!route_in(b, p.topic)) {
-        drop(b, M_BRIDGE_DROPPED_NO_ROUTE);
-        return;
-    }
-    if (has_been_here(b, raw, BRIDGE_LEFT) || has_been_here(b, raw, BRIDGE_ENTERED)) {
-        drop(b, M_BRIDGE_DROPPED_LOOP);
-        return;
-    }
-    if (!mark_entered(b, raw)) {
-        drop(b, M_BRIDGE_DROPPED_TOO_LARGE);
-        return;
-    }
-    p.topic = buf_slice(&b->topic);
-    p.props.raw = buf_slice(&b->user);
-    p.props.present |= MQTT_HAS_USER_PROPERTY;
-    enum status st = local_publish(&b->local, &p);
-    if (st == ST_TOO_LARGE) {
-        drop(b, M_BRIDGE_DROPPED_TOO_LARGE);
-    } else if (st != ST_OK) {
-        fail(b, "no room for what the remote sends");
-    } else {
-        b->unacked_in += p.qos > 0;
-        metric_add(b->metrics, M_BRIDGE_IN, 1);
-        count_up(&b->figures->in);
-    }
-}
-
-/* The log's word on a message that was brought. */
-static void on_stored(struct bridge *b, uint8_t reason)
-{
-    if (b->unacked_in == 0)
-        return;
-    b->unacked_in--;
-    if (passing(reason))
-        fail(b, "the own node cannot take messages now"); /* the remote keeps it */
-    else if (reason >= MQTT_RC_UNSPECIFIED_ERROR)
-        drop(b, M_BRIDGE_DROPPED_REFUSED);
-}
-
-static void on_local_packet(void *ctx, const struct mqtt_packet *p)
-{
-    struct bridge *b = ctx;
-    if (p->type == MQTT_PUBLISH && b->remote)
-        send_out(b, &p->publish);
-    else if (p->type == MQTT_PUBACK)
-        on_stored(b, p->ack.reason);
-}
-
-/* --- a life ------------------------------------------------------------------------------------- */
-
-static void on_up(void *ctx)
-{
-    struct bridge *b = ctx;
-    size_t count;
-    const struct bridge_topic_settings *t = topics_of(b, &count);
-    b->remote_up = true;
-    for (size_t i = 0; i < count; i++) {
-        if (!concerns(b, &t[i]) || !bridge_topic_takes(&t[i]))
-            continue;
-        buf_clear(&b->topic);
-        if (bridge_topic_filter(t[i].remote_prefix, t[i].filter, &b->topic) != ST_OK ||
-            buf_put_byte(&b->topic, 0) != ST_OK ||
-            remote_subscribe(b->remote, (const char *)b->topic.data, (int)t[i].qos) != ST_OK)
-            fail(b, "cannot subscribe at the remote");
-    }
-    b->local.paused = false;
-    atomic_store(&b->figures->connected, true);
-    metric_add(b->metrics, M_BRIDGES_CONNECTED, 1);
-    log_info("bridge connected bridge=%s host=%s port=%lu", b->settings->name, b->settings->host,
-             (unsigned long)b->settings->port);
-}
-
-static enum status open_local(struct bridge *b, size_t *topic_count)
-{
-    struct buf topics;
-    size_t count;
-    const struct bridge_topic_settings *t = topics_of(b, &count);
-    struct local_session s = {.name = b->settings->name,
-                              .clean = b->settings->clean,
-                              .receive_max = (uint16_t)b->settings->inflight};
-    enum status st = ST_OK;
-    buf_init(&topics, TOPICS_BYTES_MAX);
-    for (size_t i = 0; i < count && st == ST_OK; i++) {
-        if (!concerns(b, &t[i]) || !bridge_topic_sends(&t[i]))
-            continue;
-        buf_clear(&b->topic);
-        st = bridge_topic_filter(t[i].local_prefix, t[i].filter, &b->topic);
-        if (st == ST_OK)
-            st = local_topic(&topics, buf_slice(&b->topic), (uint8_t)t[i].qos);
-        s.topic_count++;
-    }
-    s.topics = buf_slice(&topics);
-    *topic_count = s.topic_count;
-    if (st == ST_OK)
-        st = local_open(&b->local, b->all->edge, &s,
-                        (size_t)b->all->settings->limit_message_bytes + PACKET_OVERHEAD_BYTES);
-    buf_deinit(&topics);
-    return st;
-}
-
-/* May the remote be read further? One message at a time is added, so the bounds are exceeded by one. */
-static bool takes_in(const struct bridge *b)
-{
-    uint32_t window =
-        b->local.receive_max < b->settings->inflight ? b->local.receive_max : (uint32_t)b->settings->inflight;
-    return !b->failed && b->unacked_in < window && b->local.out.len < OUT_BYTES_MAX;
-}
-
-/* All that is there, within the window; then it is to settle. */
-static void read_remote(struct bridge *b)
-{
-    struct pollfd ready = {.fd = remote_fd(b->remote), .events = POLLIN};
-    do {
-        if (remote_read(b->remote) != ST_OK)
-            fail(b, remote_why(b->remote));
-    } while (takes_in(b) && (ready.fd = remote_fd(b->remote)) >= 0 && poll(&ready, 1, 0) == 1);
-    b->settling = b->unacked_in > 0;
-    b->since_ms = now_ms();
-}
-
-static void turn(struct bridge *b)
-{
-    bool remote = b->remote != NULL;
-    struct pollfd fds[3] = {{.fd = b->wake, .events = POLLIN}, {.fd = b->local.fd}, {.fd = -1}};
-    fds[1].events = (short)((b->local.paused ? 0 : POLLIN) | (b->local.out.len > 0 ? POLLOUT : 0));
-    if (remote) {
-        fds[2].fd = remote_fd(b->remote);
-        if (!b->settling)
-            fds[2].events = (short)(POLLIN | (remote_wants_write(b->remote) ? POLLOUT : 0));
-        else
-            fds[2].fd = -1;
-    }
-    if (poll(fds, 3, TICK_MS) < 0 && errno != EINTR)
-        fail(b, "poll failed");
-    if (fds[1].revents & (POLLIN | POLLHUP | POLLERR) && local_read(&b->local) != ST_OK)
-        fail(b, "the own node has ended the connection");
-    if (b->settling && b->unacked_in == 0)
-        b->settling = false;
-    if (fds[2].revents & (POLLIN | POLLHUP | POLLERR) && !b->failed)
-        read_remote(b);
-    if (remote && !b->settling && !b->failed && remote_wants_write(b->remote) &&
-        remote_write(b->remote) != ST_OK)
-        fail(b, remote_why(b->remote));
-    if (local_tick(&b->local, now_ms()) != ST_OK || local_write(&b->local) != ST_OK)
-        fail(b, "the own node has ended the connection");
-    if (remote && !b->settling && !b->failed && remote_tick(b->remote) != ST_OK)
-        fail(b, remote_why(b->remote));
-}
-
-static bool goes_on(const struct bridge *b)
-{
-    return !b->failed && !atomic_load(&b->stopping);
-}
-
-/* Turns until *what; false: it has failed, or it takes too long. */
-static bool turn_until(struct bridge *b, bool (*what)(const struct bridge *), const char *late)
-{
-    uint64_t end_ms = now_ms() + ANSWER_MS;
-    while (goes_on(b) && !what(b)) {
-        turn(b);
-        if (now_ms() > end_ms)
-            fail(b, late);
-    }
-    return goes_on(b);
-}
-
-static bool node_answered(const struct bridge *b)
-{
-    return local_up(&b->local);
-}
-
-static bool remote_answered(const struct bridge *b)
-{
-    return b->remote_up;
-}
-
-static void carry(struct bridge *b)
-{
-    if (local_read(&b->local) != ST_OK) /* what had come while it was paused */
-        fail(b, "the own node has ended the connection");
-    while (goes_on(b)) {
-        turn(b);
-        if (b->settling && now_ms() - b->since_ms > ANSWER_MS)
-            fail(b, "the log does not take what the remote has sent");
-    }
-}
-
-static bool node_subscribed(const struct bridge *b)
-{
-    return b->local.subscribed;
-}
-
-/* The session has its filters before the remote is asked for: from then on it is owed what is published, also
- * when the remote is not there. What comes already is not acknowledged, so it comes again. */
-static void prime(struct bridge *b)
-{
-    size_t topics = 0;
-    if (b->primed)
-        return;
-    if (open_local(b, &topics) == ST_OK && turn_until(b, node_answered, "the own node does not answer")) {
-        b->local.paused = false;
-        if (topics > 0 && local_read(&b->local) != ST_OK)
-            fail(b, "the own node has ended the connection");
-        b->primed = topics == 0 || turn_until(b, node_subscribed, "the own node does not answer SUBSCRIBE");
-    }
-    local_close(&b->local);
-}
-
-static void live(struct bridge *b)
-{
-    static const struct remote_ops ops = {.on_up = on_up, .on_message = on_message, .on_acked = on_acked};
-    b->failed = b->remote_up = b->settling = false;
-    b->why = "";
-    b->unacked_in = b->crossing_count = 0;
-    size_t topics;
-    prime(b);
-    if (!goes_on(b))
-        return;
-    if (open_local(b, &topics) != ST_OK) {
-        fail(b, "no connection to the own node");
-        return;
-    }
-    if (!turn_until(b, node_answered, "the own node does not answer"))
-        return;
-    if (remote_open(b->settings, b->node_id, &ops, b, &b->remote) != ST_OK) {
-        fail(b, b->remote ? remote_why(b->remote) : "no memory");
-        return;
-    }
-    if (turn_until(b, remote_answered, "the remote does not answer CONNECT"))
-        carry(b);
-}
-
-static void end_life(struct bridge *b)
-{
-    if (b->remote_up) {
-        atomic_store(&b->figures->connected, false);
-        metric_sub(b->metrics, M_BRIDGES_CONNECTED, 1);
-    }
-    if (b->failed)
-        log_warn("bridge not connected bridge=%s host=%s port=%lu why=\"%s\"", b->settings->name,
-                 b->settings->host, (unsigned long)b->settings->port, b->why);
-    /* DISCONNECT would take acknowledgements along. */
-    remote_close(b->remote, b->remote_up && !b->failed && b->unacked_in == 0);
-    b->remote = NULL;
-    local_close(&b->local);
 }
 
 /* Half of it is chance, so that many bridges do not come back in the same moment. */
@@ -498,119 +36,16 @@ static uint64_t jitter(uint64_t wait_ms)
     return wait_ms / 2 + dice % (wait_ms / 2 + 1);
 }
 
-static void *bridge_thread(void *ctx)
+/* The first word of the main thread. */
+static void wait_for_release(struct bridge *b)
 {
-    struct bridge *b = ctx;
-    uint64_t wait_ms = b->settings->retry_min_ms;
-    while (!atomic_load(&b->stopping)) {
-        live(b);
-        bool was_up = b->remote_up;
-        end_life(b);
-        if (atomic_load(&b->stopping))
-            break;
-        if (was_up)
-            wait_ms = b->settings->retry_min_ms;
-        struct pollfd stop = {.fd = b->wake, .events = POLLIN};
-        (void)poll(&stop, 1, (int)jitter(wait_ms));
-        wait_ms = wait_ms * 2 > b->settings->retry_max_ms ? b->settings->retry_max_ms : wait_ms * 2;
-        metric_add(b->metrics, M_BRIDGE_RECONNECTS, 1);
-        count_up(&b->figures->reconnects);
-    }
-    return NULL;
+    struct pollfd word = {.fd = b->wake, .events = POLLIN};
+    while (!atomic_load(&b->released) && !atomic_load(&b->stopping))
+        (void)poll(&word, 1, -1);
+    bridge_calm(b);
 }
 
-/* --- all of them -------------------------------------------------------------------------------- */
-
-static enum status check_file(const struct bridge_settings *s, const char *key, const char *path,
-                              struct buf *error)
-{
-    if (path[0] == '\0' || access(path, R_OK) == 0)
-        return ST_OK;
-    enum status st =
-        buf_printf(error, "bridges: %s: %s: cannot read %s: %s", s->name, key, path, strerror(errno));
-    return st == ST_OK ? ST_INVALID : st;
-}
-
-static enum status bridge_init(struct bridge *b, struct bridges *all, const struct bridge_settings *s,
-                               struct buf *error)
-{
-    const char *const files[][2] = {{"password_file", s->password_file},
-                                    {"ca_file", s->ca_file},
-                                    {"cert_file", s->cert_file},
-                                    {"key_file", s->key_file}};
-    b->all = all;
-    b->settings = s;
-    b->node_id = all->settings->node_id;
-    b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    b->metrics = metrics_register();
-    b->crossings = calloc(s->inflight, sizeof *b->crossings);
-    b->local = (struct local){.fd = -1, .on_packet = on_local_packet, .ctx = b};
-    buf_init(&b->topic, TOPIC_BYTES_MAX);
-    buf_init(&b->user, USER_BYTES_MAX);
-    if (!b->crossings || b->wake < 0)
-        return ST_NO_MEMORY;
-    enum status st = ST_OK;
-    for (size_t i = 0; i < sizeof files / sizeof files[0] && st == ST_OK; i++)
-        st = check_file(s, files[i][0], files[i][1], error);
-    return st;
-}
-
-enum status bridges_create(const struct settings *s, struct edge *edge, struct bridges **out,
-                           struct buf *error)
-{
-    const struct bridge_settings *rows = s->bridges.rows;
-    enum status st = ST_OK;
-    *out = NULL;
-    if (s->bridges.count == 0)
-        return ST_OK;
-    struct bridges *all = calloc(1, sizeof *all + s->bridges.count * sizeof all->each[0]);
-    if (!all)
-        return ST_NO_MEMORY;
-    mosquitto_lib_init();
-    all->figures = calloc(s->bridges.count, sizeof *all->figures);
-    if (!all->figures)
-        st = ST_NO_MEMORY;
-    all->settings = s;
-    all->edge = edge;
-    for (size_t i = 0; i < s->bridges.count && st == ST_OK; i++) {
-        all->each[i].figures = &all->figures[i];
-        all->figures[i].name = rows[i].name;
-        all->count++;
-        st = bridge_init(&all->each[i], all, &rows[i], error);
-    }
-    if (st != ST_OK) {
-        bridges_destroy(all);
-        return st;
-    }
-    edge->facts->bridges = all->figures;
-    edge->facts->bridge_count = all->count;
-    *out = all;
-    return ST_OK;
-}
-
-static void on_nudge(int number)
-{
-    (void)number;
-}
-
-enum status bridges_start(struct bridges *all)
-{
-    /* Ends a connect() that takes long when the node is to stop; without SA_RESTART. */
-    const struct sigaction nudge = {.sa_handler = on_nudge};
-    if (!all)
-        return ST_OK;
-    if (sigaction(SIGRTMIN, &nudge, NULL) != 0)
-        return ST_IO;
-    for (size_t i = 0; i < all->count; i++) {
-        struct bridge *b = &all->each[i];
-        if (pthread_create(&b->thread, NULL, bridge_thread, b) != 0)
-            return ST_IO;
-        b->started = true;
-    }
-    return ST_OK;
-}
-
-static void bridge_join(struct bridge *b)
+static void wait_for_thread(struct bridge *b)
 {
     for (;;) {
         struct timespec until;
@@ -622,33 +57,217 @@ static void bridge_join(struct bridge *b)
             break;
         pthread_kill(b->thread, SIGRTMIN);
     }
-    b->started = false;
 }
 
-void bridges_stop(struct bridges *all)
+/* b->gone and b->remote_gone: what the former one had subscribed to, and this one does not. */
+static enum status note_what_is_gone(struct bridge *b, const struct bridge_plan *former)
 {
-    for (size_t i = 0; all && i < all->count; i++) {
-        atomic_store(&all->each[i].stopping, true);
-        (void)eventfd_write(all->each[i].wake, 1);
+    enum status st = ST_OK;
+    bool same_remote = bridge_plan_same_session(former, b->plan);
+    for (size_t i = 0; i < former->topic_count && st == ST_OK; i++) {
+        const struct bridge_topic_settings *t = &former->topics[i];
+        buf_clear(&b->topic);
+        if (bridge_topic_sends(t) && !bridge_plan_sends(b->plan, t)) {
+            st = bridge_topic_filter(t->local_prefix, t->filter, &b->topic);
+            if (st == ST_OK)
+                st = local_gone(&b->gone, buf_slice(&b->topic));
+            b->gone_count++;
+        }
+        if (st == ST_OK && same_remote && bridge_topic_takes(t) && !bridge_plan_takes(b->plan, t)) {
+            st = bridge_topic_filter(t->remote_prefix, t->filter, &b->remote_gone);
+            if (st == ST_OK)
+                st = buf_put_byte(&b->remote_gone, 0);
+        }
     }
-    for (size_t i = 0; all && i < all->count; i++)
-        if (all->each[i].started)
-            bridge_join(&all->each[i]);
+    return st;
 }
 
-void bridges_destroy(struct bridges *all)
+static void succeed(struct bridge *b)
 {
-    for (size_t i = 0; all && i < all->count; i++) {
-        struct bridge *b = &all->each[i];
-        if (b->wake >= 0)
-            close(b->wake);
-        free(b->crossings);
-        buf_deinit(&b->topic);
-        buf_deinit(&b->user);
-    }
-    if (!all)
+    struct bridge *former = b->former;
+    if (!former)
         return;
-    mosquitto_lib_cleanup();
-    free(all->figures);
-    free(all);
+    wait_for_thread(former);
+    if (note_what_is_gone(b, former->plan) != ST_OK) { /* then they bring what has no route, and is counted */
+        log_warn("no memory for the former filters of a bridge bridge=%s", b->settings->name);
+        buf_clear(&b->gone);
+        buf_clear(&b->remote_gone);
+        b->gone_count = 0;
+    }
+    atomic_fetch_add(&b->figures.in, atomic_load(&former->figures.in));
+    atomic_fetch_add(&b->figures.out, atomic_load(&former->figures.out));
+    atomic_fetch_add(&b->figures.dropped, atomic_load(&former->figures.dropped));
+    atomic_fetch_add(&b->figures.reconnects, atomic_load(&former->figures.reconnects));
+    atomic_store(&former->former_gone, true); /* may be freed by the main thread from here on */
+    b->former = NULL;
+}
+
+static void lives(struct bridge *b)
+{
+    uint64_t wait_ms = b->settings->retry_min_ms;
+    while (!bridge_is_over(b)) {
+        life_live(b);
+        bool was_up = b->remote_up;
+        life_end(b);
+        if (bridge_is_over(b))
+            break;
+        if (was_up)
+            wait_ms = b->settings->retry_min_ms;
+        struct pollfd word = {.fd = b->wake, .events = POLLIN};
+        (void)poll(&word, 1, (int)jitter(wait_ms));
+        wait_ms = wait_ms * 2 > b->settings->retry_max_ms ? b->settings->retry_max_ms : wait_ms * 2;
+        metric_add(b->metrics, M_BRIDGE_RECONNECTS, 1);
+        bridge_count(&b->figures.reconnects);
+    }
+}
+
+static void *bridge_thread(void *ctx)
+{
+    struct bridge *b = ctx;
+    wait_for_release(b);
+    succeed(b);
+    metric_add(b->metrics, M_BRIDGES, 1);
+    lives(b);
+    if (atomic_load(&b->leaving) && b->expiry_ms > 0 && !atomic_load(&b->stopping))
+        life_release_session(b);
+    metric_sub(b->metrics, M_BRIDGES, 1);
+    return NULL;
+}
+
+/* --- for its owner ------------------------------------------------------------------------------ */
+
+static enum status check_file(const struct bridge_settings *s, const char *key, const char *path,
+                              struct buf *error)
+{
+    if (path[0] == '\0' || access(path, R_OK) == 0)
+        return ST_OK;
+    enum status st =
+        buf_printf(error, "bridges: %s: %s: cannot read %s: %s", s->name, key, path, strerror(errno));
+    return st == ST_OK ? ST_INVALID : st;
+}
+
+static enum status check_files(const struct bridge_settings *s, struct buf *error)
+{
+    const char *const files[][2] = {{"password_file", s->password_file},
+                                    {"ca_file", s->ca_file},
+                                    {"cert_file", s->cert_file},
+                                    {"key_file", s->key_file}};
+    enum status st = ST_OK;
+    for (size_t i = 0; i < sizeof files / sizeof files[0] && st == ST_OK; i++)
+        st = check_file(s, files[i][0], files[i][1], error);
+    return st;
+}
+
+enum status bridge_create(const struct bridge_home *home, struct bridge_plan *plan, struct metrics *metrics,
+                          struct bridge **out, struct buf *error)
+{
+    struct bridge *b = calloc(1, sizeof *b);
+    enum status st = check_files(&plan->bridge, error);
+    if (!b || st != ST_OK) {
+        free(b);
+        bridge_plan_destroy(plan);
+        return b ? st : ST_NO_MEMORY;
+    }
+    b->home = *home;
+    b->plan = plan;
+    b->settings = &plan->bridge;
+    b->node_id = home->node_id;
+    b->metrics = metrics;
+    b->figures.name = plan->bridge.name;
+    b->figures.since_ms = clock_wall_ms(clock_system());
+    life_init(b);
+    buf_init(&b->topic, TOPIC_BYTES_MAX);
+    buf_init(&b->user, USER_BYTES_MAX);
+    buf_init(&b->gone, TOPICS_BYTES_MAX);
+    buf_init(&b->remote_gone, TOPICS_BYTES_MAX);
+    b->crossings = calloc(plan->bridge.inflight, sizeof *b->crossings);
+    b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!b->crossings || b->wake < 0) {
+        bridge_destroy(b);
+        return ST_NO_MEMORY;
+    }
+    *out = b;
+    return ST_OK;
+}
+
+void bridge_destroy(struct bridge *b)
+{
+    if (!b)
+        return;
+    if (b->wake >= 0)
+        close(b->wake);
+    for (unsigned i = 0; i < b->why_count; i++)
+        free(b->whys[i]);
+    free(b->crossings);
+    buf_deinit(&b->topic);
+    buf_deinit(&b->user);
+    buf_deinit(&b->gone);
+    buf_deinit(&b->remote_gone);
+    bridge_plan_destroy(b->plan);
+    free(b);
+}
+
+const struct bridge_plan *bridge_plan_of(const struct bridge *b)
+{
+    return b->plan;
+}
+
+struct bridge_figures *bridge_figures_of(struct bridge *b)
+{
+    return &b->figures;
+}
+
+struct metrics *bridge_metrics_of(struct bridge *b)
+{
+    return b->metrics;
+}
+
+struct bridge **bridge_next(struct bridge *b)
+{
+    return &b->next;
+}
+
+enum status bridge_start(struct bridge *b)
+{
+    b->started = pthread_create(&b->thread, NULL, bridge_thread, b) == 0;
+    return b->started ? ST_OK : ST_IO;
+}
+
+void bridge_release(struct bridge *b, struct bridge *former)
+{
+    if (former)
+        former->has_heir = true;
+    b->former = former;
+    atomic_store(&b->released, true);
+    (void)eventfd_write(b->wake, 1);
+}
+
+void bridge_leave(struct bridge *b, uint64_t expiry_ms)
+{
+    b->expiry_ms = expiry_ms;
+    atomic_store(&b->leaving, true);
+    (void)eventfd_write(b->wake, 1);
+}
+
+void bridge_stop(struct bridge *b)
+{
+    atomic_store(&b->stopping, true);
+    (void)eventfd_write(b->wake, 1);
+}
+
+void bridge_join(struct bridge *b)
+{
+    if (!b->started || b->joined || b->has_heir)
+        return;
+    wait_for_thread(b);
+    b->joined = true;
+}
+
+bool bridge_gone(struct bridge *b)
+{
+    if (b->has_heir)
+        return atomic_load(&b->former_gone);
+    if (b->started && !b->joined)
+        b->joined = pthread_tryjoin_np(b->thread, NULL) == 0;
+    return b->joined || !b->started;
 }

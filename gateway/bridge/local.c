@@ -67,37 +67,47 @@ static enum status send_packet(struct local *l, const struct mqtt_packet *p)
     return mqtt_encode(p, MQTT_V5, &l->out);
 }
 
+static enum status send_topics(struct local *l, enum mqtt_type type, struct slice topics, uint32_t count)
+{
+    struct mqtt_packet p = {.type = type};
+    p.subscribe.packet_id = take_id(l);
+    p.subscribe.count = count;
+    p.subscribe.topics = topics;
+    return send_packet(l, &p);
+}
+
 static enum status send_connect(struct local *l, const struct local_session *s)
 {
     struct buf id;
     struct mqtt_packet p = {.type = MQTT_CONNECT};
-    bool lasting = !s->clean && s->topic_count > 0;
     buf_init(&id, UINT16_MAX);
     enum status st = buf_printf(&id, LOCAL_ID_PREFIX "%s", s->name);
     p.connect.version = MQTT_V5;
-    p.connect.clean_start = !lasting;
+    p.connect.clean_start = s->expiry_s == 0;
     p.connect.client_id = buf_slice(&id);
     p.connect.props.present = MQTT_HAS_SESSION_EXPIRY | MQTT_HAS_RECEIVE_MAXIMUM;
-    p.connect.props.session_expiry_s = lasting ? UINT32_MAX : 0;
+    p.connect.props.session_expiry_s = s->expiry_s;
     p.connect.props.receive_maximum = s->receive_max;
     if (st == ST_OK)
         st = send_packet(l, &p);
     buf_deinit(&id);
-    if (st != ST_OK || s->topic_count == 0)
-        return st;
-    p = (struct mqtt_packet){.type = MQTT_SUBSCRIBE};
-    p.subscribe.packet_id = take_id(l);
-    p.subscribe.count = s->topic_count;
-    p.subscribe.topics = s->topics;
-    return send_packet(l, &p);
+    if (st == ST_OK && s->gone_count > 0)
+        st = send_topics(l, MQTT_UNSUBSCRIBE, s->gone, s->gone_count);
+    if (st == ST_OK && s->topic_count > 0)
+        st = send_topics(l, MQTT_SUBSCRIBE, s->topics, s->topic_count);
+    return st;
+}
+
+enum status local_gone(struct buf *gone, struct slice filter)
+{
+    const uint8_t head[2] = {(uint8_t)(filter.len >> 8), (uint8_t)filter.len};
+    enum status st = buf_put(gone, slice_of(head, sizeof head));
+    return st == ST_OK ? buf_put(gone, filter) : st;
 }
 
 enum status local_topic(struct buf *topics, struct slice filter, uint8_t qos)
 {
-    const uint8_t head[2] = {(uint8_t)(filter.len >> 8), (uint8_t)filter.len};
-    enum status st = buf_put(topics, slice_of(head, sizeof head));
-    if (st == ST_OK)
-        st = buf_put(topics, filter);
+    enum status st = local_gone(topics, filter);
     return st == ST_OK ? buf_put_byte(topics, OPTIONS | qos) : st;
 }
 

@@ -26,10 +26,12 @@ struct local {
 
 struct local_session {
     const char *name; /* of the bridge */
-    bool clean;
+    uint32_t expiry_s; /* how long it outlives its connections; 0: it does not, and begins clean */
     uint16_t receive_max;
     struct slice topics; /* of a SUBSCRIBE (packet.h), or empty */
     uint32_t topic_count;
+    struct slice gone; /* of an UNSUBSCRIBE before it, or empty */
+    uint32_t gone_count;
 };
 
 /* CONNECT and SUBSCRIBE are on their way. `l->on_packet` is set. ST_IO, ST_NO_MEMORY. */
@@ -52,5 +54,8 @@ enum status local_ack(struct local *l, uint16_t packet_id) MUST_CHECK;
 /* One entry of local_session.topics: No Local (what a bridge has brought it does not take back), Retain As
  * Published, retained messages only when the subscription is new. */
 enum status local_topic(struct buf *topics, struct slice filter, uint8_t qos) MUST_CHECK;
+
+/* One entry of local_session.gone. */
+enum status local_gone(struct buf *gone, struct slice filter) MUST_CHECK;
 
 #endif

@@ -34,12 +34,22 @@ struct remote {
     void *ctx;
     bool refused; /* by its CONNACK or a SUBACK */
     struct buf user; /* of the message that is handed over */
-    char why[160];
+    bool up; /* CONNACK has come */
+    enum bridge_trouble trouble;
+    char tls_why[120]; /* the last word of OpenSSL */
+    char why[200];
 };
 
 static enum status ended(struct remote *r, int rc)
 {
-    if (!r->refused)
+    if (r->refused)
+        return ST_CLOSED;
+    r->trouble = r->tls_why[0] && !r->up ? BRIDGE_TROUBLE_TLS
+                 : r->up                 ? BRIDGE_TROUBLE_LOST
+                                         : BRIDGE_TROUBLE_UNREACHABLE;
+    if (r->trouble == BRIDGE_TROUBLE_TLS)
+        snprintf(r->why, sizeof r->why, "TLS: %s", r->tls_why);
+    else
         snprintf(r->why, sizeof r->why, "%s",
                  rc == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(rc));
     return rc == MOSQ_ERR_NOMEM ? ST_NO_MEMORY : ST_CLOSED;
@@ -50,7 +60,34 @@ const char *remote_why(const struct remote *r)
     return r->why;
 }
 
+enum bridge_trouble remote_trouble(const struct remote *r)
+{
+    return r->trouble;
+}
+
+/* The library tells why a handshake failed in no other way:
+ * "OpenSSL Error[0]: error:0A000086:SSL routines::certificate verify failed". */
+static void on_log(struct mosquitto *library, void *ctx, int level, const char *text)
+{
+    struct remote *r = ctx;
+    static const char mark[] = "OpenSSL Error";
+    (void)library;
+    (void)level;
+    if (strncmp(text, mark, sizeof mark - 1) != 0)
+        return;
+    const char *words = strrchr(text, ':');
+    snprintf(r->tls_why, sizeof r->tls_why, "%s", words ? words + 1 : text);
+}
+
 /* --- what comes --------------------------------------------------------------------------------- */
+
+/* 5.0: 3.2.2.2; 3.1.1: 3.2.2.3 */
+static bool speaks_of_credentials(const struct remote *r, int reason)
+{
+    return r->settings->version == BRIDGE_V5
+               ? reason == MQTT_RC_BAD_USER_NAME_OR_PASSWORD || reason == MQTT_RC_NOT_AUTHORIZED
+               : reason == 4 || reason == 5;
+}
 
 static void on_connect(struct mosquitto *library, void *ctx, int reason, int flags,
                        const mosquitto_property *props)
@@ -60,10 +97,12 @@ static void on_connect(struct mosquitto *library, void *ctx, int reason, int fla
     (void)flags;
     (void)props;
     if (reason == 0) {
+        r->up = true;
         r->ops->on_up(r->ctx);
         return;
     }
     r->refused = true;
+    r->trouble = speaks_of_credentials(r, reason) ? BRIDGE_TROUBLE_CREDENTIALS : BRIDGE_TROUBLE_REFUSED;
     snprintf(r->why, sizeof r->why, "it refuses: %s",
              r->settings->version == BRIDGE_V5 ? mosquitto_reason_string(reason)
                                                : mosquitto_connack_string(reason));
@@ -78,6 +117,7 @@ static void on_subscribe(struct mosquitto *library, void *ctx, int id, int count
         if (granted[i] < 0x80)
             continue;
         r->refused = true;
+        r->trouble = BRIDGE_TROUBLE_REFUSED;
         snprintf(r->why, sizeof r->why, "it refuses a subscription: reason 0x%02x", (unsigned)granted[i]);
     }
 }
@@ -238,6 +278,7 @@ enum status remote_open(const struct bridge_settings *s, const char *node_id, co
     mosquitto_subscribe_callback_set(r->library, on_subscribe);
     mosquitto_publish_v5_callback_set(r->library, on_publish);
     mosquitto_message_v5_callback_set(r->library, on_message);
+    mosquitto_log_callback_set(r->library, on_log);
     int rc = set_options(r);
     if (!rc && s->version == BRIDGE_V5 && !s->clean)
         rc = mosquitto_property_add_int32(&props, ID_SESSION_EXPIRY_INTERVAL, UINT32_MAX);
@@ -247,12 +288,17 @@ enum status remote_open(const struct bridge_settings *s, const char *node_id, co
     return rc ? ended(r, rc) : ST_OK;
 }
 
-void remote_close(struct remote *r, bool politely)
+void remote_close(struct remote *r, bool politely, bool forever)
 {
+    mosquitto_property *props = NULL;
     if (!r)
         return;
-    if (politely && mosquitto_disconnect(r->library) == MOSQ_ERR_SUCCESS)
+    if (politely && forever && r->settings->version == BRIDGE_V5 &&
+        mosquitto_property_add_int32(&props, ID_SESSION_EXPIRY_INTERVAL, 0) != MOSQ_ERR_SUCCESS)
+        props = NULL; /* no memory: then it stays */
+    if (politely && mosquitto_disconnect_v5(r->library, 0, props) == MOSQ_ERR_SUCCESS)
         (void)mosquitto_loop_write(r->library, WRITES_MAX);
+    mosquitto_property_free_all(&props);
     mosquitto_destroy(r->library);
     buf_deinit(&r->user);
     free(r);
@@ -296,6 +342,11 @@ enum status remote_subscribe(struct remote *r, const char *filter, int qos)
 {
     int options = r->settings->version == BRIDGE_V5 ? NO_LOCAL_AS_PUBLISHED : 0;
     return judge(r, mosquitto_subscribe_v5(r->library, NULL, filter, qos, options, NULL));
+}
+
+enum status remote_unsubscribe(struct remote *r, const char *filter)
+{
+    return judge(r, mosquitto_unsubscribe(r->library, NULL, filter));
 }
 
 /* --- what goes ---------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #ifndef TG_GATEWAY_BRIDGE_REMOTE_H
 #define TG_GATEWAY_BRIDGE_REMOTE_H
 
+#include "gateway/edge.h"
 #include "gateway/mqtt/packet.h"
 #include "gateway/settings.h"
 
@@ -24,8 +25,11 @@ struct remote_ops {
  * ST_NO_MEMORY. */
 enum status remote_open(const struct bridge_settings *s, const char *node_id, const struct remote_ops *ops,
                         void *ctx, struct remote **out) MUST_CHECK;
-void remote_close(struct remote *r, bool politely); /* NULL is allowed. politely: with DISCONNECT */
-const char *remote_why(const struct remote *r); /* it ended */
+/* NULL is allowed. politely: with DISCONNECT; forever: its session ends too, where the version can say so. */
+void remote_close(struct remote *r, bool politely, bool forever);
+/* It ended. */
+const char *remote_why(const struct remote *r);
+enum bridge_trouble remote_trouble(const struct remote *r);
 
 int remote_fd(const struct remote *r);
 bool remote_wants_write(const struct remote *r);
@@ -35,6 +39,7 @@ enum status remote_write(struct remote *r) MUST_CHECK; /* all that the socket ta
 enum status remote_tick(struct remote *r) MUST_CHECK; /* keep alive; at least once a second */
 
 enum status remote_subscribe(struct remote *r, const char *filter, int qos) MUST_CHECK;
+enum status remote_unsubscribe(struct remote *r, const char *filter) MUST_CHECK;
 /* `topic` and properties of `p`; `left`: whose user property BRIDGE_LEFT is added. ST_INVALID, ST_TOO_LARGE:
  * the remote will never take this message. ST_CLOSED. */
 enum status remote_publish(struct remote *r, struct slice topic, const struct mqtt_publish *p, int qos,

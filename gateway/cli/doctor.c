@@ -281,13 +281,15 @@ static void print_bridges(const struct settings *s, struct buf *answer)
         return;
     json_t *root = status == 200 ? json_loads((const char *)answer->data, 0, NULL) : NULL;
     json_array_foreach(json_object_get(json_array_get(json_object_get(root, "nodes"), 0), "bridges"), i, one)
-        printf("bridge %s: %s in=%lld out=%lld dropped=%lld reconnects=%lld\n",
-               json_string_value(json_object_get(one, "name")),
-               json_is_true(json_object_get(one, "connected")) ? "connected" : "not connected",
-               json_integer_value(json_object_get(one, "in")),
-               json_integer_value(json_object_get(one, "out")),
-               json_integer_value(json_object_get(one, "dropped")),
-               json_integer_value(json_object_get(one, "reconnects")));
+        printf(
+            "bridge %s: %s%s%s in=%lld out=%lld dropped=%lld reconnects=%lld\n",
+            json_string_value(json_object_get(one, "name")),
+            json_is_true(json_object_get(one, "connected")) ? "connected" : "not connected",
+            json_is_string(json_object_get(one, "why")) ? ": " : "",
+            json_is_string(json_object_get(one, "why")) ? json_string_value(json_object_get(one, "why")) : "",
+            json_integer_value(json_object_get(one, "in")), json_integer_value(json_object_get(one, "out")),
+            json_integer_value(json_object_get(one, "dropped")),
+            json_integer_value(json_object_get(one, "reconnects")));
     json_decref(root);
 }
 

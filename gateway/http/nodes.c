@@ -39,6 +39,7 @@ static const char *state_of(const struct node_facts *f)
 
 static void put_bridge(struct json_out *o, const struct bridge_figures *b)
 {
+    const char *why = atomic_load(&b->why);
     json_out_literal(o, "{\"name\":");
     json_out_string(o, slice_cstr(b->name));
     put_name(o, slice_cstr("connected"));
@@ -46,6 +47,12 @@ static void put_bridge(struct json_out *o, const struct bridge_figures *b)
         json_out_literal(o, "true");
     else
         json_out_literal(o, "false");
+    put_number(o, "since_ms", atomic_load(&b->since_ms));
+    put_name(o, slice_cstr("why"));
+    if (atomic_load(&b->connected) || !why)
+        json_out_literal(o, "null");
+    else
+        json_out_string(o, slice_cstr(why));
     put_number(o, "in", atomic_load(&b->in));
     put_number(o, "out", atomic_load(&b->out));
     put_number(o, "dropped", atomic_load(&b->dropped));
@@ -57,10 +64,12 @@ static void put_bridges(struct json_out *o, const struct node_facts *f)
 {
     put_name(o, slice_cstr("bridges"));
     json_out_literal(o, "[");
-    for (size_t i = 0; i < f->bridge_count; i++) {
+    /* Acquire: pairs with the release of whoever has put the list there. */
+    const struct bridge_list *list = atomic_load_explicit(&f->bridges, memory_order_acquire);
+    for (size_t i = 0; list && i < list->count; i++) {
         if (i > 0)
             json_out_literal(o, ",");
-        put_bridge(o, &f->bridges[i]);
+        put_bridge(o, list->each[i]);
     }
     json_out_literal(o, "]");
 }

@@ -833,7 +833,7 @@ MUTANTS = [
     },
     {
         "name": "a bridge that acknowledges before the log has it",
-        "file": "gateway/bridge/bridge.c",
+        "file": "gateway/bridge/life.c",
         "old": """    b->settling = b->unacked_in > 0;""",
         "new": """    b->settling = false;""",
         "test": "test_bridge.py::test_nothing_is_acknowledged_before_it_is_durable",
@@ -841,7 +841,7 @@ MUTANTS = [
     },
     {
         "name": "a bridge that acknowledges to its session before the remote has it",
-        "file": "gateway/bridge/bridge.c",
+        "file": "gateway/bridge/life.c",
         "old": """        crossing_add(b, message_id, p->packet_id);""",
         "new": """        crossing_add(b, message_id, p->packet_id);
         ack_local(b, p->packet_id);""",
@@ -858,11 +858,43 @@ MUTANTS = [
     },
     {
         "name": "bridges without a guard against rings",
-        "file": "gateway/bridge/bridge.c",
+        "file": "gateway/bridge/life.c",
         "old": """    if (!t || has_been_here(b, p->props.raw, BRIDGE_LEFT)) {""",
         "new": """    if (!t) {""",
         "test": "test_bridge.py::test_two_nodes_that_bridge_to_each_other",
         "red": "messages to have come to rest|loop guard",
+    },
+    {
+        "name": "a changed bridge that does not wait for what is under way",
+        "file": "gateway/bridge/life.c",
+        "old": """            if (is_settled(b) || now_ms() - leave_ms > LEAVE_MS)""",
+        "new": """            if (is_settled(b) || leave_ms > 0)""",
+        "test": "test_bridge_reload.py::test_what_is_under_way_is_settled",
+        "red": "no DISCONNECT|sent again|closed",
+    },
+    {
+        "name": "a reload that begins all bridges anew",
+        "file": "gateway/bridge/bridges.c",
+        "old": """        if (now && bridge_plan_equal(bridge_plan_of(now), plan)) {""",
+        "new": """        if (now && bridge_plan_equal(bridge_plan_of(now), plan) && s->bridges.count < 2) {""",
+        "test": "test_bridge_reload.py::test_added_removed_and_changed",
+        "red": "was disturbed",
+    },
+    {
+        "name": "a changed bridge that leaves its former filters in the session",
+        "file": "gateway/bridge/bridge.c",
+        "old": """        if (bridge_topic_sends(t) && !bridge_plan_sends(b->plan, t)) {""",
+        "new": """        if (0) {""",
+        "test": "test_bridge_reload.py::test_added_removed_and_changed",
+        "red": "no_route|assert",
+    },
+    {
+        "name": "a removed bridge whose session stays for ever",
+        "file": "gateway/bridge/bridge.c",
+        "old": """        life_release_session(b);""",
+        "new": """        (void)b;""",
+        "test": "test_bridge_reload.py::test_a_removed_bridge_is_owed_for_a_while",
+        "red": "its session to end",
     },
     {
         "name": "names of a part of a segment taken for those of all of it",
