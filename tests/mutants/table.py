@@ -4,7 +4,7 @@ name    what a reader of the list understands
 file    where
 old     the text that is replaced; must be there exactly once
 new     the fault
-test    the one test (below tests/e2e/) that sees it
+test    the one test (its path from tests/e2e/) that sees it
 red     a regular expression that the failure's output must match: red for this reason, not for any
 """
 
@@ -951,5 +951,101 @@ MUTANTS = [
         "new": "    return sub->options.start == START_LIVE ? 1 : ch->hub->delivered[lane];",
         "test": "test_retention.py::test_the_place_of_an_idle_session_moves_with_the_log",
         "red": r"assert \d+\.0 == 0",
+    },
+    {
+        "name": "RETAIN of live messages as published, asked for or not",
+        "file": "gateway/mqtt/deliver.c",
+        "old": "d->retained || (subscription_options_of(sub)->retain_as_published && (d->msg->flags & MSG_RETAIN))",
+        "new": "d->retained || (subscription_options_of(sub) && (d->msg->flags & MSG_RETAIN))",
+        "test": "../conformance/test_conf_publish.py::test_retain_as_published",
+        "red": r"assert True == \(\(?True and False\)",
+    },
+    {
+        "name": "Retain Handling 1 taken for 0",
+        "file": "gateway/mqtt/subscribe.c",
+        "old": "(r->retain_handling == 1 && !old)",
+        "new": "r->retain_handling == 1",
+        "test": "../conformance/test_conf_publish.py::test_retain_handling",
+        "red": "assert not True",
+    },
+    {
+        "name": "No Local forgotten for what is live",
+        "file": "session/hub.c",
+        "old": "sub->options.no_local && m->origin == sub->session->id",
+        "new": "!sub->options.no_local && m->origin == UINT64_MAX",
+        "test": "../conformance/test_conf_subscribe.py::test_no_local",
+        "red": "6f776e instead of type 4|b'own' == b'other'",
+    },
+    {
+        "name": "what was not acknowledged comes again without DUP",
+        "file": "gateway/mqtt/resend.c",
+        "old": ".dup = true,",
+        "new": ".dup = false,",
+        "test": "../conformance/test_conf_publish.py::test_what_was_not_acknowledged_comes_again",
+        "red": "False",
+    },
+    {
+        "name": "a PUBREC that refuses answered with PUBREL",
+        "file": "gateway/mqtt/acks.c",
+        "old": "p->reason >= 0x80) { /*",
+        "new": "p->reason == 0xff) { /*",
+        "test": "../conformance/test_conf_publish.py::test_a_message_that_the_client_refuses",
+        "red": "packet 62 .* instead of a PUBLISH",
+    },
+    {
+        "name": "a QoS 2 message once more is another one",
+        "file": "gateway/mqtt/publish.c",
+        "old": "got && got->state != RECEIVED_UNSURE",
+        "new": "got && got->state == RECEIVED_STORING",
+        "test": "../conformance/test_conf_publish.py::test_qos_2_from_the_client",
+        "red": "At index 1 diff: b'0' != b'1'",
+    },
+    {
+        "name": "Receive Maximum of the server one larger than was said",
+        "file": "gateway/mqtt/publish.c",
+        "old": "open_count(c) >= c->receive_max",
+        "new": "open_count(c) > c->receive_max",
+        "test": "../conformance/test_conf_publish.py::test_our_window",
+        "red": "instead of DISCONNECT|0x93",
+    },
+    {
+        "name": "the quality of the subscription, not the lower of both",
+        "file": "gateway/mqtt/deliver.c",
+        "old": ".qos = o->qos < d->msg->qos ? o->qos : d->msg->qos,",
+        "new": ".qos = o->qos,",
+        "test": "../conformance/test_conf_subscribe.py::test_the_lower_of_both_qualities",
+        "red": "assert .*[12] == ",
+    },
+    {
+        "name": "UNSUBACK 0x00 for what was not there",
+        "file": "gateway/mqtt/subscribe.c",
+        "old": "ended || waited ? MQTT_RC_SUCCESS : MQTT_RC_NO_SUBSCRIPTION_EXISTED",
+        "new": "!sub || ended || waited ? MQTT_RC_SUCCESS : MQTT_RC_NO_SUBSCRIPTION_EXISTED",
+        "test": "../conformance/test_conf_subscribe.py::test_unsubscribe",
+        "red": r"At index 0 diff: b'\\x00' != b'\\x11'",
+    },
+    {
+        "name": "every DISCONNECT takes the will back",
+        "file": "gateway/mqtt/conn.c",
+        "old": "    if (p->reason == MQTT_RC_SUCCESS)\n        mqtt_will_forget(c);",
+        "new": "    if (p->reason != MQTT_RC_DISCONNECT_WITH_WILL)\n        mqtt_will_forget(c);",
+        "test": "../conformance/test_conf_end.py::test_disconnect_decides_over_the_will",
+        "red": "TimeoutError|timed out",
+    },
+    {
+        "name": "PUBREL for what is not there answered with success",
+        "file": "gateway/mqtt/acks.c",
+        "old": "        send_ack(c, MQTT_PUBCOMP, p->packet_id, MQTT_RC_PACKET_IDENTIFIER_NOT_FOUND);",
+        "new": "        send_ack(c, MQTT_PUBCOMP, p->packet_id, MQTT_RC_SUCCESS);",
+        "test": "../conformance/test_conf_publish.py::test_unknown_identifiers",
+        "red": r"\(112, b'\\x00\\t'\) == ",
+    },
+    {
+        "name": "a reserved flag of CONNECT not looked at",
+        "file": "gateway/mqtt/packet_decode.c",
+        "old": "(flags & 0x01) || c->will_qos == 3",
+        "new": "c->will_qos == 3",
+        "test": "../conformance/test_conf_connect.py::test_the_reserved_connect_flag",
+        "red": "assert|2000",
     },
 ]
