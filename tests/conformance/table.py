@@ -26,6 +26,7 @@ UNNUMBERED = {
                              "test_a_will_leaves_when_the_session_ends_before_its_delay"},
     "test_conf_end.py": {"test_disconnect_and_the_session", "test_a_body_of_disconnect_before_5", "test_data_without_a_method",
                          "test_auth_is_unknown_before_5"},
+    "test_conf_reasons.py": {"test_every_reason_code_in_its_situation"},
     "test_conf_format.py": {"test_a_server_s_packets_are_not_a_client_s"},
 }
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from clients import Web, curl, history, publish
-from mqtt_wire import BYE, Wire, puback, publish as publish_packet
+from mqtt_wire import BYE, CONNACK, Wire, connect, puback, publish as publish_packet
 from node import PROGRAM, ROOT, Node, wait_until
 from test_limits import StoppedWeb
 from test_mqtt_sessions import keep, present
@@ -540,6 +540,9 @@ def test_a_start_on_a_full_disk_serves_what_there_is(small_disk, lost_indexes):
             assert wire.publish("t/1", b"y") == 0x97
             wire.subscribe("state/#")
             assert wire.message().payload == b"kept"
+        with Wire(node, connected=False) as wire:
+            wire.send(connect(5, "stays", 0, props=b"\x11\xff\xff\xff\xff"))
+            assert wire.expect(CONNACK)[1] == 0x88, "a session that could not be kept is refused"
         with Web(node) as web:
             assert web.ask({"pub": {"topic": "t/1", "text": "y"}})["err"]["code"] == "storage_full"
             web.subscribe("t/1", {"after": [positions[-3]]})
