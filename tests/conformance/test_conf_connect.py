@@ -6,7 +6,7 @@ import pytest
 
 from mqtt_wire import BYE, PING, PUBACK, PUBCOMP, PUBLISH, PUBREC, SUBACK, Wire, connect, packet, puback, publish
 from mqtt_wire import pubrel, subscribe, text, user
-from node import wait_until
+from node import spans, wait_until
 from speak import ALL, OASIS, client, ended, hear, hear_all, present, refused, send_once, will
 from test_mqtt_five import connack_props
 
@@ -347,14 +347,15 @@ def test_takeover_of_a_socket_that_nobody_reads(node, version, name, kept):
 # --- keep alive -------------------------------------------------------------------------------------------------
 
 @ALL
-def test_silence_of_one_and_a_half_times(node, version, name):
+@spans(1, 3, 10)
+def test_silence_of_one_and_a_half_times(node, version, name, span):
     """Not before; a client that pings is not ended. (When exactly: unit.mqtt.conn, where the test owns the clock.)"""
     began = time.monotonic()
-    with Wire(node, version, name, keep_alive=1) as silent, Wire(node, version, name + "p", keep_alive=1) as pinging:
+    with Wire(node, version, name, keep_alive=span) as silent, Wire(node, version, name + "p", keep_alive=span) as pinging:
         while silent.quiet(0.2):
             pinging.ping()
         ended(silent, 0x8D)
-        assert time.monotonic() - began > 1.49
+        assert time.monotonic() - began > 1.49 * span
         pinging.ping()
 
 

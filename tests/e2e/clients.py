@@ -14,8 +14,9 @@ import time
 import pytest
 
 from node import PATIENCE
+from node import WAIT_S as WAIT_BARE_S
 
-WAIT_S = 15 * PATIENCE
+WAIT_S = WAIT_BARE_S * PATIENCE
 PROTOCOL = "tidegate.v1.json"
 
 

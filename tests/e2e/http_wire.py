@@ -2,7 +2,7 @@
 
 import socket
 
-from node import PATIENCE
+from node import PATIENCE, WAIT_S
 
 
 def request(target="/v1/publish/a", fields="", body=b"", method="POST", host="Host: localhost\r\n", version="HTTP/1.1"):
@@ -23,7 +23,7 @@ class Answer:
 class Wire:
     """A connection to the private API."""
 
-    def __init__(self, node, seconds=10):
+    def __init__(self, node, seconds=WAIT_S):
         self.socket = socket.create_connection(("127.0.0.1", node.ports["api"]))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(seconds * PATIENCE)

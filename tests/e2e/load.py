@@ -357,9 +357,10 @@ class Load:
         for thread in self.publishers + self.readers:
             thread.start()
 
-    def wait_for_each_door(self):
-        wait_until(lambda: all(publisher.acknowledged for publisher in self.publishers if publisher.acknowledges),
-                   "an acknowledgement at each door")
+    def wait_for_each_door(self, count=0):
+        """And for so many together."""
+        wait_until(lambda: all(publisher.acknowledged for publisher in self.publishers if publisher.acknowledges) and
+                   self.heard()[0] >= count, f"an acknowledgement at each door, {count} together")
 
     def heard(self):
         """How much has come in; it stands still once everything sent before has been taken."""

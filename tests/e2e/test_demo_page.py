@@ -58,7 +58,7 @@ class Page:
         return self.run("return document.getElementById('state').dataset.state")
 
     def wait_state(self, want):
-        wait_until(lambda: self.state() == want, f"the page to be {want}", 20)
+        wait_until(lambda: self.state() == want, f"the page to be {want}")
 
     def text(self, name):
         return self.run("return document.getElementById(arguments[0]).textContent", name)
@@ -71,7 +71,7 @@ class Page:
 
     def wait_events(self, want):
         try:
-            wait_until(lambda: self.events() == want, f"the page to show {len(want)} events", 20)
+            wait_until(lambda: self.events() == want, f"the page to show {len(want)} events")
         except AssertionError:
             assert self.events() == want
             raise

@@ -6,19 +6,16 @@ import pytest
 
 from clients import Web, publish
 from mqtt_wire import DISCONNECT, End
-from node import wait_until
+from node import spans, wait_until
 from tokens import make, mqtt_client
 
 SOON = {"auth.leeway_ms": 0}
 
 
-def soon():
-    return int(time.time()) + 2
-
-
-def test_an_expired_token_ends_its_connections(make_node):
+@spans(2, 5, 15)
+def test_an_expired_token_ends_its_connections(make_node, span):
     node = make_node(SOON)
-    token = make(node, exp=soon())
+    token = make(node, exp=int(time.time()) + span)
     with Web(node, hello={"token": token}) as web, Web(node, hello={"token": make(node)}) as other:
         five, three = mqtt_client(node, token), mqtt_client(node, token, 4)
         web.subscribe("a")
@@ -33,9 +30,10 @@ def test_an_expired_token_ends_its_connections(make_node):
         three.socket.close()
 
 
-def test_a_new_token_in_time_goes_on(make_node):
+@spans(2, 5, 15)
+def test_a_new_token_in_time_goes_on(make_node, span):
     node = make_node(SOON)
-    end = soon()
+    end = int(time.time()) + span
     with Web(node, hello={"token": make(node, exp=end)}) as web:
         web.subscribe("a")
         assert web.ask({"auth": {"token": make(node)}})["ok"] == {"user": "ann"}

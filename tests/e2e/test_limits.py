@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from clients import Web, curl, publish
-from node import PATIENCE, ROOT, Node, wait_until
+from clients import WAIT_S, Web, curl, publish
+from node import ROOT, Node, wait_until
 
 PAYLOAD = b"x" * 4096
 MESSAGES = 15_000  # 60 MB: far more than the sockets' buffers and the queue's bound together
@@ -34,7 +34,7 @@ class RawSubscriber:
     def __init__(self, node, topic, qos=0, client_id=b"slow"):
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        self.socket.settimeout(30)
+        self.socket.settimeout(WAIT_S)
         self.socket.connect(("127.0.0.1", node.ports["mqtt"]))
         self.socket.sendall(mqtt_packet(0x10, mqtt_string(b"MQTT") + b"\x04\x02\x00\x00" + mqtt_string(client_id)))
         assert self.exactly(4) == b"\x20\x02\x00\x00"
@@ -143,7 +143,7 @@ class StoppedWeb:
     def __init__(self, node, topic):
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        self.socket.settimeout(30)
+        self.socket.settimeout(WAIT_S)
         self.socket.connect(("127.0.0.1", node.ports["http"]))
         self.socket.sendall((
             f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{node.ports['http']}\r\nUpgrade: websocket\r\n"
@@ -180,7 +180,7 @@ class StoppedWeb:
     def read_numbers_up_to(self, last):
         """Those that have come when `last` is there, or when no more come."""
         numbers = []
-        self.socket.settimeout(10 * PATIENCE)  # shorter than the time between two heartbeats
+        self.socket.settimeout(20)  # shorter than the time between two heartbeats
         while not numbers or numbers[-1] != last:
             try:
                 body = self.frame()

@@ -14,7 +14,7 @@ import pytest
 from clients import WAIT_S, MosquittoSub, Web, mosquitto_pub, need, paho_client
 from mqtt_wire import BYE, PING, PUBACK, SUBACK, UNSUBACK, End, Message, Wire, connect, puback, publish
 from mqtt_wire import read_varint, subscribe, text, unsubscribe, user
-from node import PATIENCE, wait_until
+from node import PATIENCE, spans, wait_until
 
 LOOPS = pytest.mark.parametrize("loops", [1, 2])
 SPREAD = {"node.loops": 2, "log.partitions": 4}
@@ -392,17 +392,18 @@ def test_takeover_in_a_crowd(make_node):
 
 
 @LOOPS
-def test_keep_alive(make_node, loops):
+@spans(1, 3, 10)
+def test_keep_alive(make_node, loops, span):
     node = make_node({"node.loops": loops, "mqtt.keep_alive_max_s": 60})
     started = time.monotonic()
-    silent = [Wire(node, 5, "silent5", keep_alive=1), Wire(node, 4, "silent4", keep_alive=1),
-              Wire(node, 3, "silent3", keep_alive=1)]
-    pinging = Wire(node, 4, "pinging", keep_alive=1)
-    talking = Wire(node, 5, "talking", keep_alive=1)
+    silent = [Wire(node, 5, "silent5", keep_alive=span), Wire(node, 4, "silent4", keep_alive=span),
+              Wire(node, 3, "silent3", keep_alive=span)]
+    pinging = Wire(node, 4, "pinging", keep_alive=span)
+    talking = Wire(node, 5, "talking", keep_alive=span)
     none = Wire(node, 4, "none", keep_alive=0)
     # What we send to it is no sign of its life.
     silent[1].subscribe(("talk", 0), number=3)
-    while time.monotonic() - started < 2.5:
+    while time.monotonic() - started < 2.5 * span:
         pinging.ping()
         assert talking.publish("talk", b"x") == 0
         time.sleep(0.2)  # the pace of these clients
@@ -812,8 +813,9 @@ def test_the_limit_of_connections(make_node):
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_reader_that_stands_still_is_closed(make_node, qos):
-    node = make_node({"out.bytes_max": 65536, "out.stall_ms": 400, "limit.inflight": 65535})
+@spans(0.4, 2, 10)
+def test_a_reader_that_stands_still_is_closed(make_node, qos, span):
+    node = make_node({"out.bytes_max": 65536, "out.stall_ms": int(span * 1000), "limit.inflight": 65535})
     with Wire(node, 5, "still", receive_buffer=4096) as wire, Wire(node, 5, "good") as good:
         wire.subscribe(("st/x", qos))
         good.subscribe(("st/x", 1))

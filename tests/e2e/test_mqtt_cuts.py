@@ -104,7 +104,7 @@ def play(node, dice, sender, receiver, cut):
     wire.left = cut if cut else 1 << 30
     try:
         wire.send(b"".join(sender.again()))
-        deadline = time.monotonic() + 20 * PATIENCE
+        deadline = time.monotonic() + 60 * PATIENCE
         while time.monotonic() < deadline:
             if cut:
                 for data in sender.fresh():

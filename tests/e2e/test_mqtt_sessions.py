@@ -11,7 +11,7 @@ import pytest
 from clients import WAIT_S, MosquittoSub, history, mosquitto_pub, need, paho_client, publish as api_publish
 from mqtt_wire import (BYE, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SUBACK, End, Message, Wire, connect, packet,
                        properties, puback, publish, pubcomp, pubrec, pubrel, subscribe, text, unsubscribe)
-from node import PATIENCE, wait_until
+from node import PATIENCE, spans, wait_until
 from test_mqtt_five import connack_props, prop, will_rest
 from test_mqtt_qos2 import finish, number_of, publish2
 
@@ -279,6 +279,10 @@ def test_a_second_connection_takes_the_session(make_node, version, loops):
     leave(first, "disconnect")
 
 
+def sessions(node):
+    return node.metrics()["tidegate_sessions"]
+
+
 def test_expiry(make_node):
     """3.1.2.11.2: a session without a connection ends after its expiry; DISCONNECT may change that."""
     node = make_node(SPREAD)
@@ -290,8 +294,7 @@ def test_expiry(make_node):
             wire.send(packet(0xE0, b"\x00" + properties(expiry(changed))))
             wire.rest()
         wire.close()
-    wait_until(lambda: node.metric("tidegate_connections", "mqtt") == 0, "the connections to be gone")
-    time.sleep(1.2)  # the expiry itself
+    wait_until(lambda: sessions(node) == 2, "three of five to be over")
     for client, stays in (("short", False), ("long", True), ("cut", False), ("stretched", True), ("none", False)):
         with keep(node, 5, client) as wire:
             assert present(wire) == stays, client
@@ -305,8 +308,7 @@ def test_the_setting_bounds_the_expiry(make_node):
     with keep(node, 5, "a") as wire, keep(node, 5, "b", seconds=1) as exact, keep(node, 4, "c") as old:
         assert connack_props(wire)[0x11] == 1 and 0x11 not in connack_props(exact)
         old.ping()
-    wait_until(lambda: node.metric("tidegate_connections", "mqtt") == 0, "the connections to be gone")
-    time.sleep(1.2)  # the expiry itself
+    wait_until(lambda: sessions(node) == 0, "them to be over")
     with keep(node, 4, "c") as old, keep(node, 5, "a") as wire:
         assert not present(old) and not present(wire)
 
@@ -317,7 +319,7 @@ def test_an_expiry_that_a_crash_interrupted(make_node):
     node.kill9()
     del held
     node.restart()
-    time.sleep(1.5)  # the expiry itself
+    wait_until(lambda: sessions(node) == 1, "the first to be over")
     with keep(node, 5, "short") as short, keep(node, 5, "long") as long:
         assert not present(short) and present(long)
 
@@ -436,20 +438,21 @@ def delayed(node, client, seconds, session_s, topic):
                 rest=will_rest(topic, b"gone", 5, DELAY + struct.pack(">I", seconds)))
 
 
-def test_a_will_waits_for_its_delay(make_node):
+@spans(1, 3, 10)
+def test_a_will_waits_for_its_delay(make_node, span):
     """3.1.3.2.2: unless the client comes back; not longer than the session."""
     node = make_node(SPREAD)
     with Wire(node, 5, "hears") as hearer:
         hearer.subscribe("w/#")
-        delayed(node, "back", 1, 600, "w/back").close()
-        delayed(node, "short", 600, 1, "w/session").close()
+        delayed(node, "back", span, 600, "w/back").close()
+        delayed(node, "short", 600, span, "w/session").close()
         started = time.monotonic()
         wait_until(lambda: node.metric("tidegate_connections", "mqtt") == 1, "the connections to be gone")
         back = keep(node, 5, "back")
         assert present(back)
-        delayed(node, "late", 1, 600, "w/late").close()
+        delayed(node, "late", span, 600, "w/late").close()
         topics = sorted(hearer.message().topic for _ in range(2))
-        assert topics == ["w/late", "w/session"] and time.monotonic() - started > 0.9
+        assert topics == ["w/late", "w/session"] and time.monotonic() - started > 0.9 * span
         hearer.ping()
         back.close()
         # A new session in its place ends the old one: its will does not wait.

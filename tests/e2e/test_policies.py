@@ -7,7 +7,7 @@ import pytest
 
 from clients import Web, curl, history, publish
 from mqtt_wire import Wire, publish as publish_packet
-from node import PROGRAM, wait_until
+from node import PROGRAM, spans, wait_until
 from test_sync import QUIET_S, disk  # noqa: F401 (a fixture)
 
 
@@ -89,14 +89,18 @@ def test_delivered_when_it_is_durable(make_node, disk):  # noqa: F811
 
 
 def test_a_topic_gives_messages_an_end(make_node):
-    node = make_node({**topics({"filter": "short/#", "ttl_ms": "2s"}), "log.partitions": 1})
+    node = make_node({**topics({"filter": "short/#", "ttl_ms": "500ms"}, {"filter": "hours/#", "ttl_ms": "2h"}), "log.partitions": 1})
     with Wire(node, 5, "sub") as wire:
-        wire.subscribe("#")
-        publish(node, "short/1", b"none")
-        publish(node, "short/1", b"long", "-H", "Tidegate-Ttl-Ms: 3600000")
-        publish(node, "long/1", b"long", "-H", "Tidegate-Ttl-Ms: 3600000")
+        wire.subscribe("hours/#")
+        publish(node, "hours/1", b"none")
+        publish(node, "hours/1", b"long", "-H", "Tidegate-Ttl-Ms: 36000000")
+        publish(node, "hours/1", b"short", "-H", "Tidegate-Ttl-Ms: 3600000")
         expiry = [wire.message().props[:5] for _ in range(3)]
-        assert expiry[:2] == [b"\x02\0\0\0\x02"] * 2 and int.from_bytes(expiry[2][1:], "big") in (3599, 3600)
+        assert all(props[0] == 2 for props in expiry)
+        assert all(hours * 3600 - 60 <= int.from_bytes(props[1:], "big") <= hours * 3600 for props, hours in zip(expiry, (2, 2, 1)))
+    publish(node, "short/1", b"none")
+    publish(node, "short/1", b"long", "-H", "Tidegate-Ttl-Ms: 3600000")
+    publish(node, "long/1", b"long", "-H", "Tidegate-Ttl-Ms: 3600000")
     publish(node, "short/1", b"kept", "-H", "Tidegate-Retain: 1")
     wait_until(lambda: not history(node, "short/1"), "them to expire")
     assert curl(node.api("/v1/retained/short/1")).json()["messages"] == []
@@ -112,8 +116,9 @@ def test_a_topic_gives_messages_an_end(make_node):
     assert node.metric("tidegate_messages_dropped_total", "expired") == 3
 
 
-def test_a_topic_has_no_past_beyond_its_age(make_node):
-    node = make_node(topics({"filter": "recent/+", "retention_ms": "2s"}))
+@spans(1, 4, 15)
+def test_a_topic_has_no_past_beyond_its_age(make_node, span):
+    node = make_node(topics({"filter": "recent/+", "retention_ms": f"{span}s"}))
     publish(node, "recent/1", b"old", "-H", "Tidegate-Retain: 1")
     publish(node, "other/1", b"stays")
 

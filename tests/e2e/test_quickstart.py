@@ -12,7 +12,7 @@ import time
 import pytest
 
 from clients import Web, need
-from node import PRESET, ROOT, free_ports, wait_until
+from node import PRESET, ROOT, STOP_S, free_ports, wait_until
 
 README = (ROOT / "README.md").read_text()
 # On a machine whose standard ports are taken by somebody else, this test takes others, also in the lines it runs.
@@ -44,7 +44,7 @@ def demo(tmp_path):
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
-            process.wait(30)
+            process.wait(STOP_S)
         reader.join(5)
     assert process.returncode == 130, "".join(said)
 
@@ -63,7 +63,7 @@ class Demo:
         return re.sub(r"^(mosquitto_(?:pub|sub))", rf"\1 -p {self.ports['mqtt']}", command)
 
     def run(self, command, **options):
-        return subprocess.run(["bash", "-c", self.translate(command)], cwd=self.folder, check=True, timeout=30,
+        return subprocess.run(["bash", "-c", self.translate(command)], cwd=self.folder, check=True, timeout=STOP_S,
                               capture_output=True, text=True, **options).stdout
 
 
@@ -119,7 +119,7 @@ def test_quick_start_to_the_letter(demo):
         except subprocess.CalledProcessError:
             return False
 
-    wait_until(is_back, "the node to be back", 30)
+    wait_until(is_back, "the node to be back")
     with Web(demo) as web:
         replay = web.subscribe("home/#", "earliest")["replay"]
         assert replay >= 6, "the proof's four messages and ours, all from before the kill"

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from clients import MosquittoSub, Web, curl, mosquitto_pub, paho_client, publish
+from clients import WAIT_S, MosquittoSub, Web, curl, mosquitto_pub, paho_client, publish
 from mqtt_wire import Wire, publish as publish_packet
-from node import wait_until
+from node import spans, wait_until
 from test_limits import StoppedWeb
 
 RETAIN, NO_LOCAL, AS_PUBLISHED = 0x01, 0x04, 0x08
@@ -94,24 +94,24 @@ def test_set_replace_and_clear_at_every_door(node, put):
     put(node, "home/a", b"2")
     with MosquittoSub(node, "home/+") as sub, MosquittoSub(node, "home/+", "-V", "5") as sub5, Web(node) as web:
         for one in (sub, sub5):
-            first = [one.messages.get(timeout=10) for _ in range(2)]
+            first = [one.messages.get(timeout=WAIT_S) for _ in range(2)]
             assert first == [("home/b", b"1", True), ("home/a", b"2", True)], "the newest of each topic, in order"
         assert [message["topic"] for message in replayed(web, "home/+")] == ["home/b", "home/a"]
         put(node, "home/a", b"3")  # live: no RETAIN
         for one in (sub, sub5):
-            assert one.messages.get(timeout=10) == ("home/a", b"3", False)
+            assert one.messages.get(timeout=WAIT_S) == ("home/a", b"3", False)
         assert "retained" not in web.next()
         put(node, "home/a", b"")  # clearing is a message, too
         for one in (sub, sub5):
-            assert one.messages.get(timeout=10) == ("home/a", b"", False)
+            assert one.messages.get(timeout=WAIT_S) == ("home/a", b"", False)
         assert web.next()["topic"] == "home/a"
     assert kept(node, "home/a") == [], "what was cleared is not kept"
     assert kept(node, "home/b") in (["1"], [1])
     assert node.metric("tidegate_retained_messages") == 1
     with MosquittoSub(node, "#") as sub:
-        assert sub.messages.get(timeout=10) == ("home/b", b"1", True)
+        assert sub.messages.get(timeout=WAIT_S) == ("home/b", b"1", True)
         publish(node, "home/end", b"end")
-        assert sub.messages.get(timeout=10) == ("home/end", b"end", False)
+        assert sub.messages.get(timeout=WAIT_S) == ("home/end", b"end", False)
 
 
 def test_paho_sees_the_flag(node):
@@ -185,8 +185,10 @@ def test_qos_and_no_local(node):
         assert wire.message().qos == 1
 
 
-def test_expiry(node):
-    publish(node, "short", b"1", *KEEP, "-H", "Tidegate-Ttl-Ms: 300")
+@spans(0.3, 2, 10)
+def test_expiry(make_node, span):
+    node = make_node()
+    publish(node, "short", b"1", *KEEP, "-H", f"Tidegate-Ttl-Ms: {int(1000 * span)}")
     publish(node, "long", b"1", *KEEP, "-H", "Tidegate-Ttl-Ms: 3000000")
     assert node.metric("tidegate_retained_messages") == 2
     with Wire(node, 5) as wire:
@@ -200,9 +202,10 @@ def test_expiry(node):
         assert list(values(replayed(web, "#"))) == ["long"]
 
 
-def test_what_expires_makes_room(make_node):
+@spans(0.2, 2, 10)
+def test_what_expires_makes_room(make_node, span):
     node = make_node({"limit.retained": 2})
-    publish(node, "a", b"1", *KEEP, "-H", "Tidegate-Ttl-Ms: 200")
+    publish(node, "a", b"1", *KEEP, "-H", f"Tidegate-Ttl-Ms: {int(1000 * span)}")
     set_by_http(node, "b", b"1")
     publish(node, "c", b"1", *KEEP, check=503)
     wait_until(lambda: publish(node, "c", b"1", *KEEP, check=None).status == 200, "room")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from clients import Web, curl, history, publish
+from clients import WAIT_S, Web, curl, history, publish
 from mqtt_wire import BYE, CONNACK, Wire, connect, puback, publish as publish_packet
 from node import PROGRAM, ROOT, Node, wait_until
 from test_limits import StoppedWeb
@@ -101,11 +101,11 @@ def test_the_disk_stays_bounded_under_load_from_all_doors(make_node):
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: errors or node.metric("tidegate_log_trimmed_bytes_total") > 40 * LIMIT, "turnovers", 60)
+        wait_until(lambda: errors or node.metric("tidegate_log_trimmed_bytes_total") > 40 * LIMIT, "turnovers")
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(WAIT_S)
     assert not errors, errors
     assert most[0] <= LIMIT + SPARE, f"{most[0]} bytes on the disk"
     # What waits for the disk is counted too.
@@ -462,7 +462,7 @@ def test_retention_does_not_wait_for_the_interval_of_syncs(make_node):
         for _ in range(20):
             for request in [web.request({"pub": {"topic": "a", "text": "x" * 50000}}) for _ in range(20)]:
                 assert "ok" in web.answer(request)
-    wait_until(lambda: node.metric("tidegate_log_size_bytes") < 4 << 20, "the oldest segments to go", 45)
+    wait_until(lambda: node.metric("tidegate_log_size_bytes") < 4 << 20, "the oldest segments to go")
 
 
 def start_failing(folder, settings=None, **options):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from clients import need, publish
-from node import PATIENCE, PROGRAM, ROOT, wait_until
+from node import PATIENCE, PROGRAM, ROOT, STOP_S, wait_until
 from test_sync import disk  # noqa: F401 a fixture
 
 WATCHDOG_S = 0.8 * PATIENCE
@@ -91,7 +91,7 @@ def test_what_the_manager_is_told(make_node, any_manager, tmp_path):
     message = any_manager.next()
     assert message["STOPPING"] == "1" and "READY" not in message
     assert any_manager.is_silent()
-    assert node.process.wait(30 * PATIENCE) == 0
+    assert node.process.wait(STOP_S) == 0
 
 
 def test_nobody_to_tell(make_node, tmp_path):
@@ -139,7 +139,7 @@ def test_a_loop_that_hangs_silences_the_watchdog(make_node, manager, name):
         assert manager.next() == {"WATCHDOG": "1"}
     hold = Hold(threads(node)[name])
     try:
-        wait_until(manager.is_silent, "the pulses to stop: a loop hangs", 30)
+        wait_until(manager.is_silent, "the pulses to stop: a loop hangs")
     finally:
         hold.end()
     assert manager.next() == {"WATCHDOG": "1"}, "the loop moves again"
@@ -152,7 +152,7 @@ def test_a_writer_that_hangs_silences_the_watchdog(make_node, manager, disk):  #
     disk.hold()
     publish(node, "t", b"1", "-H", "Tidegate-Wait: accepted", check=202)
     wait_until(disk.is_held, "a sync to be under way")
-    wait_until(manager.is_silent, "the pulses to stop: the log's writer hangs", 30)
+    wait_until(manager.is_silent, "the pulses to stop: the log's writer hangs")
     disk.release()
     assert manager.next() == {"WATCHDOG": "1"}, "the writer moves again"
 
@@ -167,7 +167,7 @@ def test_a_busy_node_pulses(make_node, manager):
     assert manager.next() == manager.next() == {"WATCHDOG": "1"}
     node.process.send_signal(signal.SIGTERM)
     assert manager.until("STOPPING")["STOPPING"] == "1"
-    assert manager.is_silent() and node.process.wait(30 * PATIENCE) == 0
+    assert manager.is_silent() and node.process.wait(STOP_S) == 0
 
 
 # --- what is installed --------------------------------------------------------------------------------------------

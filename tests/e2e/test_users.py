@@ -9,7 +9,7 @@ import pytest
 
 from clients import Web, curl, publish
 from log_tool import messages
-from node import wait_until
+from node import spans, wait_until
 from test_http import problem
 from tokens import make, mqtt_client
 
@@ -216,8 +216,9 @@ def test_so_many_are_kept(make_node):
     assert node.metric("tidegate_messages_dropped_total", "retention") == 3
 
 
-def test_so_long_they_are_kept(make_node):
-    node = make_node({"inbox.keep_ms": 500})
+@spans(0.5, 3, 15)
+def test_so_long_they_are_kept(make_node, span):
+    node = make_node({"inbox.keep_ms": int(1000 * span)})
     send(node, "alice", b"1")
     with come(node) as web:
         take(web, 1)

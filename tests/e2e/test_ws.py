@@ -10,10 +10,9 @@ import struct
 
 import pytest
 
-from clients import Closed, Web, module, paho_client
-from node import PATIENCE, wait_until
+from clients import WAIT_S, Closed, Web, module, paho_client
+from node import PATIENCE, STOP_S, spans, wait_until
 
-WAIT_S = 15 * PATIENCE
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -613,8 +612,9 @@ def test_a_stopped_reader_is_told_4002_and_nothing_is_cut(make_node):
         assert info.value.code == 4002 and bye["code"] == 4002 and bye["retry_ms"] > 0
 
 
-def test_heartbeats_and_a_dead_peer(make_node):
-    node = make_node({"ws.ping_ms": 150, "ws.pong_timeout_ms": 300})
+@spans(0.3, 2, 10)
+def test_heartbeats_and_a_dead_peer(make_node, span):
+    node = make_node({"ws.ping_ms": int(500 * span), "ws.pong_timeout_ms": int(1000 * span)})
     with Raw(node) as living, Raw(node) as dead:
         living.upgrade()
         dead.upgrade()
@@ -680,7 +680,7 @@ def test_shutdown_says_bye(make_node):
         assert ws.close_code() == 4001
         ws.send(frame(struct.pack("!H", 4001), CLOSE))
         assert ws.ended()
-    assert node.process.wait(10 * PATIENCE) == 0
+    assert node.process.wait(STOP_S) == 0
 
 
 # --- pages -----------------------------------------------------------------------------------------------------
