@@ -237,6 +237,11 @@ static const struct metric_row {
     [M_HTTP_2XX] = {HTTP, "code=\"2xx\"", HTTP_HELP},
     [M_HTTP_4XX] = {HTTP, "code=\"4xx\"", HTTP_HELP},
     [M_HTTP_5XX] = {HTTP, "code=\"5xx\"", HTTP_HELP},
+#define HTTP_HEADS "tidegate_http_heads_refused_total", COUNTER
+#define HTTP_HEADS_HELP                                                                                      \
+    "Heads of HTTP requests that were refused: larger than limit.http_head_bytes, or malformed."
+    [M_HTTP_HEADS_LARGE] = {HTTP_HEADS, "reason=\"limit\"", HTTP_HEADS_HELP},
+    [M_HTTP_HEADS_BAD] = {HTTP_HEADS, "reason=\"malformed\"", HTTP_HEADS_HELP},
     [M_BECAME_CURSOR] = {"tidegate_subscriptions_behind_total", COUNTER, NULL,
                          "Times a subscription fell behind and went on reading from the log."},
     [M_CURSORS] = {"tidegate_subscriptions_behind", GAUGE, NULL,

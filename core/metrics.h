@@ -158,6 +158,8 @@ enum metric {
     M_HTTP_2XX,
     M_HTTP_4XX,
     M_HTTP_5XX,
+    M_HTTP_HEADS_LARGE,
+    M_HTTP_HEADS_BAD,
     M_BECAME_CURSOR,
     M_CATCHUP_WAITING, /* gauge: those behind that wait for their turn to read */
     M_CURSORS, /* times a subscription fell behind; gauge of those behind now */

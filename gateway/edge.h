@@ -92,8 +92,8 @@ void mqtt_door_destroy(struct mqtt_door *d); /* NULL is allowed */
 struct web_door;
 enum status web_door_create(struct edge *edge, int listen_fd, struct web_door **out,
                             struct buf *error) MUST_CHECK;
-/* Pairs of descriptors that the TLS port of one loop may need at a time, beside its connections. */
-enum { RELAY_PAIRS_MAX = 64 };
+/* Pairs of descriptors that WebSocket handshakes of one loop may need at a time, beside its connections. */
+enum { FRONT_PAIRS_MAX = 16 };
 enum status web_door_listen_tls(struct web_door *d, int listen_fd /* taken over */) MUST_CHECK;
 void web_door_run(
     struct web_door *d); /* runs the edge's loop inside libev on the calling thread until loop_stop */

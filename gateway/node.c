@@ -86,14 +86,14 @@ static unsigned choose_loops(const struct settings *s)
 }
 
 /* What the node needs beside connections: the log's files (VOLUMES_OPEN_MAX and one or two a partition),
- * three or four a loop, listeners, and some for demo pages that are being sent. */
+ * three or four a loop and its pairs for handshakes, and listeners. */
 enum { DESCRIPTORS_OWN = 256, DESCRIPTORS_A_LOOP = 8, DESCRIPTORS_A_PARTITION = 4 };
 
 static enum status share_descriptors(struct node *n, uint64_t limit, struct buf *error)
 {
     const struct settings *s = n->settings;
     struct descriptor_shares wanted = {.clients = s->limit_connections, .api = s->api_connections};
-    uint64_t a_loop = DESCRIPTORS_A_LOOP + (tls_configured(s) ? 2 + 2 * RELAY_PAIRS_MAX : 0);
+    uint64_t a_loop = DESCRIPTORS_A_LOOP + 2 * FRONT_PAIRS_MAX + (tls_configured(s) ? 2 : 0);
     uint64_t own = DESCRIPTORS_OWN + a_loop * n->loop_count + DESCRIPTORS_A_PARTITION * s->log_partitions;
     struct descriptor_shares got;
     if (descriptors_share(limit, own, &wanted, &got) != ST_OK) {

@@ -234,6 +234,10 @@ static const struct config_option options[] = {
      "Body of a POST /v1/publish of several messages"},
     {"limit.history_count", CONFIG_UINT, AT(limit_history_count), "1000", NULL, 1, STORE_READ_COUNT_MAX,
      "Messages of one page of history"},
+    {"limit.http_head_bytes", CONFIG_BYTES, AT(limit_http_head_bytes), "8K", NULL, 1024, 65536,
+     "Head of an HTTP request, at both ports; above, it is answered 431 (414: its target alone) and closed. "
+     "A "
+     "connection of the private API takes twice that in memory"},
 
     {"limit.lag_messages", CONFIG_UINT, AT(limit_lag_messages), "0", NULL, 0, 0,
      "Positions of a partition that a subscription may be behind; above, it goes on with the newest half of "

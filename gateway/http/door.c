@@ -28,8 +28,7 @@
 #include <unistd.h>
 
 enum {
-    POOL_BYTES = 16384, /* of a connection: head, a piece of body, head of the answer */
-    HEAD_BYTES_MAX = POOL_BYTES / 2, /* ADR 1, rule 2 */
+    POOL_BYTES_MIN = 16 * 1024,
     PARAMETERS_MAX = 64, /* of a query: fit into the pool whatever else is in it */
     LIBRARY_EXTRA_S = 2, /* the library's time-out beyond ours */
 };
@@ -41,6 +40,8 @@ struct api_door {
     struct loop_watch watch;
     struct loop_hook hook;
     struct list conns;
+    uint64_t head_bytes_max; /* ADR 1, rule 2: half of a connection's pool, which holds the head, a piece of
+                              * the body and the head of the answer. As it was at the start */
     struct timer timeout; /* of the library */
     bool more; /* the library wants to run again without an event */
     bool stopping, closing; /* SIGTERM has come; the loop has ended */
@@ -192,7 +193,8 @@ static bool add_fields(struct MHD_Response *response, const struct request *r, b
 {
     const struct answer *a = &r->answer;
     bool ok = add_field(response, MHD_HTTP_HEADER_CONTENT_TYPE, a->type) &&
-              add_field(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+              add_field(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") &&
+              add_field(response, "X-Request-Id", r->id);
     if (a->allow)
         ok = ok && add_field(response, MHD_HTTP_HEADER_ALLOW, a->allow);
     if (a->status == 401)
@@ -282,7 +284,7 @@ static void take_head(struct api_conn *c, struct request *r, const char *method,
         .method = method,
         .version = version,
         .head_bytes = info->header_size,
-        .head_bytes_max = HEAD_BYTES_MAX,
+        .head_bytes_max = (size_t)c->door->head_bytes_max,
         .unread = w.unread || w.end - last > END_BYTES_MAX,
     };
     metric_add(r->api->edge->metrics, M_BYTES_IN_HTTP, info->header_size);
@@ -321,13 +323,38 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 }
 
 /* The library parses queries too, into the pool, and loses a connection whose pool is full. */
-static bool query_fits(struct slice target)
+static bool query_fits(const struct api_door *d, struct slice target)
 {
     const uint8_t *mark = target.len > 0 ? memchr(target.data, '?', target.len) : NULL;
     unsigned parameters = 0;
     for (const uint8_t *at = mark; at && at < target.data + target.len; at++)
         parameters += *at == '&' || *at == '?';
-    return parameters <= PARAMETERS_MAX && (!mark || target.len <= HEAD_BYTES_MAX);
+    return parameters <= PARAMETERS_MAX && (!mark || target.len <= d->head_bytes_max);
+}
+
+/* Past the library, which would lose the connection without an answer: nothing of it is being sent, since it
+ * reads a request only when the answer before it is out. */
+static void refuse_query(struct api_conn *c)
+{
+    struct buf text, body;
+    const struct problem p = {.status = 431,
+                              .code = "too_large",
+                              .detail = "the query has more than 64 parameters, or is larger than "
+                                        "limit.http_head_bytes",
+                              .request_id = c->request ? c->request->id : NULL};
+    buf_init(&text, PROBLEM_BYTES_MAX);
+    buf_init(&body, PROBLEM_BYTES_MAX);
+    if (problem_put(&body, &p) == ST_OK &&
+        buf_printf(&text,
+                   "HTTP/1.1 431 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n"
+                   "%.*s",
+                   problem_title(431), problem_media_type, body.len, SLICE_ARG(buf_slice(&body))) == ST_OK)
+        (void)send(c->fd, text.data, text.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    metric_add(c->door->api.edge->metrics, M_HTTP_4XX, 1);
+    metric_add(c->door->api.edge->metrics, M_HTTP_HEADS_LARGE, 1);
+    buf_deinit(&text);
+    buf_deinit(&body);
+    conn_shut(c);
 }
 
 /* Before anything else of a request; what it returns becomes the handler's context. */
@@ -340,8 +367,8 @@ static void *on_target(void *cls, const char *uri, struct MHD_Connection *connec
     request_free(c->request);
     c->request = request_create(&d->api, slice_cstr(uri));
     c->target = uri;
-    if (!query_fits(slice_cstr(uri)))
-        conn_shut(c);
+    if (!query_fits(d, slice_cstr(uri)))
+        refuse_query(c);
     if (c->request)
         c->request->owner = c;
     return c->request;
@@ -427,13 +454,15 @@ static void api_init(struct api *api, struct edge *edge)
 static struct MHD_Daemon *start_daemon(struct api_door *d)
 {
     const struct settings *s = d->api.edge->settings;
+    size_t pool = (size_t)d->head_bytes_max * 2;
     unsigned timeout_s = (unsigned)(s->http_timeout_ms / 1000) + LIBRARY_EXTRA_S;
     return MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request, d,
         MHD_OPTION_URI_LOG_CALLBACK, on_target, d, MHD_OPTION_NOTIFY_COMPLETED, on_completed, d,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, d, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, (unsigned)d->api.edge->facts->api_connections_max,
-        MHD_OPTION_CONNECTION_TIMEOUT, timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+        pool < POOL_BYTES_MIN ? (size_t)POOL_BYTES_MIN : pool, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)d->api.edge->facts->api_connections_max, MHD_OPTION_CONNECTION_TIMEOUT, timeout_s,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 
 enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **out, struct buf *error)
@@ -443,6 +472,7 @@ enum status api_door_create(struct edge *edge, int listen_fd, struct api_door **
     if (!d)
         goto fail_fd;
     api_init(&d->api, edge);
+    d->head_bytes_max = edge->settings->limit_http_head_bytes;
     list_init(&d->conns);
     list_init(&d->hook.link);
     timer_init(&d->timeout, door_on_timeout);

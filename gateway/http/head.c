@@ -18,6 +18,7 @@ static const struct {
     [HEAD_EXPECT] = {"Expect", false},
     [HEAD_TRACEPARENT] = {"traceparent", false},
     [HEAD_IDEMPOTENCY_KEY] = {"Idempotency-Key", false},
+    [HEAD_REQUEST_ID] = {"X-Request-Id", true},
     [HEAD_CE_SPECVERSION] = {"ce-specversion", false},
     [HEAD_KEY] = {"Tidegate-Key", false},
     [HEAD_TTL_MS] = {"Tidegate-Ttl-Ms", false},

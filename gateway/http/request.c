@@ -163,10 +163,14 @@ static void refuse_unread(struct request *r)
 static bool check_framing(struct request *r, const struct request_line *line)
 {
     const struct head *h = &r->head;
+    if (line->head_bytes > line->head_bytes_max || line->unread || h->bad_name)
+        metric_add(r->api->edge->metrics,
+                   line->head_bytes > line->head_bytes_max ? M_HTTP_HEADS_LARGE : M_HTTP_HEADS_BAD, 1);
     if (line->head_bytes > line->head_bytes_max)
-        request_refuse(r, &(struct problem){.status = 431,
-                                            .code = "too_large",
-                                            .detail = "the request's head is larger than 8 KiB"});
+        request_refuse(
+            r, &(struct problem){.status = 431,
+                                 .code = "too_large",
+                                 .detail = "the request's head is larger than limit.http_head_bytes"});
     else if (line->unread)
         refuse_unread(r);
     else if (h->bad_name)
@@ -254,7 +258,7 @@ static bool is_probe(const struct request *r)
 {
     static const char *const probes[] = {"/healthz", "/livez", "/readyz"};
     for (size_t i = 0; r->api->probes_open && i < sizeof probes / sizeof *probes; i++)
-        if (slice_equal_cstr(slice_of(r->texts, r->raw_len), probes[i]))
+        if (slice_equal_cstr(r->asked, probes[i]))
             return true;
     return false;
 }
@@ -302,7 +306,7 @@ static bool check_route_rights(struct request *r)
 static bool find_route(struct request *r, const char *method)
 {
     r->deletes = strcmp(method, "DELETE") == 0;
-    enum target_flaw flaw = target_parse(slice_of(r->texts, r->raw_len), r->texts + r->raw_len, &r->target);
+    enum target_flaw flaw = target_parse(r->asked, r->texts + r->raw_len, &r->target);
     if (flaw != TARGET_FINE) {
         request_bad(r, target_flaw_text(flaw));
         return false;
@@ -359,11 +363,12 @@ static bool check_body(struct request *r, uint64_t length)
     return false;
 }
 
-/* True: the answer can wait until the body has been read and thrown away. A peer that waits for "100
- * Continue" has not sent it. */
+/* True: the answer can wait until the body has been read and thrown away, also one of nothing: to the library
+ * an answer at the head is one that nothing may follow. A peer that waits for "100 Continue" has not sent its
+ * body. */
 static bool may_discard(const struct request *r, bool framed, uint64_t length)
 {
-    return framed && length > 0 && length <= r->body_max && !head_has(&r->head, HEAD_EXPECT);
+    return framed && length <= r->body_max && (length == 0 || !head_has(&r->head, HEAD_EXPECT));
 }
 
 bool request_publishes(const struct request *r)
@@ -386,8 +391,14 @@ static void look_at_target(struct request *r, const char *method, uint64_t lengt
 void request_head(struct request *r, const struct request_line *line)
 {
     uint64_t length = 0;
-    bool framed = check_framing(r, line);
+    struct slice id = r->head.fields[HEAD_REQUEST_ID], authority;
     assert(r->state == REQUEST_NEW);
+    if (request_id_valid(id))
+        snprintf(r->id, sizeof r->id, "%.*s", SLICE_ARG(id));
+    r->asked = slice_of(r->texts, r->raw_len);
+    bool framed = check_framing(r, line);
+    if (target_take_authority(&r->asked, &authority)) /* RFC 9112, 3.2.2: Host does not count */
+        r->head.fields[HEAD_HOST] = authority;
     if (framed && head_has(&r->head, HEAD_CONTENT_LENGTH) &&
         !read_length(r->head.fields[HEAD_CONTENT_LENGTH], &length)) {
         request_bad(r, "Content-Length is not a number");

@@ -16,7 +16,8 @@
 #include "gateway/http/access.h"
 #include "gateway/http/batch_split.h"
 #include "gateway/http/problem.h"
-#include "gateway/http/target.h"
+#include "gateway/target.h"
+#include "gateway/request_id.h"
 #include "session/principal.h"
 
 enum {
@@ -24,7 +25,6 @@ enum {
     KEPT_BYTES_MIN = 64 << 20, /* bodies and pages kept at a time, besides four of the largest messages */
     PROBLEM_BYTES_MAX = 4096,
     RETRY_MS = 1000,
-    REQUEST_ID_BYTES = 40, /* with a NUL */
 };
 
 /* What the requests of a door share. */
@@ -104,6 +104,7 @@ struct request {
             bool one; /* `after` is the one that is asked for */
         } list;
     };
+    struct slice asked; /* the raw target without the authority of an absolute one */
     size_t raw_len;
     uint8_t texts[]; /* the raw target, then as much again for what is decoded of it */
 };

@@ -1,9 +1,8 @@
 /* The life of a connection.
  *
- * libwebsockets does HTTP and the 101; then it is told to stop reading (lws_rx_flow_control) and the
- * descriptor is watched by our own loop. It keeps owning the descriptor, and from there on neither reads nor
- * writes it, so what goes out is only ever what output.c sends: whole frames, in order (ADR 2 says why, and
- * what it costs).
+ * HTTP is front.c's, and the 101 libwebsockets', over a socket pair: it never has the socket itself, so what
+ * goes out is only ever what output.c sends: whole frames, in order (ADR 2 and 12 say why, and what it
+ * costs).
  *
  * During a turn everything only queues and marks the connection (conn_touch). At its end conn_turn_end sends,
  * once, and does what room in the queue allows again: reading, and cursors of the session.
@@ -14,8 +13,8 @@
 
 #include "gateway/gate.h"
 #include "gateway/ws/feed.h"
+#include "gateway/ws/front.h"
 #include "gateway/ws/host.h"
-#include "gateway/ws/relay.h"
 #include "gateway/ws/serve.h"
 
 #include <assert.h>
@@ -41,6 +40,7 @@ struct conn *conn_create(struct web_door *d)
     list_init(&c->subscribing);
     list_init(&c->leaving);
     list_push(&d->conns, &c->link);
+    c->io.fd = -1;
     c->watch = (struct loop_watch){.fd = -1, .on_event = conn_on_event};
     outq_init(&c->out, (uint32_t)d->settings->out_bytes_max);
     flow_init(&c->flow, (uint32_t)d->settings->limit_ws_unacked);
@@ -106,7 +106,6 @@ static void conn_count_end(struct conn *c, enum conn_end why)
     atomic_fetch_sub(&c->door->edge->facts->connections, 1);
 }
 
-/* Everything but a plain socket, which is libwebsockets' to close. */
 static void conn_bury(struct conn *c, enum conn_end why)
 {
     assert(c->state != CONN_DEAD);
@@ -121,9 +120,9 @@ static void conn_bury(struct conn *c, enum conn_end why)
     if (c->watched)
         loop_watch_remove(c->door->loop, &c->watch);
     c->watched = false;
-    if (c->io.ops)
+    if (c->io.fd >= 0)
         stream_close(&c->io);
-    relay_drop(c->relay);
+    front_drop(c->front);
     timer_cancel(loop_timers(c->door->loop), &c->timer);
     outq_deinit(&c->out);
     buf_deinit(&c->message);
@@ -157,8 +156,10 @@ void conn_lost(struct conn *c)
     c->wsi = NULL;
     if (c->state == CONN_DEAD)
         return;
-    if (c->relay)
-        relay_orphan(c);
+    if (c->front) {
+        front_declined(c);
+        return;
+    }
     conn_bury(c, END_NETWORK);
     conn_unref(c);
 }

@@ -1,7 +1,6 @@
 /* Inside gateway/ws/: one connection of the public port, and the door that owns it. Owning loop only.
  *
- *   http.c, door.c           what comes before: HTTP, handled by libwebsockets
- *   relay.c                  the same with TLS
+ *   front.c, head.c, http.c  what comes before: HTTP; door.c: the handshake, by libwebsockets
  *   conn.c                   life of a connection: taking over, closing, ping, stall
  *   input.c, output.c        its socket: frames in, queue out
  *   serve.c                  the protocol: lines, requests; subscribe.c, ack.c, publish.c, page.c: operations
@@ -27,7 +26,7 @@ struct feed_opening;
 struct inbox;
 struct files;
 struct host;
-struct relay;
+struct front;
 struct tls_port;
 
 enum {
@@ -51,7 +50,7 @@ enum conn_end {
 };
 
 enum conn_state {
-    CONN_HTTP, /* libwebsockets reads the request; only the timer is ours */
+    CONN_HTTP, /* the front has the socket */
     CONN_FRESH, /* 101 is out; ours from the end of the turn on */
     CONN_OPEN,
     CONN_CLOSING, /* our close frame is queued; nothing but that goes out any more */
@@ -73,9 +72,9 @@ struct web_door {
     struct auth_watcher watcher; /* of revocations */
     struct list conns; /* all with a socket */
     struct list buried; /* those without one to which publishes and reads under way still point */
-    struct list relays;
-    struct list paired; /* those of them that have a socket pair; relay_pairs of them */
-    unsigned relay_pairs;
+    struct list fronts; /* front.turn: those with requests for the next turn */
+    struct list unpaired; /* front.paired: those that wait for a socket pair, or cannot go on */
+    unsigned pair_count; /* in use */
     struct list fresh;
     struct list dirty; /* outq.dirty: something to send, or to resume */
     struct list feeds_turn; /* feed.turn: the same of feeds (feed.h) */
@@ -90,8 +89,8 @@ struct web_door {
 
 struct conn {
     struct web_door *door;
-    struct lws *wsi; /* NULL: libwebsockets has let go of it, or (TLS) never had the socket */
-    struct relay *relay; /* TLS, while it speaks HTTP */
+    struct lws *wsi; /* NULL: libwebsockets has nothing of it */
+    struct front *front; /* while it speaks HTTP */
     enum conn_state state;
     enum conn_end end; /* CONN_CLOSING: why */
     bool watched; /* our loop watches the descriptor */
@@ -111,7 +110,7 @@ struct conn {
     uint64_t cut_bytes; /* from the front of the queue to the end of the frame that is half sent */
     struct list link; /* door->conns, then door->buried */
     struct list turn; /* door->fresh */
-    struct stream io; /* a plain socket is libwebsockets' to close, a TLS stream ours */
+    struct stream io; /* fd -1: the front has it */
     struct loop_watch watch; /* of io.fd */
     struct timer timer;
     struct outq out;
@@ -143,10 +142,8 @@ struct conn {
     uint64_t ping_sent_ms; /* not answered yet; 0 = none */
     uint64_t read_ns; /* when the bytes in hand came, for latency figures */
     bool speaks_mqtt; /* /mqtt: handed over to the MQTT door when the 101 is out */
-    bool settled; /* of such a one: libwebsockets had a turn to say that there were early bytes */
     struct feed_opening *opening_feed; /* CONN_HTTP: becomes a feed at the end of the turn */
     struct feed *feed; /* CONN_FEED */
-    struct slice body; /* CONN_HTTP: what is still to be sent of the answer; static bytes */
 };
 
 /* --- conn.c: life, closing, time ---------------------------------------------------------------- */
@@ -159,7 +156,7 @@ static inline uint64_t conn_now(const struct conn *c)
 {
     return loop_now_ms(c->door->loop);
 }
-/* Hands a socket to libwebsockets as this connection's. `c` may be gone after it. */
+/* Hands libwebsockets its end of a pair, with a handshake in it. `c` may be gone after it. */
 void conn_adopt(struct conn *c, int fd);
 /* The upgrade is done: from here on c->io is read and written by us. ST_IO, ST_NO_MEMORY. */
 enum status conn_take_over(struct conn *c) MUST_CHECK;

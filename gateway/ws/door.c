@@ -1,14 +1,11 @@
 /* The public port: the door and libwebsockets' callbacks.
  *
- *   acceptor --fd--> host_adopt --HTTP--> http_request          -> answer, close
- *                               --upgrade--> upgrade_permitted  -> 101, ESTABLISHED
+ *   acceptor, TLS port --stream--> front --requests--> http_serve -> answer, and the next request
+ *                                        --handshake--> libwebsockets -> 101, ESTABLISHED
  *                                               -> at the end of the turn: ours (conn_take_over)
  *
- * Taking over waits for the end of the turn because libwebsockets decides only after ESTABLISHED has returned
- * whether it has read more than the request. If it has, it asks for a WRITEABLE callback as soon as reading
- * is stopped, and for no other reason afterwards: that callback therefore says that the client sent frames
- * before it had our 101, which RFC 6455, 4.1 forbids ("MUST wait"). Those bytes cannot be had, so the
- * connection is failed rather than continued with a hole. */
+ * libwebsockets never has the socket, only an end of a pair with a handshake that is ours (front.h). What it
+ * would do with anything else does not matter: it gets nothing else. */
 #include "gateway/ws/conn.h"
 
 #include "core/logging.h"
@@ -18,9 +15,9 @@
 #include "gateway/ws/carrier.h"
 #include "gateway/ws/feed.h"
 #include "gateway/ws/files.h"
+#include "gateway/ws/front.h"
 #include "gateway/ws/host.h"
 #include "gateway/ws/http.h"
-#include "gateway/ws/relay.h"
 #include "gateway/ws/serve.h"
 
 #include <libwebsockets.h>
@@ -38,13 +35,11 @@ static int on_established(struct conn *c)
     return 0;
 }
 
-static int on_early_bytes(struct conn *c)
+/* RFC 6455, 4.1: it "MUST wait" for our answer. */
+static void on_early_bytes(struct conn *c)
 {
-    if (c->state == CONN_FRESH)
-        return -1; /* MQTT */
     c->deaf = true;
     conn_close(c, WS_CLOSE_PROTOCOL, "frames before the handshake was answered", END_PROTOCOL);
-    return 0;
 }
 
 static int on_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
@@ -56,23 +51,14 @@ static int on_callback(struct lws *wsi, enum lws_callback_reasons reason, void *
     c->wsi = wsi;
     loop_update_time(c->door->loop);
     switch ((int)reason) {
-    case LWS_CALLBACK_FILTER_HTTP_CONNECTION:
-        return http_filter(c) ? 0 : -1;
-    case LWS_CALLBACK_HTTP:
-        return http_request(c) ? 0 : -1;
-    case LWS_CALLBACK_HTTP_WRITEABLE:
-        return http_writable(c) ? 0 : -1;
-    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
-        return upgrade_permitted(c) ? 0 : -1;
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(c);
-    case LWS_CALLBACK_SERVER_WRITEABLE:
+    case LWS_CALLBACK_HTTP: /* none of these: see the top */
     case LWS_CALLBACK_RECEIVE:
-        return on_early_bytes(c);
-    case LWS_CALLBACK_RAW_ADOPT: /* it takes CONNECT for raw data */
+    case LWS_CALLBACK_RAW_ADOPT:
     case LWS_CALLBACK_RAW_RX:
         return -1;
-    case LWS_CALLBACK_CLOSED: /* the descriptor is still open here, later not */
+    case LWS_CALLBACK_CLOSED:
     case LWS_CALLBACK_WSI_DESTROY:
         lws_set_opaque_user_data(wsi, NULL);
         conn_lost(c);
@@ -113,103 +99,70 @@ static bool is_full(struct web_door *d)
     return true;
 }
 
+/* The address may have one more connection. */
+static void on_stream(struct web_door *d, struct stream *io, struct bucket_place *place)
+{
+    struct conn *c = is_full(d) ? NULL : conn_create(d);
+    if (!c) {
+        gate_leave(place);
+        http_refuse_stream(d, io, 503);
+        return;
+    }
+    c->address_place = place;
+    if (front_open(c, io) != ST_OK)
+        conn_kill(c, END_LIMIT);
+}
+
 static void on_socket(void *ctx, int fd)
 {
     struct web_door *d = ctx;
     struct bucket_place *place;
-    if (!gate_admits(d->edge, fd) || gate_enter(d->edge, fd, &place) != ST_OK) {
-        http_refuse_socket(fd, 429);
-        return;
-    }
-    struct conn *c = is_full(d) ? NULL : conn_create(d);
-    if (c) {
-        c->address_place = place;
-        conn_adopt(c, fd);
-        return;
-    }
-    gate_leave(place);
-    http_refuse_socket(fd, 503);
+    struct stream io = stream_plain(fd);
+    if (gate_admits(d->edge, fd) && gate_enter(d->edge, fd, &place) == ST_OK)
+        on_stream(d, &io, place);
+    else
+        http_refuse_stream(d, &io, 429);
 }
 
 static void on_tls_stream(void *ctx, struct stream *stream)
 {
     struct web_door *d = ctx;
     struct bucket_place *place;
-    bool entered = gate_enter(d->edge, stream->fd, &place) == ST_OK;
-    struct conn *c = entered && !is_full(d) ? conn_create(d) : NULL;
-    if (c)
-        c->address_place = place;
+    if (gate_enter(d->edge, stream->fd, &place) == ST_OK)
+        on_stream(d, stream, place);
     else
-        gate_leave(place);
-    if (!c)
-        stream_close(stream);
-    else if (relay_open(c, stream) != ST_OK)
-        conn_kill(c, END_LIMIT);
+        http_refuse_stream(d, stream, 429);
 }
 
-/* A plain socket that stays libwebsockets' until it is closed. Its libev never takes a descriptor out of its
- * epoll set, it relies on close() for that. So a duplicate would not do: the set would go on telling of the
- * socket by a number that by then is another loop's. */
-static enum status lent_read(struct stream *s, uint8_t *to, size_t cap, size_t *got)
+/* The stream of the front, and libwebsockets has nothing of it any more. True: early bytes are lost. */
+static bool take_stream(struct conn *c)
 {
-    struct stream plain = stream_plain(s->fd);
-    return stream_read(&plain, to, cap, got);
+    struct lws *wsi = c->wsi;
+    bool early = front_hand_over(c);
+    c->wsi = NULL;
+    if (wsi)
+        host_drop(wsi);
+    return early;
 }
 
-static enum status lent_write(struct stream *s, const struct iovec *pieces, int count, size_t *sent)
-{
-    struct stream plain = stream_plain(s->fd);
-    return stream_write(&plain, pieces, count, sent);
-}
-
-static void lent_shut(struct stream *s)
-{
-    struct stream plain = stream_plain(s->fd);
-    stream_shut(&plain);
-}
-
-static void lent_close(struct stream *s)
-{
-    host_drop(s->state);
-}
-
-static const struct stream_ops lent_ops = {lent_read, lent_write, lent_shut, lent_close};
-
-/* The stream of an MQTT client; libwebsockets never looks at it again. ST_AGAIN: not yet. */
+/* The stream of an MQTT client. */
 static enum status mqtt_stream(struct conn *c, struct stream *out)
 {
-    if (c->relay) {
-        size_t sent;
-        struct lws *wsi = c->wsi;
-        bool early = relay_hand_over(c);
-        c->wsi = NULL;
-        host_drop(wsi);
-        enum status st = outq_flush(&c->out, &c->io, &sent); /* the 101; a fresh socket takes it */
-        if (early || st != ST_OK)
-            return ST_CLOSED;
-        *out = c->io;
-        c->io = (struct stream){.fd = -1};
-        return ST_OK;
-    }
-    if (!c->settled) { /* see the top of this file */
-        lws_rx_flow_control(c->wsi, 0);
-        c->settled = true;
-        return ST_AGAIN;
-    }
-    struct lws *wsi = c->wsi;
-    lws_set_opaque_user_data(wsi, NULL);
-    c->wsi = NULL;
-    *out = (struct stream){.ops = &lent_ops, .state = wsi, .fd = lws_get_socket_fd(wsi)};
+    size_t sent;
+    bool early = take_stream(c);
+    enum status st = outq_flush(&c->out, &c->io, &sent); /* the 101; a fresh socket takes it */
+    if (early || c->broken || st != ST_OK)
+        return ST_CLOSED;
+    *out = c->io;
+    c->io = (struct stream){.fd = -1};
     return ST_OK;
 }
 
-/* To the MQTT door. False: look again in the next turn. The connection is gone otherwise. */
-static bool hand_over_mqtt(struct conn *c)
+/* To the MQTT door; the connection is gone after it. */
+static void hand_over_mqtt(struct conn *c)
 {
     struct stream inner, carried;
     enum status st = mqtt_stream(c, &inner);
-    if (st == ST_AGAIN)
-        return false;
     if (st == ST_OK && carrier_create(&inner, &carried) != ST_OK) {
         stream_close(&inner);
         st = ST_NO_MEMORY;
@@ -224,25 +177,11 @@ static bool hand_over_mqtt(struct conn *c)
         edge->mqtt_take(edge->mqtt, &carried, who, nameless);
     else
         principal_unref(who);
-    return true;
 }
 
-/* A plain socket stays libwebsockets', which is told to leave it alone; of a TLS stream it has had a copy. */
 static void take_over(struct conn *c)
 {
-    struct lws *wsi = c->wsi;
-    bool early = false;
-    if (c->relay) {
-        early = relay_hand_over(c);
-        c->wsi = NULL;
-        host_drop(wsi);
-    } else {
-        lws_rx_flow_control(wsi, 0);
-        if (c->opening_feed)
-            lws_http_mark_sse(wsi); /* gives its memory for the head back, and waits for nothing more */
-        c->io = stream_plain(lws_get_socket_fd(wsi));
-    }
-    bool feeds = c->opening_feed;
+    bool early = take_stream(c), feeds = c->opening_feed;
     if ((feeds ? feed_open(c) : conn_take_over(c)) != ST_OK)
         conn_kill(c, END_LIMIT);
     else if (feeds)
@@ -275,10 +214,10 @@ static void take_over_fresh(struct web_door *d)
     while (!list_empty(&now)) {
         struct conn *c = LIST_OF(now.next, struct conn, turn);
         list_unlink(&c->turn);
-        if (!c->speaks_mqtt)
+        if (c->speaks_mqtt)
+            hand_over_mqtt(c);
+        else
             take_over(c);
-        else if (!hand_over_mqtt(c))
-            list_push(&d->fresh, &c->turn);
     }
 }
 
@@ -295,8 +234,8 @@ static bool on_turn_end(struct loop_hook *hook)
 {
     struct web_door *d = LIST_OF(hook, struct web_door, hook);
     struct list now;
-    bool more = false;
     take_over_fresh(d);
+    bool more = front_turn_end(d); /* after it: pairs have become free */
     list_init(&now);
     list_splice(&now, &d->dirty);
     while (!list_empty(&now)) {
@@ -376,8 +315,8 @@ static void door_init(struct web_door *d, struct edge *edge)
     list_init(&d->conns);
     list_init(&d->buried);
     list_init(&d->fresh);
-    list_init(&d->relays);
-    list_init(&d->paired);
+    list_init(&d->fronts);
+    list_init(&d->unpaired);
     list_init(&d->dirty);
     list_init(&d->feeds_turn);
     list_init(&d->hook.link);
@@ -485,7 +424,6 @@ void web_door_destroy(struct web_door *d)
     tls_port_close(d->tls);
     while (!list_empty(&d->conns))
         conn_kill(LIST_OF(d->conns.next, struct conn, link), END_SERVER);
-    relay_drop_all(d);
     while (!list_empty(&d->buried)) { /* publishes and reads that will not come back any more */
         conn_free(LIST_OF(d->buried.next, struct conn, link));
     }

@@ -83,7 +83,8 @@ void feed_refuse(struct feed *f, int status, const char *code, const char *detai
 {
     char body[1024], more[128] = "";
     assert(f->state == FEED_JUDGING || f->state == FEED_SUBSCRIBING);
-    int len = http_problem(f->door, body, sizeof body, status, code, detail, retry_ms);
+    int len =
+        http_problem(f->door, body, sizeof body, status, code, detail, retry_ms, f->opening->request_id);
     int at = snprintf(more, sizeof more, "Content-Length: %d\r\n", len);
     if (retry_ms > 0)
         at += snprintf(more + at, sizeof more - (size_t)at, "Retry-After: %u\r\n", (retry_ms + 999) / 1000);

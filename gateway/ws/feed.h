@@ -1,6 +1,6 @@
 /* Inside gateway/ws/: a GET that is answered by messages: /sse, which goes on for ever, and /poll, one page.
  *
- *   http.c           libwebsockets has the whole request -> feed_request; nothing is answered yet
+ *   http.c           the whole request -> feed_request; nothing is answered yet
  *   door.c           at the end of the turn the socket becomes a feed's, as a WebSocket's does (conn.h)
  *   feed.c           its life: who it is, subscribing, output, time, the end
  *   feed_deliver.c   messages (transport.h), events and bookmarks; the page of a poll
@@ -11,6 +11,7 @@
 #define TG_GATEWAY_WS_FEED_H
 
 #include "gateway/auth/auth.h"
+#include "gateway/request_id.h"
 #include "gateway/ws/conn.h"
 #include "gateway/ws/feed_request.h"
 
@@ -20,6 +21,7 @@ enum { FEED_ORIGIN_BYTES = 256, FEED_TOKEN_BYTES = 4096 };
 struct feed_opening {
     struct feed_request request;
     bool nameless; /* anonymous where that is not offered */
+    char request_id[REQUEST_ID_BYTES];
     size_t origin_len, token_len;
     char origin[FEED_ORIGIN_BYTES]; /* permitted; empty: the request has none */
     char token[FEED_TOKEN_BYTES]; /* Authorization: Bearer */

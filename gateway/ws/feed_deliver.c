@@ -46,8 +46,8 @@ void feed_head(struct feed *f, int status, const char *type, const char *more)
     int len =
         snprintf(text, sizeof text,
                  "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\nConnection: close\r\n"
-                 "X-Content-Type-Options: nosniff\r\n%s",
-                 status, http_reason(status), type, more);
+                 "X-Content-Type-Options: nosniff\r\nX-Request-Id: %s\r\n%s",
+                 status, http_reason(status), type, o->request_id, more);
     if (o->origin_len > 0)
         len += snprintf(text + len, sizeof text - (size_t)len,
                         "Access-Control-Allow-Origin: %.*s\r\nAccess-Control-Allow-Credentials: true\r\n"

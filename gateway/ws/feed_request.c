@@ -48,7 +48,7 @@ static bool read_number(struct slice text, uint64_t *out)
     return true;
 }
 
-/* libwebsockets makes a space of each '+', as forms do. "room/+" is meant far more often than a level that is
+/* Decoding makes a space of each '+', as forms do. "room/+" is meant far more often than a level that is
  * one space, which therefore cannot be named here. */
 static void restore_plus(char *text, size_t len)
 {

@@ -10,7 +10,7 @@ enum feed_kind { FEED_SSE, FEED_POLL };
 
 enum {
     FEED_TOPICS_MAX = 16,
-    FEED_TEXT_BYTES = 4096, /* of all parameters; libwebsockets takes no longer heads */
+    FEED_TEXT_BYTES = 4096, /* of all parameters */
     FEED_WAIT_MS_MAX = 60000,
 };
 

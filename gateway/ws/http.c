@@ -1,9 +1,6 @@
-/* The HTTP side of the public port: static pages, refusals, and whether an upgrade may go on.
- *
- * Every answer closes the connection, and no request may have a body: libwebsockets 4.1.6 spins for ever on
- * two pipelined requests with bodies, and falls over some kinds of Upgrade (LWS.md 7 and 8). What it is not
- * asked to do it cannot do wrong. Header values are copied out by lws_hdr_copy; the pointer it hands to its
- * upgrade callback may dangle (CVE-2025-11677) and is never looked at. */
+/* The HTTP side of the public port: static pages, refusals, feeds, and whether an upgrade may go on. No
+ * request of it means anything by its body. A refused upgrade ends the connection, since what follows it may
+ * be frames; so does whatever front.c cannot read behind. All else may be followed by the next request. */
 #include "gateway/ws/http.h"
 
 #include "core/base64.h"
@@ -11,22 +8,17 @@
 #include "gateway/host.h"
 #include "gateway/ws/feed.h"
 #include "gateway/ws/files.h"
+#include "gateway/ws/front.h"
 #include "gateway/ws/origin.h"
 
 #include <assert.h>
-#include <libwebsockets.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum {
-    ANSWER_BYTES_MAX = 2048,
-    VALUE_BYTES_MAX = 256,
-    BODY_PIECE_BYTES = 64 * 1024,
-    DRAIN_BYTES_MAX = 256 * 1024
-};
+enum { ANSWER_BYTES_MAX = 2048, VALUE_BYTES_MAX = 256, BUSY_RETRY_MS = 5000 };
 
 static const char WS_PROTOCOL[] = "tidegate.v1.json", MQTT_PROTOCOL[] = "mqtt";
 
@@ -45,10 +37,14 @@ const char *http_reason(int status)
         {403, "Forbidden"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
+        {414, "URI Too Long"},
+        {417, "Expectation Failed"},
         {426, "Upgrade Required"},
         {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
         {501, "Not Implemented"},
         {503, "Service Unavailable"},
+        {505, "HTTP Version Not Supported"},
     };
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         if (reasons[i].status == status)
@@ -56,15 +52,9 @@ const char *http_reason(int status)
     return "Error";
 }
 
-static void count_answer(struct conn *c, int status)
+static void count_answer(struct web_door *d, int status)
 {
-    metric_add(c->door->metrics, status < 400 ? M_HTTP_2XX : status < 500 ? M_HTTP_4XX : M_HTTP_5XX, 1);
-}
-
-static bool send_head(struct conn *c, char *text, int len)
-{
-    return len > 0 && len < ANSWER_BYTES_MAX &&
-           lws_write(c->wsi, (unsigned char *)text, (size_t)len, LWS_WRITE_HTTP_FINAL) == len;
+    metric_add(d->metrics, status < 400 ? M_HTTP_2XX : status < 500 ? M_HTTP_4XX : M_HTTP_5XX, 1);
 }
 
 /* What is the server's affair has a line in the log, as at the private port. */
@@ -72,19 +62,26 @@ static void log_failure(int status, const char *code, const char *id)
 {
     static struct log_limit limit = {.every_ms = 1000};
     uint64_t held;
-    if (status >= 500 && status != 501 && log_permitted(&limit, &held))
+    if (status >= 500 && status != 501 && status != 505 && log_permitted(&limit, &held))
         log_warn("request refused status=%d code=%s request_id=%s held=%lu", status, code, id,
                  (unsigned long)held);
 }
 
-int http_problem(struct web_door *d, char *out, size_t size, int status, const char *code, const char *detail,
-                 uint32_t retry_ms)
+static void make_id(struct web_door *d, char id[REQUEST_ID_BYTES])
 {
-    char id[48];
-    snprintf(id, sizeof id, "%lx-w%x-%lx", (unsigned long)d->edge->facts->incarnation, loop_index(d->loop),
-             (unsigned long)d->problems++);
+    snprintf(id, REQUEST_ID_BYTES, "%lx-w%x-%lx", (unsigned long)d->edge->facts->incarnation,
+             loop_index(d->loop), (unsigned long)d->problems++);
+}
+
+int http_problem(struct web_door *d, char *out, size_t size, int status, const char *code, const char *detail,
+                 uint32_t retry_ms, const char *id)
+{
+    char made[REQUEST_ID_BYTES], retry[32] = "";
+    if (!id[0]) {
+        make_id(d, made);
+        id = made;
+    }
     log_failure(status, code, id);
-    char retry[32] = "";
     if (retry_ms > 0)
         snprintf(retry, sizeof retry, ",\"retry_ms\":%u", (unsigned)retry_ms);
     int len = snprintf(out, size,
@@ -95,58 +92,91 @@ int http_problem(struct web_door *d, char *out, size_t size, int status, const c
     return len;
 }
 
+/* What all answers have but for their length. Returns the length of what it writes. */
+static int write_head(struct conn *c, char *text, size_t size, int status, const char *fields)
+{
+    struct front *f = c->front;
+    const char *stays = f->request && f->request->version_10 ? "Connection: keep-alive\r\n" : "";
+    int len = snprintf(text, size, "HTTP/1.1 %d %s\r\nX-Request-Id: %s\r\n%s%s", status, http_reason(status),
+                       f->request_id, f->last ? "Connection: close\r\n" : stays, fields);
+    assert(len > 0 && (size_t)len < size);
+    count_answer(c->door, status);
+    return len;
+}
+
+/* A HEAD gets what a GET gets, without the body. */
+static bool is_head(const struct conn *c)
+{
+    return c->front->request && slice_equal_cstr(c->front->request->method, "HEAD");
+}
+
 /* An answer that is a problem (RFC 9457). `headers`: further lines, each with its CRLF. False always: what
- * its callers have to say to libwebsockets. */
+ * its callers have to say. */
 static bool refuse(struct conn *c, int status, const char *code, const char *detail, const char *headers)
 {
-    char memory[LWS_PRE + ANSWER_BYTES_MAX], body[ANSWER_BYTES_MAX / 2], *text = memory + LWS_PRE;
-    int body_len = http_problem(c->door, body, sizeof body, status, code, detail, 0);
-    int len = snprintf(text, ANSWER_BYTES_MAX,
-                       "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
-                       "Connection: close\r\nX-Content-Type-Options: nosniff\r\n%s\r\n%s",
-                       status, http_reason(status), body_len, headers ? headers : "", body);
-    count_answer(c, status);
-    (void)send_head(c, text, len);
+    char text[ANSWER_BYTES_MAX], body[ANSWER_BYTES_MAX / 2];
+    int body_len = http_problem(c->door, body, sizeof body, status, code, detail, 0, c->front->request_id);
+    int len = write_head(c, text, sizeof text, status, headers ? headers : "");
+    len += snprintf(text + len, sizeof text - (size_t)len,
+                    "Content-Type: application/problem+json\r\nContent-Length: %d\r\n"
+                    "X-Content-Type-Options: nosniff\r\n\r\n%s",
+                    body_len, is_head(c) ? "" : body);
+    assert((size_t)len < sizeof text);
+    front_answer(c->front, slice_of(text, (size_t)len), (struct slice){0});
     return false;
 }
 
-void http_refuse_socket(int fd, int status)
+void http_refuse(struct conn *c, const struct web_flaw *flaw)
 {
-    char text[128];
+    make_id(c->door, c->front->request_id);
+    metric_add(c->door->metrics,
+               flaw->status == 431 || flaw->status == 414 ? M_HTTP_HEADS_LARGE : M_HTTP_HEADS_BAD, 1);
+    (void)refuse(c, flaw->status, flaw->code, flaw->detail, NULL);
+}
+
+void http_refuse_stream(struct web_door *d, struct stream *io, int status)
+{
+    char text[ANSWER_BYTES_MAX / 2], body[ANSWER_BYTES_MAX / 4];
+    bool busy = status == 429;
+    int body_len = http_problem(d, body, sizeof body, status, busy ? "rate_limited" : "unavailable",
+                                busy ? "too many connections of this address, or too fast"
+                                     : "the node has as many connections as it takes",
+                                BUSY_RETRY_MS, "");
     int len = snprintf(text, sizeof text,
-                       "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nRetry-After: 5\r\nConnection: close\r\n\r\n",
-                       status, http_reason(status));
-    (void)send(fd, text, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    close(fd);
+                       "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
+                       "Retry-After: %d\r\nConnection: close\r\n\r\n%s",
+                       status, http_reason(status), body_len, BUSY_RETRY_MS / 1000, body);
+    struct iovec piece = {text, (size_t)len};
+    size_t sent;
+    assert((size_t)len < sizeof text);
+    count_answer(d, status);
+    /* A fresh socket takes it, or it is not worth more. What the peer has sent is read, or closing would
+     * reset the connection. */
+    enum status st = stream_write(io, &piece, 1, &sent);
+    if (st == ST_OK) {
+        stream_shut(io);
+        st = stream_read(io, d->input, CONN_READ_BYTES, &sent);
+    }
+    (void)st;
+    stream_close(io);
 }
 
 /* --- headers ------------------------------------------------------------------------------------ */
 
 /* False: absent, or too long for any value that we accept. */
-static bool header(struct conn *c, enum lws_token_indexes token, char value[VALUE_BYTES_MAX])
+static bool header(struct conn *c, enum web_field field, char value[VALUE_BYTES_MAX])
 {
-    return lws_hdr_copy(c->wsi, value, VALUE_BYTES_MAX, token) > 0;
+    return web_head_copy(c->front->request, field, value, VALUE_BYTES_MAX);
 }
 
-static bool has_header(struct conn *c, enum lws_token_indexes token)
+static bool has_header(struct conn *c, enum web_field field)
 {
-    return lws_hdr_total_length(c->wsi, token) > 0;
+    return web_head_has(c->front->request, field);
 }
 
 static bool has_body(struct conn *c)
 {
-    char value[VALUE_BYTES_MAX];
-    if (has_header(c, WSI_TOKEN_HTTP_TRANSFER_ENCODING))
-        return true;
-    if (!has_header(c, WSI_TOKEN_HTTP_CONTENT_LENGTH))
-        return false;
-    return !header(c, WSI_TOKEN_HTTP_CONTENT_LENGTH, value) || strcmp(value, "0") != 0;
-}
-
-static bool is_http_11(struct conn *c)
-{
-    char value[VALUE_BYTES_MAX];
-    return header(c, WSI_TOKEN_HTTP, value) && strcmp(value, "HTTP/1.1") == 0;
+    return c->front->request->body_bytes > 0 || c->front->request->chunked;
 }
 
 /* Items of a comma-separated list. */
@@ -172,43 +202,17 @@ static bool list_has(const char *list, const char *wanted)
 
 /* --- pages -------------------------------------------------------------------------------------- */
 
-/* What the client still sends would turn our FIN into a reset, and the answer might be lost. */
-static void drain(struct conn *c)
-{
-    int fd = lws_get_socket_fd(c->wsi);
-    (void)shutdown(fd, SHUT_WR);
-    for (size_t got = 0; got < DRAIN_BYTES_MAX;) {
-        ssize_t n = recv(fd, c->door->input, CONN_READ_BYTES, MSG_DONTWAIT);
-        if (n <= 0)
-            break;
-        got += (size_t)n;
-    }
-}
-
-bool http_filter(struct conn *c)
-{
-    char *uri;
-    int uri_len;
-    int method = lws_http_get_uri_and_method(c->wsi, &uri, &uri_len);
-    bool known = method == LWSHUMETH_GET || method == LWSHUMETH_HEAD;
-    if (known && !has_body(c))
-        return true;
-    if (known)
-        (void)refuse(c, 400, "bad_request", "no request of this port has a body", NULL);
-    else
-        (void)refuse(c, 405, "unsupported", "publish at the private port, or by /ws", "Allow: GET, HEAD\r\n");
-    drain(c);
-    return false;
-}
-
 /* The page may open WebSockets to where it came from: old browsers do not count ws: as 'self'. The Host is
  * repeated only if it is nothing but a name and a port. */
 static void write_policy(struct conn *c, char *out, size_t size)
 {
-    char host[VALUE_BYTES_MAX];
+    char host[VALUE_BYTES_MAX] = "";
+    struct slice from = c->front->request->host;
+    if (from.len > 0 && from.len < sizeof host)
+        memcpy(host, from.data, from.len);
     bool plain =
-        header(c, WSI_TOKEN_HOST, host) &&
-        strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") == strlen(host);
+        host[0] &&
+        strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") == from.len;
     snprintf(
         out, size,
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -216,80 +220,44 @@ static void write_policy(struct conn *c, char *out, size_t size)
         plain ? " ws://" : "", plain ? host : "", plain ? " wss://" : "", plain ? host : "");
 }
 
-static bool send_file(struct conn *c, const struct file *f, bool head_only)
+static void send_file(struct conn *c, const struct file *f)
 {
-    char memory[LWS_PRE + ANSWER_BYTES_MAX], policy[ANSWER_BYTES_MAX / 2], *text = memory + LWS_PRE;
+    char text[ANSWER_BYTES_MAX], policy[ANSWER_BYTES_MAX / 2];
     write_policy(c, policy, sizeof policy);
-    int len =
-        snprintf(text, ANSWER_BYTES_MAX,
-                 "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-cache\r\n"
-                 "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
-                 "Content-Security-Policy: %s\r\nConnection: close\r\n\r\n",
-                 f->type, f->bytes.len, policy);
-    count_answer(c, 200);
-    if (!send_head(c, text, len) || head_only || f->bytes.len == 0)
-        return false;
-    c->body = f->bytes;
-    lws_callback_on_writable(c->wsi);
-    return true;
+    int len = write_head(c, text, sizeof text, 200, "");
+    len += snprintf(text + len, sizeof text - (size_t)len,
+                    "Content-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-cache\r\n"
+                    "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+                    "Content-Security-Policy: %s\r\n\r\n",
+                    f->type, f->bytes.len, policy);
+    assert((size_t)len < sizeof text);
+    front_answer(c->front, slice_of(text, (size_t)len), is_head(c) ? (struct slice){0} : f->bytes);
 }
 
-bool http_writable(struct conn *c)
+static void redirect(struct conn *c)
 {
-    struct web_door *d = c->door;
-    if (c->body.len == 0)
-        return false;
-    if (lws_partial_buffered(c->wsi)) {
-        lws_callback_on_writable(c->wsi);
-        return true;
-    }
-    size_t len = c->body.len < BODY_PIECE_BYTES ? c->body.len : BODY_PIECE_BYTES;
-    /* Not const-correct; in HTTP/1 it only reads. */
-    unsigned char *bytes = (unsigned char *)(uintptr_t)c->body.data;
-    if (lws_write(c->wsi, bytes, len, LWS_WRITE_HTTP) < 0)
-        return false;
-    c->body = slice_from(c->body, len);
-    timer_arm(loop_timers(d->loop), &c->timer, loop_now_ms(d->loop) + d->settings->ws_hello_timeout_ms);
-    if (c->body.len == 0)
-        return false;
-    lws_callback_on_writable(c->wsi);
-    return true;
-}
-
-static bool redirect(struct conn *c)
-{
-    char memory[LWS_PRE + ANSWER_BYTES_MAX], *text = memory + LWS_PRE;
-    int len =
-        snprintf(text, ANSWER_BYTES_MAX,
-                 "HTTP/1.1 302 Found\r\nLocation: /demo/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    count_answer(c, 302);
-    (void)send_head(c, text, len);
-    return false;
+    char text[ANSWER_BYTES_MAX];
+    int len = write_head(c, text, sizeof text, 302, "Location: /demo/\r\nContent-Length: 0\r\n\r\n");
+    front_answer(c->front, slice_of(text, (size_t)len), (struct slice){0});
 }
 
 /* --- feeds -------------------------------------------------------------------------------------- */
 
 static bool client_permitted(struct conn *c);
 
-/* libwebsockets has split the query at its '&' and decoded the percent signs of each piece. */
 static void read_query(struct conn *c, struct feed_request *r)
 {
     char pair[FEED_TEXT_BYTES];
-    for (int i = 0;; i++) {
-        int len = lws_hdr_copy_fragment(c->wsi, pair, (int)sizeof pair, WSI_TOKEN_HTTP_URI_ARGS, i);
-        if (len < 0)
-            break;
+    size_t place = 0;
+    for (long len; (len = web_head_parameter(c->front->request, &place, pair, sizeof pair)) >= 0;)
         feed_request_add(r, slice_of(pair, (size_t)len));
-    }
 }
 
 static void read_last_event(struct conn *c, struct feed_request *r)
 {
-    static const char name[] = "last-event-id:";
     char value[FEED_TEXT_BYTES];
-    int len = lws_hdr_custom_copy(c->wsi, value, (int)sizeof value, name, (int)sizeof name - 1);
-    if (len > 0)
-        feed_request_last_event(r, slice_of(value, (size_t)len));
+    if (web_head_copy(c->front->request, WEB_LAST_EVENT_ID, value, sizeof value))
+        feed_request_last_event(r, slice_cstr(value));
 }
 
 /* False: there is something else. */
@@ -297,13 +265,13 @@ static bool read_token(struct conn *c, struct feed_opening *o)
 {
     static const char scheme[] = "Bearer ";
     char value[FEED_TOKEN_BYTES];
-    if (!has_header(c, WSI_TOKEN_HTTP_AUTHORIZATION))
+    if (!has_header(c, WEB_AUTHORIZATION))
         return true;
-    int len = lws_hdr_copy(c->wsi, value, (int)sizeof value, WSI_TOKEN_HTTP_AUTHORIZATION);
     size_t start = sizeof scheme - 1;
-    if (len <= (int)start || strncasecmp(value, scheme, start) != 0)
+    if (!web_head_copy(c->front->request, WEB_AUTHORIZATION, value, sizeof value) || strlen(value) <= start ||
+        strncasecmp(value, scheme, start) != 0)
         return false;
-    o->token_len = (size_t)len - start;
+    o->token_len = strlen(value) - start;
     memcpy(o->token, value + start, o->token_len);
     return true;
 }
@@ -313,8 +281,9 @@ static bool read_opening(struct conn *c, struct feed_opening *o)
 {
     struct topic_limits limits = {(uint32_t)c->door->settings->limit_topic_bytes,
                                   (uint32_t)c->door->settings->limit_topic_levels};
-    int len = lws_hdr_copy(c->wsi, o->origin, (int)sizeof o->origin, WSI_TOKEN_ORIGIN);
-    o->origin_len = len > 0 ? (size_t)len : 0;
+    if (web_head_copy(c->front->request, WEB_ORIGIN, o->origin, sizeof o->origin))
+        o->origin_len = strlen(o->origin);
+    memcpy(o->request_id, c->front->request_id, sizeof o->request_id);
     o->nameless = c->nameless;
     if (!read_token(c, o))
         return refuse(c, 401, "unauthorized", "Authorization must be Bearer and a token",
@@ -326,46 +295,91 @@ static bool read_opening(struct conn *c, struct feed_opening *o)
     return !o->request.refused || refuse(c, 400, "bad_request", o->request.refused, NULL);
 }
 
-/* True: it becomes a feed at the end of the turn, when libwebsockets is done with the request. */
-static bool begin_feed(struct conn *c, enum feed_kind kind, int method)
+/* It becomes a feed at the end of the turn. */
+static void begin_feed(struct conn *c, enum feed_kind kind)
 {
-    if (method != LWSHUMETH_GET)
-        return refuse(c, 405, "bad_request", "this is for GET", "Allow: GET\r\n");
-    if (c->door->drain_spread_ms > 0 || atomic_load(&c->door->edge->facts->stopping))
-        return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
+    if (c->door->drain_spread_ms > 0 || atomic_load(&c->door->edge->facts->stopping)) {
+        (void)refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
+        return;
+    }
     if (!client_permitted(c))
-        return false;
+        return;
     c->opening_feed = calloc(1, sizeof *c->opening_feed);
-    if (!c->opening_feed)
-        return refuse(c, 503, "unavailable", "no memory", "Retry-After: 1\r\n");
+    if (!c->opening_feed) {
+        (void)refuse(c, 503, "unavailable", "no memory", "Retry-After: 1\r\n");
+        return;
+    }
     feed_request_init(&c->opening_feed->request, kind);
-    if (!read_opening(c, c->opening_feed))
-        return false;
-    list_push(&c->door->fresh, &c->turn);
-    return true;
+    if (read_opening(c, c->opening_feed)) {
+        c->front->state = FRONT_OPENS;
+        list_push(&c->door->fresh, &c->turn);
+        return;
+    }
+    free(c->opening_feed);
+    c->opening_feed = NULL;
 }
 
 /* --- requests ----------------------------------------------------------------------------------- */
 
-bool http_request(struct conn *c)
+/* What everything but an upgrade must be. */
+static bool request_valid(struct conn *c)
 {
-    char *uri;
-    int uri_len;
-    int method = lws_http_get_uri_and_method(c->wsi, &uri, &uri_len);
-    if (method < 0 || uri_len <= 0)
-        return false;
-    struct slice path = slice_of(uri, (size_t)uri_len), demo = slice_cstr("/demo/");
-    if (slice_equal_cstr(path, "/") || slice_equal_cstr(path, "/demo"))
-        return redirect(c);
-    if (slice_equal_cstr(path, "/ws") || slice_equal_cstr(path, "/mqtt"))
-        return refuse(c, 426, "bad_request", "this is a WebSocket", "Upgrade: websocket\r\n");
-    if (slice_equal_cstr(path, "/sse") || slice_equal_cstr(path, "/poll"))
-        return begin_feed(c, slice_equal_cstr(path, "/sse") ? FEED_SSE : FEED_POLL, method);
+    const struct web_head *h = c->front->request;
+    char expects[VALUE_BYTES_MAX];
+    bool get = slice_equal_cstr(h->method, "GET");
+    if (!get && !is_head(c))
+        return refuse(c, 405, "unsupported", "publish at the private port, or by /ws",
+                      "Allow: GET, HEAD\r\n");
+    if (h->target_flaw)
+        return refuse(c, 400, "bad_request", h->target_flaw, NULL);
+    if (web_head_has(h, WEB_EXPECT) &&
+        (!header(c, WEB_EXPECT, expects) || strcasecmp(expects, "100-continue") != 0))
+        return refuse(c, 417, "bad_request", "Expect can only be 100-continue", NULL);
+    if (has_body(c))
+        return refuse(c, 400, "bad_request", "no request of this port has a body", NULL);
+    return true;
+}
+
+static void serve_get(struct conn *c)
+{
+    struct slice path = c->front->request->path, demo = slice_cstr("/demo/");
+    bool sse = slice_equal_cstr(path, "/sse");
     const struct file *f =
         slice_starts_with(path, demo) ? files_find(c->door->files, slice_from(path, demo.len)) : NULL;
-    if (!f)
-        return refuse(c, 404, "not_found", "there is no such page", NULL);
-    return send_file(c, f, method == LWSHUMETH_HEAD);
+    if (slice_equal_cstr(path, "/") || slice_equal_cstr(path, "/demo"))
+        redirect(c);
+    else if (slice_equal_cstr(path, "/ws") || slice_equal_cstr(path, "/mqtt"))
+        (void)refuse(c, 426, "bad_request", "this is a WebSocket", "Upgrade: websocket\r\n");
+    else if ((sse || slice_equal_cstr(path, "/poll")) && is_head(c))
+        (void)refuse(c, 405, "bad_request", "this is for GET", "Allow: GET\r\n");
+    else if (sse || slice_equal_cstr(path, "/poll"))
+        begin_feed(c, sse ? FEED_SSE : FEED_POLL);
+    else if (f)
+        send_file(c, f);
+    else
+        (void)refuse(c, 404, "not_found", "there is no such page", NULL);
+}
+
+static void serve_upgrade(struct conn *c);
+
+/* Nothing of the request before it counts. */
+static void begin_request(struct conn *c)
+{
+    struct front *f = c->front;
+    c->nameless = c->speaks_mqtt = c->credential_is_ticket = false;
+    buf_deinit(&c->credential);
+    if (!web_head_copy(f->request, WEB_REQUEST_ID, f->request_id, sizeof f->request_id) ||
+        !request_id_valid(slice_cstr(f->request_id)))
+        make_id(c->door, f->request_id);
+}
+
+void http_serve(struct conn *c)
+{
+    begin_request(c);
+    if (has_header(c, WEB_UPGRADE))
+        serve_upgrade(c);
+    else if (request_valid(c))
+        serve_get(c);
 }
 
 /* --- upgrades ----------------------------------------------------------------------------------- */
@@ -376,24 +390,24 @@ static bool handshake_valid(struct conn *c)
     char value[VALUE_BYTES_MAX];
     uint8_t bytes[VALUE_BYTES_MAX];
     struct buf key = {.data = bytes, .cap = sizeof bytes, .limit = sizeof bytes};
-    if (!has_header(c, WSI_TOKEN_GET_URI))
+    if (!slice_equal_cstr(c->front->request->method, "GET"))
         return refuse(c, 405, "bad_request", "a WebSocket is opened by GET", "Allow: GET\r\n");
-    if (!is_http_11(c))
+    if (c->front->request->version_10)
         return refuse(c, 400, "bad_request", "a WebSocket is opened by HTTP/1.1", NULL);
     if (has_body(c))
         return refuse(c, 400, "bad_request", "no request of this port has a body", NULL);
-    if (!header(c, WSI_TOKEN_CONNECTION, value) || !list_has(value, "upgrade"))
+    if (!header(c, WEB_CONNECTION, value) || !list_has(value, "upgrade"))
         return refuse(c, 400, "bad_request", "Connection: Upgrade is missing", NULL);
-    if (!header(c, WSI_TOKEN_VERSION, value) || strcmp(value, "13") != 0)
+    if (!header(c, WEB_SOCKET_VERSION, value) || strcmp(value, "13") != 0)
         return refuse(c, 426, "bad_request", "this server speaks version 13",
                       "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
-    if (!header(c, WSI_TOKEN_KEY, value) || strlen(value) != 24 ||
+    if (!header(c, WEB_SOCKET_KEY, value) || strlen(value) != 24 ||
         base64_decode(slice_cstr(value), &key) != ST_OK || key.len != 16)
         return refuse(c, 400, "bad_request", "Sec-WebSocket-Key must be 16 bytes in base64", NULL);
     return true;
 }
 
-/* libwebsockets takes the first that it knows: is that the wanted one? */
+/* The first that we know: is that the wanted one? */
 static bool protocol_is_first(const char *list, const char *wanted)
 {
     struct slice item;
@@ -407,12 +421,11 @@ static bool protocol_is_first(const char *list, const char *wanted)
 static bool protocol_valid(struct conn *c)
 {
     char value[VALUE_BYTES_MAX];
-    if (!has_header(c, WSI_TOKEN_PROTOCOL) && !c->speaks_mqtt)
+    if (!has_header(c, WEB_SOCKET_PROTOCOL) && !c->speaks_mqtt)
         return true;
-    /* libwebsockets reads at most 127 bytes of the list. */
-    if (!has_header(c, WSI_TOKEN_PROTOCOL))
+    if (!has_header(c, WEB_SOCKET_PROTOCOL))
         return refuse(c, 400, "bad_request", "MQTT needs the subprotocol mqtt", NULL);
-    if (!header(c, WSI_TOKEN_PROTOCOL, value) || strlen(value) > 120)
+    if (!header(c, WEB_SOCKET_PROTOCOL, value))
         return refuse(c, 400, "bad_request", "Sec-WebSocket-Protocol is too long", NULL);
     if (protocol_is_first(value, c->speaks_mqtt ? MQTT_PROTOCOL : WS_PROTOCOL))
         return true;
@@ -422,9 +435,7 @@ static bool protocol_valid(struct conn *c)
 
 static bool is_forwarded(struct conn *c)
 {
-    static const char forwarded[] = "forwarded:";
-    return has_header(c, WSI_TOKEN_X_FORWARDED_FOR) ||
-           lws_hdr_custom_length(c->wsi, forwarded, (int)sizeof forwarded - 1) >= 0;
+    return has_header(c, WEB_X_FORWARDED_FOR) || has_header(c, WEB_FORWARDED);
 }
 
 /* Who may stay anonymous is told by PROTOCOL.md 2. Who may not gets the WebSocket all the same, to say a
@@ -432,16 +443,16 @@ static bool is_forwarded(struct conn *c)
  * page whose name was rebound to loopback has no token, and no certificate of ours for that name. */
 static bool client_permitted(struct conn *c)
 {
-    char host[VALUE_BYTES_MAX], origin[VALUE_BYTES_MAX];
-    struct slice from = {0};
+    char origin[VALUE_BYTES_MAX];
+    struct slice from = {0}, host = c->front->request->host;
     bool loopback = host_address_is_loopback(slice_cstr(c->door->settings->http_bind));
     bool named = c->principal->user.len > 0 || auth_takes_anonymous(c->door->edge->auth, loopback);
     c->nameless = is_forwarded(c) || !named; /* a proxy's certificate is not its client's */
-    if (has_header(c, WSI_TOKEN_ORIGIN))
-        from = header(c, WSI_TOKEN_ORIGIN, origin) ? slice_cstr(origin) : slice_cstr("too long");
-    if (!header(c, WSI_TOKEN_HOST, host))
+    if (has_header(c, WEB_ORIGIN))
+        from = header(c, WEB_ORIGIN, origin) ? slice_cstr(origin) : slice_cstr("too long");
+    if (host.len == 0 || host.len >= VALUE_BYTES_MAX)
         return refuse(c, 403, "forbidden", "Host is missing or too long", NULL);
-    if (!origin_permitted(slice_cstr(host), from, c->door->settings->http_origins,
+    if (!origin_permitted(host, from, c->door->settings->http_origins,
                           c->nameless || c->principal->user.len > 0))
         return refuse(c, 403, "forbidden", "Host must be loopback, and Origin ours or in http.origins", NULL);
     return true;
@@ -480,8 +491,8 @@ static bool read_cookie(struct conn *c)
 {
     char cookies[CREDENTIAL_BYTES_MAX];
     const char *name = c->door->settings->auth_cookie;
-    if (!name[0] || !has_header(c, WSI_TOKEN_ORIGIN) ||
-        lws_hdr_copy(c->wsi, cookies, sizeof cookies, WSI_TOKEN_HTTP_COOKIE) <= 0)
+    if (!name[0] || !has_header(c, WEB_ORIGIN) ||
+        !web_head_copy(c->front->request, WEB_COOKIE, cookies, sizeof cookies))
         return true;
     struct slice token = find_cookie(cookies, name);
     return token.len == 0 || keep_credential(c, token, false);
@@ -492,9 +503,9 @@ static bool read_upgrade_query(struct conn *c)
 {
     static const char *const tokens[] = {"token=", "access_token=", "jwt=", "auth="};
     char argument[VALUE_BYTES_MAX];
-    for (int i = 0; lws_hdr_copy_fragment(c->wsi, argument, sizeof argument, WSI_TOKEN_HTTP_URI_ARGS, i) > 0;
-         i++) {
-        struct slice text = slice_cstr(argument), ticket = slice_cstr("ticket=");
+    size_t place = 0;
+    for (long len; (len = web_head_parameter(c->front->request, &place, argument, sizeof argument)) >= 0;) {
+        struct slice text = slice_of(argument, (size_t)len), ticket = slice_cstr("ticket=");
         if (slice_starts_with(text, ticket) && c->speaks_mqtt)
             return refuse(c, 501, "unsupported", "tickets open /ws; MQTT has its CONNECT", NULL);
         if (slice_starts_with(text, ticket))
@@ -509,36 +520,33 @@ static bool read_upgrade_query(struct conn *c)
     return true;
 }
 
-static bool path_is(struct conn *c, const char *wanted)
-{
-    char *uri;
-    int uri_len;
-    int method = lws_http_get_uri_and_method(c->wsi, &uri, &uri_len);
-    return method >= 0 && uri_len > 0 && slice_equal_cstr(slice_of(uri, (size_t)uri_len), wanted);
-}
-
 static bool upgrade_valid(struct conn *c)
 {
     if (c->door->drain_spread_ms > 0 || atomic_load(&c->door->edge->facts->stopping))
         return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
-    c->speaks_mqtt = path_is(c, "/mqtt");
-    if (!c->speaks_mqtt && !path_is(c, "/ws"))
+    const struct web_head *h = c->front->request;
+    if (h->target_flaw)
+        return refuse(c, 400, "bad_request", h->target_flaw, NULL);
+    c->speaks_mqtt = slice_equal_cstr(h->path, "/mqtt");
+    if (!c->speaks_mqtt && !slice_equal_cstr(h->path, "/ws"))
         return refuse(c, 404, "not_found", "WebSockets are at /ws and /mqtt", NULL);
     return handshake_valid(c) && protocol_valid(c) && client_permitted(c) &&
            (c->speaks_mqtt || read_cookie(c)) && read_upgrade_query(c);
 }
 
-bool upgrade_permitted(struct conn *c)
+static void serve_upgrade(struct conn *c)
 {
     char value[VALUE_BYTES_MAX];
-    /* Without a header table libwebsockets has answered itself already: an Upgrade that it does not know. */
-    if (!header(c, WSI_TOKEN_UPGRADE, value))
-        return false;
-    if (strcasecmp(value, "websocket") != 0)
-        return refuse(c, 400, "unsupported", "no upgrade but to websocket", NULL);
-    if (upgrade_valid(c))
-        return true;
-    metric_add(c->door->metrics, M_CONNECTS_REFUSED_WS, 1);
-    drain(c);
-    return false;
+    struct front *f = c->front;
+    bool stays = f->last;
+    f->last = true; /* what follows a refused one may be frames */
+    if (!header(c, WEB_UPGRADE, value) || strcasecmp(value, "websocket") != 0) {
+        (void)refuse(c, 400, "unsupported", "no upgrade but to websocket", NULL);
+    } else if (upgrade_valid(c) && header(c, WEB_SOCKET_KEY, value)) {
+        const char *protocol = c->speaks_mqtt ? MQTT_PROTOCOL : WS_PROTOCOL;
+        f->last = stays;
+        front_upgrade(f, value, has_header(c, WEB_SOCKET_PROTOCOL) ? protocol : NULL);
+    } else {
+        metric_add(c->door->metrics, M_CONNECTS_REFUSED_WS, 1);
+    }
 }

@@ -21,10 +21,10 @@ class Answer:
 
 
 class Wire:
-    """A connection to the private API."""
+    """A connection to the private API, or to the public port (door="http")."""
 
-    def __init__(self, node, seconds=WAIT_S):
-        self.socket = socket.create_connection(("127.0.0.1", node.ports["api"]))
+    def __init__(self, node, seconds=WAIT_S, door="api"):
+        self.socket = socket.create_connection(("127.0.0.1", node.ports[door]))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(seconds * PATIENCE)
         self.file = self.socket.makefile("rb")

@@ -1,4 +1,4 @@
-#include "gateway/http/target.h"
+#include "gateway/target.h"
 
 #include <criterion/criterion.h>
 

@@ -1,6 +1,6 @@
 /* The request target (RFC 9112, 3.2.1) by the rules of PROTOCOL.md 2. Pure, any thread. */
-#ifndef TG_GATEWAY_HTTP_TARGET_H
-#define TG_GATEWAY_HTTP_TARGET_H
+#ifndef TG_GATEWAY_TARGET_H
+#define TG_GATEWAY_TARGET_H
 
 #include "core/slice.h"
 #include "core/status.h"
@@ -25,6 +25,10 @@ struct target {
     uint8_t *space; /* where the query's texts go */
 };
 
+/* Takes scheme and authority off an absolute target (RFC 9112, 3.2.2); the authority is the request's host,
+ * whatever Host says, and may be of any form. What is left begins with '/', or is empty or a query alone,
+ * which mean "/". False: it is none, or names nobody. */
+bool target_take_authority(struct slice *raw, struct slice *authority);
 /* `space`: at least raw.len bytes, kept by the caller as long as `out` is used. "/" alone is fine. */
 enum target_flaw target_parse(struct slice raw, uint8_t *space, struct target *out);
 /* One sentence for people. */

@@ -4,9 +4,10 @@
  *
  * Decoding never makes a text longer, so one space as large as the target holds the path and, behind it,
  * every parameter of the query. */
-#include "gateway/http/target.h"
+#include "gateway/target.h"
 
 #include <assert.h>
+#include <strings.h>
 
 static int hex_digit(uint8_t c)
 {
@@ -104,6 +105,22 @@ enum target_flaw target_parse(struct slice raw, uint8_t *space, struct target *o
     out->query = slice_from(raw, path.len + 1);
     out->space = space + len;
     return TARGET_FINE;
+}
+
+bool target_take_authority(struct slice *raw, struct slice *authority)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        size_t start = strlen(schemes[i]), end = start;
+        if (raw->len < start || strncasecmp((const char *)raw->data, schemes[i], start) != 0)
+            continue;
+        while (end < raw->len && raw->data[end] != '/' && raw->data[end] != '?')
+            end++;
+        *authority = slice_of(raw->data + start, end - start);
+        *raw = slice_from(*raw, end);
+        return authority->len > 0;
+    }
+    return false;
 }
 
 const char *target_flaw_text(enum target_flaw flaw)
