@@ -99,6 +99,11 @@ static const struct metric_row {
     [M_CONNECTS_REFUSED_MQTT] = {CONNECTS, "proto=\"mqtt\",result=\"refused\"", CONNECTS_HELP},
     [M_CONNECTS_REFUSED_WS] = {CONNECTS, "proto=\"ws\",result=\"refused\"", CONNECTS_HELP},
     [M_CONNECTS_REFUSED_LIMIT] = {CONNECTS, "proto=\"any\",result=\"limit\"", CONNECTS_HELP},
+    [M_CONNECTS_REFUSED_DRAIN] = {CONNECTS, "proto=\"mqtt\",result=\"drain\"", CONNECTS_HELP},
+    [M_CONNECTS_BEING_REFUSED] = {"tidegate_connects_being_refused", GAUGE, NULL,
+                                  "MQTT connections that are not taken, and are told so."},
+    [M_CONNECTS_UNANSWERED] = {"tidegate_connects_unanswered_total", COUNTER, NULL,
+                               "MQTT connections that were closed without a word, above mqtt.refused_max."},
 #define AUTH      "tidegate_auth_failures_total", COUNTER
 #define AUTH_HELP "Credentials that were refused, and the want of one where it is needed."
     [M_AUTH_MALFORMED] = {AUTH, "reason=\"malformed\"", AUTH_HELP},

@@ -67,6 +67,9 @@ enum metric {
     M_CONNECTS_REFUSED_MQTT,
     M_CONNECTS_REFUSED_WS,
     M_CONNECTS_REFUSED_LIMIT,
+    M_CONNECTS_REFUSED_DRAIN,
+    M_CONNECTS_BEING_REFUSED, /* gauge */
+    M_CONNECTS_UNANSWERED,
     M_AUTH_MALFORMED, /* credentials that were refused, by reason */
     M_AUTH_ALGORITHM,
     M_AUTH_UNKNOWN_KEY,

@@ -108,7 +108,8 @@ struct settings {
     uint64_t out_bytes_max, out_stall_ms, out_catchup_percent;
     uint64_t drain_delay_ms, drain_rate, drain_max_ms;
     uint64_t sys_interval_ms;
-    uint64_t mqtt_connect_timeout_ms, mqtt_keep_alive_max_s, mqtt_topic_aliases, mqtt_session_expiry_max_s;
+    uint64_t mqtt_connect_timeout_ms, mqtt_refused_max, mqtt_keep_alive_max_s, mqtt_topic_aliases,
+        mqtt_session_expiry_max_s;
     char *mqtt_response_information; /* a topic with %u and %c; "" = none */
     bool mqtt_check_payload_format;
     uint64_t ws_ping_ms, ws_pong_timeout_ms, ws_hello_timeout_ms;

@@ -47,7 +47,7 @@ struct range {
     }
 #define SOCKETS_RANGE                                                                                        \
     {                                                                                                        \
-        M_CONNECTS_OK_MQTT, M_CONNECTS_REFUSED_LIMIT                                                         \
+        M_CONNECTS_OK_MQTT, M_CONNECTS_REFUSED_DRAIN                                                         \
     }
 /* Packets of MQTT, messages of the others. */
 #define PACKETS_IN_RANGE                                                                                     \

@@ -2,6 +2,7 @@
  *
  *   door.c     accepting, the flush at the end of a turn, stopping
  *   conn.c     bytes in, timers, closing
+ *   refusal.h  what is said to those who are not taken
  *   connect.c  CONNECT and what follows from it
  *   publish.c  PUBLISH from the client, its PUBACK or PUBREC
  *   acks.c     acknowledgements from the client; PUBREL and PUBCOMP of both directions
@@ -38,6 +39,9 @@ struct mqtt_door {
     struct list conns;
     struct list dirty; /* connections with output of this turn (outq.dirty) */
     struct list dead; /* closed ones that wait for letters */
+    struct list refused; /* those that are not taken (refusal.h) */
+    unsigned refused_count;
+    bool draining; /* nobody is taken any more */
     struct mqtt_afterlife *afterlife; /* of sessions that no connection has */
     struct loop_hook flush;
     struct auth_watcher watcher; /* of revocations */

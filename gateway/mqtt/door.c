@@ -3,6 +3,7 @@
 #include "core/logging.h"
 #include "gateway/gate.h"
 #include "gateway/host.h"
+#include "gateway/mqtt/refusal.h"
 #include "gateway/tls/identity.h"
 #include "gateway/tls/server.h"
 
@@ -14,9 +15,10 @@ enum { PACKET_OVERHEAD_BYTES = 128 * 1024 };
 static void door_take(struct mqtt_door *d, struct stream *stream, struct principal *who, bool nameless)
 {
     struct bucket_place *place;
-    if (atomic_load(&d->edge->facts->connections) >= atomic_load(&d->edge->facts->connections_max)) {
-        metric_add(d->edge->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
-        stream_close(stream);
+    bool full = atomic_load(&d->edge->facts->connections) >= atomic_load(&d->edge->facts->connections_max);
+    if (d->draining || full) {
+        metric_add(d->edge->metrics, d->draining ? M_CONNECTS_REFUSED_DRAIN : M_CONNECTS_REFUSED_LIMIT, 1);
+        mqtt_refusal_open(d, stream, d->draining ? MQTT_RC_SERVER_UNAVAILABLE : MQTT_RC_QUOTA_EXCEEDED);
         principal_unref(who);
         return;
     }
@@ -113,6 +115,7 @@ enum status mqtt_door_create(struct edge *edge, int listen_fd, struct mqtt_door 
     list_init(&d->conns);
     list_init(&d->dirty);
     list_init(&d->dead);
+    list_init(&d->refused);
     buf_init(&d->scratch, (size_t)d->packet_bytes_max * 2);
     enum status st = acceptor_create(edge->loop, listen_fd, edge->metrics, door_on_socket, d, &d->acceptor);
     if (st != ST_OK) {
@@ -147,8 +150,7 @@ enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd)
 
 void mqtt_door_drain_begin(struct mqtt_door *d)
 {
-    acceptor_pause(d->acceptor);
-    tls_port_stop(d->tls);
+    d->draining = true;
 }
 
 unsigned mqtt_door_drain(struct mqtt_door *d, unsigned *most)
@@ -181,6 +183,7 @@ void mqtt_door_stop(struct mqtt_door *d)
         struct mqtt_conn *c = LIST_OF(node, struct mqtt_conn, link);
         mqtt_conn_refuse(c, MQTT_RC_SERVER_SHUTTING_DOWN, M_DISCONNECT_SERVER);
     }
+    mqtt_refusals_close(d);
 }
 
 /* The loop has ended: letters do not come back any more. */
@@ -190,6 +193,7 @@ void mqtt_door_destroy(struct mqtt_door *d)
         return;
     acceptor_destroy(d->acceptor);
     tls_port_close(d->tls);
+    mqtt_refusals_close(d);
     loop_hook_remove(d->edge->loop, &d->flush);
     list_unlink(&d->watcher.link);
     while (!list_empty(&d->conns))

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from clients import Web, curl, publish
-from mqtt_wire import Wire, publish as publish_packet
+from mqtt_wire import Wire, connect, publish as publish_packet
 from node import PATIENCE, PROGRAM, wait_until
 from test_sync import disk  # noqa: F401 (a fixture)
 from test_ws import Raw, frame
@@ -57,6 +57,32 @@ def test_what_is_owed_is_answered_first(make_node, disk):  # noqa: F811
         assert second["bye"]["code"] == 4001
         sender.join(END_S)
         assert answers == [200]
+    assert ended(node) == 0
+
+
+def test_who_comes_meanwhile_is_told(make_node, disk):  # noqa: F811
+    """A new MQTT client is not left waiting in the listener's queue: there is no service here any more."""
+    node = make_node({"drain.rate": 0, "drain.max_ms": "10m"}, environment=disk.environment)
+    with Wire(node, 5, "owed") as owed:
+        disk.hold()
+        owed.send(publish_packet("a/5", b"5", 1, 9))
+        wait_until(lambda: node.metric("tidegate_publishes_open") == 1, "the publish to be under way")
+        node.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in reasons(node), "the drain")
+
+        def told(version):
+            with Wire(node, version, connected=False) as late:
+                late.send(connect(version, "late"))
+                return late.rest()
+
+        # Until the loop has the letter it takes clients as ever, and then sends them away.
+        wait_until(lambda: told(5) == b"\x20\x03\x00\x88\x00", "CONNACK 0x88 (server unavailable)")
+        assert told(5) == b"\x20\x03\x00\x88\x00"
+        assert told(4) == b"\x20\x02\x00\x03"
+        assert node.metrics()['tidegate_connects_total{proto="mqtt",result="drain"}'] >= 3
+        disk.release()
+        assert owed.packet() == (0x40, b"\x00\x09")
+        assert owed.disconnect_code() == 0x8b
     assert ended(node) == 0
 
 

@@ -220,7 +220,7 @@ def close_all(connections):
 
 
 def test_more_connections_than_allowed_are_refused(make_node):
-    node = make_node({"limit.connections": 3})
+    node = make_node({"limit.connections": 3, "mqtt.refused_max": 0})
     subscribers = [RawSubscriber(node, b"a", client_id=name) for name in (b"one", b"two")]
     sockets = connect(node, "mqtt", 4)
     wait_until(lambda: sum(map(is_closed, sockets)) == 3, "the connections above the limit to be closed")
@@ -265,12 +265,12 @@ def test_the_private_api_has_a_limit_of_its_own(make_node):
 def test_clients_cannot_take_the_last_descriptors(make_node):
     """More connections are wanted than there are descriptors: clients are refused, the private API and the log
     are not."""
-    node = make_node({"api.connections": 16}, descriptors=400)
+    node = make_node({"api.connections": 16, "mqtt.refused_max": 0}, descriptors=400)
     sockets = connect(node, "mqtt", 200)
-    wait_until(lambda: sum(map(is_closed, sockets)) >= 50, "the connections above the limit to be closed")
-    assert curl(node.api("/readyz")).json() == {"status": "ok"}
     limit = curl(node.api("/v1/capabilities")).json()["limits"]["connections"]
     assert 50 < limit < 150
+    wait_until(lambda: sum(map(is_closed, sockets)) >= 200 - limit, "the connections above the limit to be closed")
+    assert curl(node.api("/readyz")).json() == {"status": "ok"}
     assert sum(map(is_closed, sockets)) == 200 - limit
     publish(node, "a", b"1")
     assert "descriptors" in node.log()

@@ -797,9 +797,10 @@ def test_properties_beyond_what_a_record_holds(make_node):
 def test_the_limit_of_connections(make_node):
     node = make_node({"limit.connections": 5})
     wires = [Wire(node, 5, f"c{i}") for i in range(5)]
-    for _ in range(3):
-        with Wire(node, connected=False) as late:
-            assert late.rest() == b""
+    for version, answer in ((3, b"\x20\x02\x00\x03"), (4, b"\x20\x02\x00\x03"), (5, b"\x20\x03\x00\x97\x00")):
+        with Wire(node, version, connected=False) as late:
+            late.send(connect(version, "late") + publish("a", b"x" * 100_000, version=version))
+            assert late.rest() == answer
     for wire in wires[3:]:
         wire.send(BYE)
         assert wire.rest() == b""
@@ -810,6 +811,32 @@ def test_the_limit_of_connections(make_node):
     for wire in wires[:3]:
         wire.ping()
         wire.close()
+
+
+def test_only_so_many_are_told_that_there_is_no_room(make_node):
+    """Those above mqtt.refused_max are closed without a word, whoever says no CONNECT is not answered, and all of it has an end."""
+    node = make_node({"limit.connections": 1, "mqtt.refused_max": 3, "mqtt.connect_timeout_ms": "10m"})
+    held = lambda count: wait_until(lambda: node.metrics()["tidegate_connects_being_refused"] == count, f"{count} to be held")
+    with Wire(node, 5, "first") as first:
+        late = [Wire(node, 5, connected=False) for _ in range(3)]
+        held(3)
+        with Wire(node, 5, connected=False) as more:
+            assert more.rest() == b"", "more than mqtt.refused_max are held"
+        assert node.metrics()["tidegate_connects_unanswered_total"] == 1
+        late[0].send(b"GET / HTTP/1.1\r\n\r\n")
+        assert late[0].rest() == b""
+        for byte in connect(5, "slow"):
+            late[1].send(bytes([byte]))
+        assert late[1].rest() == b"\x20\x03\x00\x97\x00"
+        for wire in late:
+            wire.close()
+        held(0)
+        first.ping()
+    node.stop()
+    node.settings["mqtt.connect_timeout_ms"] = 200
+    node.restart()
+    with Wire(node, 5, "first"), Wire(node, 5, connected=False) as silent:
+        assert silent.rest() == b""
 
 
 @pytest.mark.parametrize("qos", [0, 1])

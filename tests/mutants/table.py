@@ -865,6 +865,22 @@ MUTANTS = [
         "red": "messages to have come to rest|loop guard",
     },
     {
+        "name": "a full node that holds as many refused clients as come",
+        "file": "gateway/mqtt/refusal.c",
+        "old": """d->refused_count < d->edge->settings->mqtt_refused_max ?""",
+        "new": """d->refused_count < 1000 ?""",
+        "test": "test_mqtt.py::test_only_so_many_are_told_that_there_is_no_room",
+        "red": "timed out|more than mqtt.refused_max|Timeout",
+    },
+    {
+        "name": "a drain that leaves new clients waiting",
+        "file": "gateway/mqtt/door.c",
+        "old": """    d->draining = true;""",
+        "new": """    acceptor_pause(d->acceptor);""",
+        "test": "test_drain.py::test_who_comes_meanwhile_is_told",
+        "red": "timed out|Timeout|TimeoutError",
+    },
+    {
         "name": "a changed bridge that does not wait for what is under way",
         "file": "gateway/bridge/life.c",
         "old": """            if (is_settled(b) || now_ms() - leave_ms > LEAVE_MS)""",
