@@ -46,6 +46,7 @@ enum msg_prop {
     PROP_PUBLISHER = 9, /* attested publisher */
     PROP_ORIGIN = 10, /* u64 hash64_stable of the MQTT client identifier; only if it asked for No Local */
     PROP_IDEMPOTENCY = 11, /* routing/once_id.h */
+    PROP_PROPOSAL = 12, /* routing/proposal.h; only in logs whose order is given elsewhere */
 };
 
 struct msg {

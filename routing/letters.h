@@ -42,7 +42,8 @@ struct publish {
     uint64_t based_on; /* SESSION_ATTACH: offset + 1 of the record that was read; 0: there was none */
     uint16_t home; /* index of the loop that asked */
     bool duplicate; /* answer: it is stored already; msg->offset is that of the original */
-    uint64_t durable_at; /* the shard's: answered when all up to here is durable */
+    uint64_t durable_at; /* the shard's: answered when all up to here is durable; while it is proposed to a
+                            log whose order is given elsewhere, its sequence there */
     /* ST_OK: durable, or of a topic that is not stored (MSG_UNSTORED); ST_FULL: the log is behind, nothing
      * stored; ST_NO_SPACE, ST_IO: refused; ST_QUOTA: no more can be retained; ST_UNSUPPORTED: RETAIN or an
      * identity for a topic that is not stored. By its identity (once_id.h) refused: ST_CONFLICT: the sequence

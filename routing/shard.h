@@ -80,6 +80,9 @@ struct shard_digest {
     uint64_t digest;
 };
 void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *out);
+/* A record has come out of a log whose order is given elsewhere (topic_log.h), and `next` is behind it. Takes
+ * its own reference. */
+void shard_arrived(struct shard *s, struct msg *m);
 struct loop *shard_loop(const struct shard *s); /* any thread */
 /* The lane's next offset as of the shard's last turn: never ahead of the truth, so a place made of it repeats
  * at worst. Any thread. */

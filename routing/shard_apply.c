@@ -4,28 +4,142 @@
  * whoever has proposed what.
  *
  * The embedded store gives the offset at once: apply follows propose in the same call, and nothing can have
- * come between, so what propose has found is true of apply too. */
+ * come between, so what propose has found is true of apply too.
+ *
+ * A log whose order is given elsewhere (topic_log.propose) takes a record that says on what it was based, and
+ * brings it to every node later, behind whatever has come between. Then it is judged again, of the state at
+ * its place and the time of the log and nothing else, so that each replica finds the same: what is void
+ * changes nothing and is delivered to nobody. What waits here for the outcome is told then. */
 #include "routing/shard_private.h"
 
-enum status shard_propose(struct shard *s, struct msg *m, bool wait, bool after_sync)
+#include <assert.h>
+
+static enum status shard_hand_in(struct shard *s, const struct msg *m, const struct wish *w)
 {
-    enum status st = s->group->log.ops->append(s->group->log.ctx, s->lane, m, wait || after_sync);
+    const struct topic_log *log = &s->group->log;
+    const struct proposal p = {.condition = w->condition,
+                               .incarnation = log->ops->incarnation(log->ctx),
+                               .sequence = s->proposed.sequence + 1,
+                               .based_on = w->based_on};
+    struct msg *stamped;
+    enum status st = proposal_stamp(m, &p, &stamped);
+    if (st != ST_OK)
+        return st;
+    st = log->ops->propose(log->ctx, s->lane, stamped);
+    msg_unref(stamped);
+    if (st == ST_OK)
+        s->proposed.sequence++;
+    return st;
+}
+
+enum status shard_propose(struct shard *s, struct msg *m, const struct wish *w)
+{
+    const struct topic_log *log = &s->group->log;
+    if (shard_deferred(s))
+        return shard_hand_in(s, m, w);
+    enum status st = log->ops->append(log->ctx, s->lane, m, w->wait || w->after_sync);
     if (st != ST_OK)
         return st;
     s->dirty = true;
-    shard_apply(s, m, after_sync);
+    shard_apply(s, m, m->flags & MSG_ONCE, w->after_sync);
     return ST_OK;
 }
 
-void shard_apply(struct shard *s, struct msg *m, bool after_sync)
+void shard_apply(struct shard *s, struct msg *m, bool once, bool after_sync)
 {
     bool message = true;
     if (m->flags & MSG_RETAIN)
         message = shard_fold_retained(s, m) == TABLE_RETAINED;
-    if (m->flags & MSG_ONCE)
+    if (once)
         shard_fold_once(s, m);
-    if (m->flags & (MSG_RETAIN | MSG_ONCE))
+    if (once || (m->flags & MSG_RETAIN))
         s->state_end = m->offset + 1;
     if (message)
         shard_deliver_in_order(s, m, after_sync);
+}
+
+/* --- an order that is given elsewhere ----------------------------------------------------------------- */
+
+static struct outcome shard_judge(const struct shard *s, const struct msg *m, const struct proposal *p)
+{
+    struct outcome out = {.status = ST_OK};
+    switch (p->condition) {
+    case PROPOSAL_FREE:
+        (void)shard_knows(s, m, &out);
+        break;
+    case PROPOSAL_UPDATE:
+        out.status = shard_admits_session(s, m, SESSION_UPDATE, p->based_on);
+        break;
+    case PROPOSAL_ATTACH:
+        out.status = shard_admits_session(s, m, SESSION_ATTACH, p->based_on);
+        break;
+    case PROPOSAL_INBOX:
+        out.status = shard_inbox_advances(s, m) ? ST_OK : ST_GONE;
+        break;
+    }
+    return out;
+}
+
+bool shard_counts(struct shard *s, const struct msg *m, struct proposal *p, struct outcome *out)
+{
+    const struct topic_log *log = &s->group->log;
+    *p = (struct proposal){0};
+    *out = (struct outcome){.status = ST_OK};
+    s->time_ms = m->ts_ms;
+    if (proposal_read(msg_props(m), p))
+        *out = shard_judge(s, m, p);
+    bool counts = out->status == ST_OK && !out->duplicate;
+    if (!counts)
+        log->ops->hide(log->ctx, s->lane, m->offset);
+    return counts;
+}
+
+void shard_wait_for_own(struct shard *s, struct publish *p)
+{
+    p->durable_at = s->proposed.sequence;
+    p->mail.next = NULL;
+    if (s->proposed.last)
+        s->proposed.last->mail.next = &p->mail;
+    else
+        s->proposed.first = p;
+    s->proposed.last = p;
+}
+
+struct publish *shard_next_own(struct shard *s)
+{
+    struct publish *p = s->proposed.first;
+    if (p) {
+        s->proposed.first = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;
+        if (!s->proposed.first)
+            s->proposed.last = NULL;
+    }
+    return p;
+}
+
+/* One node's records come out in the order in which it has proposed them. Those that nobody waits for have
+ * sequences too, and one that the backend has repeated was settled when it came first. */
+static void shard_settle_own(struct shard *s, const struct msg *m, uint64_t sequence,
+                             const struct outcome *out)
+{
+    assert(!s->proposed.first || s->proposed.first->durable_at >= sequence);
+    if (!s->proposed.first || s->proposed.first->durable_at != sequence)
+        return;
+    struct publish *p = shard_next_own(s);
+    p->msg->offset = p->msg->stored = out->duplicate ? out->original : m->offset;
+    p->msg->ts_ms = m->ts_ms;
+    shard_settle_publish(s, p, out);
+}
+
+void shard_arrived(struct shard *s, struct msg *m)
+{
+    struct proposal p;
+    struct outcome out;
+    if (shard_counts(s, m, &p, &out))
+        shard_apply(s, m, true, false);
+    if (p.condition == PROPOSAL_INBOX)
+        shard_inbox_arrived(s, msg_topic(m));
+    s->dirty = true;
+    s->durable = m->offset + 1; /* nothing comes out of such a log that it may still lose */
+    if (p.incarnation == s->group->log.ops->incarnation(s->group->log.ctx))
+        shard_settle_own(s, m, p.sequence, &out);
 }

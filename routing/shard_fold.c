@@ -58,7 +58,7 @@ static bool shard_sweep(struct shard *s)
 {
     bool end = true;
     for (unsigned i = 0; i < TABLES; i++)
-        end = retained_expire(shard_table(s, i), shard_wall_ms(s)) && end;
+        end = retained_expire(shard_table(s, i), shard_time_ms(s)) && end;
     shard_retained_changed(s);
     return end;
 }
@@ -91,7 +91,7 @@ unsigned shard_fold_retained(struct shard *s, struct msg *m)
 void shard_fold_once(struct shard *s, struct msg *m)
 {
     struct once_counts before = *once_counts(s->once);
-    if (once_fold(s->once, m, shard_wall_ms(s)) != ST_OK)
+    if (once_fold(s->once, m, shard_time_ms(s)) != ST_OK)
         abort(); /* it is in the log: a shard that does not know it would store it twice */
     shard_once_changed(s, &before);
 }
@@ -123,6 +123,10 @@ static enum status shard_fold_one(struct shard *s, struct msg *m)
 {
     if (m->flags & MSG_NOTE)
         return shard_fold_note(s, m);
+    struct proposal p;
+    struct outcome out;
+    if (shard_deferred(s) && !shard_counts(s, m, &p, &out))
+        return ST_OK;
     if (m->flags & MSG_RETAIN)
         (void)shard_fold_retained(s, m);
     shard_fold_once(s, m);
@@ -167,6 +171,33 @@ static void fold_page(struct shard *s, struct fold *f)
     }
 }
 
+/* A log of this node alone has carried records and notes, which stand behind what is younger. One whose order
+ * is given elsewhere has neither, and what a replica has folded there while it ran it folds again, step by
+ * step. */
+static void fold_begin(struct shard *s)
+{
+    if (shard_deferred(s))
+        return;
+    for (unsigned i = 0; i < TABLES; i++)
+        retained_load(shard_table(s, i));
+    once_load(s->once);
+}
+
+static enum status fold_end(struct shard *s)
+{
+    enum status st = ST_OK;
+    if (shard_deferred(s))
+        return ST_OK;
+    struct once_counts before = *once_counts(s->once);
+    once_loaded(s->once, shard_wall_ms(s));
+    shard_once_changed(s, &before);
+    for (unsigned i = 0; i < TABLES && st == ST_OK; i++)
+        st = retained_loaded(shard_table(s, i));
+    if (st == ST_OK)
+        s->group->log.ops->trim(s->group->log.ctx, s->lane, 0); /* retention may begin to ask */
+    return st;
+}
+
 enum status shard_fold(struct shard *s)
 {
     const struct topic_log *log = &s->group->log;
@@ -178,9 +209,7 @@ enum status shard_fold(struct shard *s)
                               .home = courier_loop(s->group->courier),
                               .on_done = fold_read_done}};
     uint64_t from = log->ops->first(log->ctx, s->lane), end = log->ops->next(log->ctx, s->lane);
-    for (unsigned i = 0; i < TABLES; i++)
-        retained_load(shard_table(s, i));
-    once_load(s->once);
+    fold_begin(s);
     enum status st = ST_OK;
     while (from < end && st == ST_OK) {
         f.read.from = from;
@@ -196,14 +225,7 @@ enum status shard_fold(struct shard *s)
         from = f.read.next;
     }
     s->durable = end; /* recovery has synced what it read */
-    struct once_counts before = *once_counts(s->once);
-    once_loaded(s->once, shard_wall_ms(s));
-    shard_once_changed(s, &before);
-    for (unsigned i = 0; i < TABLES && st == ST_OK; i++)
-        st = retained_loaded(shard_table(s, i));
-    if (st == ST_OK)
-        log->ops->trim(log->ctx, s->lane, 0); /* retention may begin to ask */
-    return st;
+    return st == ST_OK ? fold_end(s) : st;
 }
 
 void shard_each_retained(struct shard *s, bool (*wants)(void *ctx, struct slice topic),
@@ -213,7 +235,7 @@ void shard_each_retained(struct shard *s, bool (*wants)(void *ctx, struct slice 
     const uint32_t most = sizeof msgs / sizeof msgs[0];
     for (uint64_t next = 0; next < UINT64_MAX;) {
         uint32_t n =
-            retained_walk(s->retained, next, UINT64_MAX, wants, ctx, shard_wall_ms(s), msgs, most, &next);
+            retained_walk(s->retained, next, UINT64_MAX, wants, ctx, shard_time_ms(s), msgs, most, &next);
         for (uint32_t i = 0; i < n; i++) {
             on_message(ctx, msgs[i]);
             msg_unref(msgs[i]);

@@ -49,11 +49,11 @@ static void moved_drop(struct shard *s, struct inbox_moved *m)
 }
 
 /* Where the record says. ST_NOT_FOUND: there is none that counts. */
-static enum status record_place(struct shard *s, struct slice topic, uint64_t *next)
+static enum status record_place(const struct shard *s, struct slice topic, uint64_t *next)
 {
     const struct topic_log *log = &s->group->log;
     struct msg *m = retained_get(s->inboxes.records, topic);
-    if (!m || (m->expires_ms && shard_wall_ms(s) >= m->expires_ms))
+    if (!m || (m->expires_ms && shard_time_ms(s) >= m->expires_ms))
         return ST_NOT_FOUND;
     return inbox_record_read(msg_payload(m), log->ops->epoch(log->ctx), next) == ST_OK ? ST_OK : ST_NOT_FOUND;
 }
@@ -88,22 +88,6 @@ static enum status make_record(struct shard *s, const struct inbox_moved *m, str
     return ST_OK;
 }
 
-/* Frees it, unless the log is to be asked again later (ST_FULL and the like). */
-static enum status moved_write(struct shard *s, struct inbox_moved *m)
-{
-    struct msg *record;
-    enum status st = make_record(s, m, &record);
-    if (st == ST_OK) {
-        st = shard_has_room_to_keep(s, s->inboxes.records, record) ? shard_propose(s, record, false, false)
-                                                                   : ST_QUOTA;
-        msg_unref(record);
-    }
-    metric_add(s->group->metrics, st == ST_OK ? M_INBOX_WRITES : M_INBOX_WRITES_REFUSED, 1);
-    if (st == ST_OK || st == ST_QUOTA)
-        moved_drop(s, m);
-    return st == ST_QUOTA ? ST_OK : st;
-}
-
 static void inbox_arm(struct shard *s)
 {
     struct loop *loop = courier_loop(s->group->courier);
@@ -113,13 +97,34 @@ static void inbox_arm(struct shard *s)
               LIST_OF(s->inboxes.due.next, struct inbox_moved, link)->due_ms);
 }
 
-/* To the end of those that wait: all wait equally long. */
-static void moved_wait(struct shard *s, struct inbox_moved *m)
+/* To the end of those that wait: all wait equally long, nearly. */
+static void moved_wait(struct shard *s, struct inbox_moved *m, uint64_t more_ms)
 {
     list_unlink(&m->link);
-    m->due_ms = loop_now_ms(courier_loop(s->group->courier)) + s->group->limits.inbox.save_ms;
+    m->due_ms = loop_now_ms(courier_loop(s->group->courier)) + s->group->limits.inbox.save_ms + more_ms;
     list_push(&s->inboxes.due, &m->link);
     inbox_arm(s);
+}
+
+/* Frees it, unless the log is to be asked again later (ST_FULL and the like), or to bring it. */
+static enum status moved_write(struct shard *s, struct inbox_moved *m)
+{
+    struct msg *record;
+    enum status st = make_record(s, m, &record);
+    if (st == ST_OK) {
+        const struct wish w = {.condition = PROPOSAL_INBOX};
+        st = shard_has_room_to_keep(s, s->inboxes.records, record) ? shard_propose(s, record, &w) : ST_QUOTA;
+        msg_unref(record);
+    }
+    metric_add(s->group->metrics, st == ST_OK ? M_INBOX_WRITES : M_INBOX_WRITES_REFUSED, 1);
+    if (st == ST_OK && shard_deferred(s)) {
+        m->count = 0;
+        moved_wait(
+            s, m, 1); /* it is dropped when the record has come; one that has not by then is proposed again */
+    } else if (st == ST_OK || st == ST_QUOTA) {
+        moved_drop(s, m);
+    }
+    return st == ST_QUOTA ? ST_OK : st;
 }
 
 void shard_on_inbox_timer(struct timer *t)
@@ -131,11 +136,27 @@ void shard_on_inbox_timer(struct timer *t)
         if (m->due_ms > now_ms)
             break;
         if (moved_write(s, m) != ST_OK) {
-            moved_wait(s, m);
+            moved_wait(s, m, 0);
             break; /* the others would fare no better */
         }
     }
     inbox_arm(s);
+}
+
+bool shard_inbox_advances(const struct shard *s, const struct msg *m)
+{
+    const struct topic_log *log = &s->group->log;
+    uint64_t next, at;
+    return inbox_record_read(msg_payload(m), log->ops->epoch(log->ctx), &next) == ST_OK &&
+           (record_place(s, msg_topic(m), &at) != ST_OK || next > at);
+}
+
+void shard_inbox_arrived(struct shard *s, struct slice topic)
+{
+    struct inbox_moved *m = moved_find(s, topic);
+    uint64_t at;
+    if (m && record_place(s, topic, &at) == ST_OK && at >= m->next)
+        moved_drop(s, m);
 }
 
 /* --- the letter --------------------------------------------------------------------------------- */
@@ -154,7 +175,7 @@ static struct inbox_moved *moved_create(struct shard *s, struct slice topic)
     memcpy(m->topic, topic.data, topic.len);
     list_init(&m->link);
     hash_slots_insert(&s->inboxes.moved, m->hash, m);
-    moved_wait(s, m);
+    moved_wait(s, m, 0);
     return m;
 }
 
@@ -172,7 +193,7 @@ static void inbox_move(struct shard *s, const struct inbox_letter *l)
         m->count += l->count;
     }
     if (m && (l->now || m->count >= s->group->limits.inbox.save_count) && moved_write(s, m) != ST_OK)
-        moved_wait(s, m);
+        moved_wait(s, m, 0);
 }
 
 static void inbox_arrived_home(struct mail *mail)

@@ -8,6 +8,7 @@
 
 #include "routing/filter_table.h"
 #include "routing/hash_slots.h"
+#include "routing/proposal.h"
 #include "routing/shard.h"
 
 struct interest {
@@ -34,6 +35,12 @@ struct shard {
         next_shown; /* written here once a turn, read by any loop (shard_next_shown); orders nothing */
     struct publish *first_waiting; /* by mail.next, in the order of durable_at */
     struct publish *last_waiting;
+    struct { /* only with a log whose order is given elsewhere */
+        uint64_t sequence; /* of the newest */
+        struct publish *first,
+            *last; /* those that are waited for, by mail.next, in the order of durable_at */
+    } proposed;
+    uint64_t time_ms; /* such a lane's: of the newest record that has come */
     struct filter_table *interests; /* only with several loops */
     size_t interest_count;
     struct run *open[LOOPS_MAX];
@@ -85,18 +92,50 @@ struct shard_group {
 /* --- shard.c --- */
 struct shard *shard_of_lane(struct shard_group *g, unsigned lane);
 uint64_t shard_wall_ms(const struct shard *s);
+/* The order of records is given elsewhere. */
+static inline bool shard_deferred(const struct shard *s)
+{
+    return s->group->log.ops->propose != NULL;
+}
+/* The time by which state expires: the lane's, which all nodes that have it share. A log that is this node's
+ * alone has this node's clock. */
+static inline uint64_t shard_time_ms(const struct shard *s)
+{
+    return shard_deferred(s) ? s->time_ms : shard_wall_ms(s);
+}
+
+/* What becomes of a publish. */
+struct outcome {
+    enum status status; /* as publish.status */
+    bool duplicate;
+    uint64_t original; /* with `duplicate` */
+};
 
 /* --- shard_publish.c --- */
+/* Is it a repetition (once_id.h)? True: that is the outcome, and it is not stored. */
+bool shard_knows(const struct shard *s, const struct msg *m, struct outcome *out);
+/* It is over: answered, or counted if nobody waits. */
+void shard_settle_publish(struct shard *s, struct publish *p, const struct outcome *out);
 void shard_on_durable(void *ctx, unsigned lane, uint64_t next); /* store_events */
 void shard_drop_waiting(struct shard *s); /* nobody is answered */
 
 /* --- shard_apply.c --- */
-/* Into the log, and, as the log gives it its offset at once, applied. `wait`: somebody is told when it is
- * durable; `after_sync`: nobody gets it before. Else statuses of topic_log.append, and nothing has happened.
- */
-enum status shard_propose(struct shard *s, struct msg *m, bool wait, bool after_sync) MUST_CHECK;
-/* The record has come out of the log. */
-void shard_apply(struct shard *s, struct msg *m, bool after_sync);
+struct wish {
+    bool wait; /* somebody is told when it is durable */
+    bool after_sync; /* nobody gets it before */
+    enum proposal_condition condition;
+    uint64_t based_on;
+};
+/* Into the log, and applied, if the log gives it its offset at once; else it is on its way (shard_deferred).
+ * Other statuses are those of topic_log.append and topic_log.propose, and nothing has happened. */
+enum status shard_propose(struct shard *s, struct msg *m, const struct wish *w) MUST_CHECK;
+/* The record has come out of the log and counts. `once`: it may have an identity. */
+void shard_apply(struct shard *s, struct msg *m, bool once, bool after_sync);
+/* Of a log whose order is given elsewhere, in its order: the lane's time is that of this record now; does it
+ * count, or is it void? *p: all zeroes when it does not say. */
+bool shard_counts(struct shard *s, const struct msg *m, struct proposal *p, struct outcome *out);
+void shard_wait_for_own(struct shard *s, struct publish *p); /* which has just been proposed */
+struct publish *shard_next_own(struct shard *s); /* takes it out; NULL: none */
 
 /* --- shard_hold.c --- */
 /* A record that was just appended goes to who wants it, now or when its time has come. */
@@ -124,6 +163,10 @@ void shard_share_send(struct shard *s); /* the open GIVEs leave */
 enum status shard_inboxes_init(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */
 void shard_inboxes_deinit(struct shard *s);
 void shard_on_inbox_timer(struct timer *t);
+/* Is the record's place further than that of the newest? */
+bool shard_inbox_advances(const struct shard *s, const struct msg *m);
+/* A record of it has come out of a log whose order is given elsewhere. */
+void shard_inbox_arrived(struct shard *s, struct slice topic);
 
 /* --- shard_fold.c --- */
 static inline struct retained *shard_table(const struct shard *s, unsigned table)
@@ -142,6 +185,11 @@ void shard_on_sweep(struct timer *t);
 /* --- shard_session.c --- */
 /* The same as an ordinary publish, by its own rules (letters.h). ST_INVALID: it names no attachment. */
 enum status shard_take_session(struct shard *s, const struct publish *p);
+
+/* May this attachment write over the newest record? `based_on` as publish.based_on; of an update 0:
+ * whichever. */
+enum status shard_admits_session(const struct shard *s, const struct msg *m, enum session_write write,
+                                 uint64_t based_on);
 
 /* --- shard_carry.c --- */
 void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto); /* store_events */

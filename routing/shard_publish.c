@@ -3,6 +3,8 @@
  * original: neither stored nor offered nor counted as stored. */
 #include "routing/shard_private.h"
 
+#include <stdlib.h>
+
 static void publish_arrived_home(struct mail *mail)
 {
     struct publish *p = LIST_OF(mail, struct publish, mail);
@@ -16,17 +18,9 @@ static void shard_answer_publish(struct shard *s, struct publish *p, enum status
     courier_send(s->group->courier, p->home, &p->mail);
 }
 
-/* What becomes of a publish. */
-struct outcome {
-    enum status status; /* as publish.status */
-    bool duplicate;
-    uint64_t original; /* with `duplicate` */
-};
-
-/* Is it a repetition (once_id.h)? True: that is the outcome, and it is not stored. */
-static bool shard_knows(const struct shard *s, const struct msg *m, struct outcome *out)
+bool shard_knows(const struct shard *s, const struct msg *m, struct outcome *out)
 {
-    enum once_verdict verdict = once_ask(s->once, m, shard_wall_ms(s), &out->original);
+    enum once_verdict verdict = once_ask(s->once, m, shard_time_ms(s), &out->original);
     struct slice value;
     bool key = props_find(msg_props(m), PROP_IDEMPOTENCY, &value);
     switch (verdict) {
@@ -83,12 +77,14 @@ static struct outcome shard_take(struct shard *s, struct msg *m, bool wait)
         return out;
     if (policy)
         shard_limit_life(s, policy, m);
-    if (policy && policy->unstored && !clears_retained(m))
+    /* Elsewhere it must be in the log to travel. */
+    if (policy && policy->unstored && !clears_retained(m) && !shard_deferred(s))
         out.status = shard_hand_over(s, m);
     else if ((m->flags & MSG_RETAIN) && !shard_has_room_to_keep(s, s->retained, m))
         out.status = ST_QUOTA;
     else
-        out.status = shard_propose(s, m, wait, policy && policy->after_sync);
+        out.status =
+            shard_propose(s, m, &(struct wish){.wait = wait, .after_sync = policy && policy->after_sync});
     return out;
 }
 
@@ -98,9 +94,33 @@ static void shard_count(struct shard *s, const struct msg *m, const struct outco
     metric_add(s->group->metrics, publish_outcome(out->status, m, out->duplicate), 1);
 }
 
+void shard_settle_publish(struct shard *s, struct publish *p, const struct outcome *out)
+{
+    p->duplicate = out->duplicate;
+    if (p->wait) {
+        shard_answer_publish(s, p, out->status);
+        return;
+    }
+    shard_count(s, p->msg, out);
+    publish_free(p);
+}
+
+/* Is it on its way, to be settled when it comes out of the log? */
+static bool shard_under_way(const struct shard *s, const struct outcome *out)
+{
+    return shard_deferred(s) && out->status == ST_OK && !out->duplicate;
+}
+
 enum status shard_publish_lazy(struct shard *s, struct msg *m)
 {
     struct outcome out = shard_take(s, m, false);
+    struct publish *p;
+    if (shard_under_way(s, &out)) {
+        if (publish_create(msg_ref(m), &p) != ST_OK)
+            abort(); /* it is counted when it comes out of the log, and only then */
+        shard_wait_for_own(s, p);
+        return ST_OK;
+    }
     shard_count(s, m, &out);
     return out.status;
 }
@@ -112,6 +132,10 @@ void shard_publish(struct shard *s, struct publish *p)
         out.status = shard_take_session(s, p);
     else
         out = shard_take(s, p->msg, p->wait);
+    if (shard_under_way(s, &out)) {
+        shard_wait_for_own(s, p);
+        return;
+    }
     if (!p->wait) {
         shard_count(s, p->msg, &out);
         publish_free(p);
@@ -157,6 +181,8 @@ void shard_on_durable(void *ctx, unsigned lane, uint64_t next)
 
 void shard_drop_waiting(struct shard *s)
 {
+    for (struct publish *p; (p = shard_next_own(s));)
+        publish_free(p);
     while (s->first_waiting) {
         struct publish *p = s->first_waiting;
         s->first_waiting = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;

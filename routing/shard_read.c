@@ -81,7 +81,7 @@ static bool shard_reads_topic(struct shard *s, struct store_read *sr, bool sessi
 {
     struct msg *m = retained_get(session ? s->sessions : s->retained, sr->topic);
     bool outside = m && !session && (m->offset < sr->from || m->offset >= sr->end);
-    if (!m || outside || (m->expires_ms && shard_wall_ms(s) >= m->expires_ms))
+    if (!m || outside || (m->expires_ms && shard_time_ms(s) >= m->expires_ms))
         return false;
     if (sr->msgs)
         sr->msgs[0] = msg_ref(m);
@@ -105,7 +105,7 @@ static void shard_read_retained(struct shard *s, struct read *r)
         sr->found = shard_reads_topic(s, sr, r->session);
     } else {
         sr->found = retained_walk(r->session ? s->sessions : s->retained, sr->from, sr->end, sr->wants,
-                                  sr->wants_ctx, shard_wall_ms(s), sr->msgs, sr->count_max, &sr->next);
+                                  sr->wants_ctx, shard_time_ms(s), sr->msgs, sr->count_max, &sr->next);
         shard_retained_changed(s);
     }
 }

@@ -9,13 +9,12 @@
 
 static bool record_expired(const struct shard *s, const struct msg *m)
 {
-    return m->expires_ms != 0 && shard_wall_ms(s) >= m->expires_ms;
+    return m->expires_ms != 0 && shard_time_ms(s) >= m->expires_ms;
 }
 
-/* May this attachment write over the record? */
-static enum status shard_admits_session(const struct shard *s, const struct publish *p)
+enum status shard_admits_session(const struct shard *s, const struct msg *m, enum session_write write,
+                                 uint64_t based_on)
 {
-    struct msg *m = p->msg;
     struct msg *current = retained_get(s->sessions, msg_topic(m));
     uint64_t ours, theirs = 0;
     if (attachment_read(msg_key(m), &ours) != ST_OK)
@@ -24,9 +23,10 @@ static enum status shard_admits_session(const struct shard *s, const struct publ
         current = NULL;
     if (current && attachment_read(msg_key(current), &theirs) != ST_OK)
         theirs = 0; /* not ours: any attachment replaces it */
-    if (p->session == SESSION_UPDATE)
-        return current && ours == theirs ? ST_OK : ST_GONE;
-    if ((current ? current->offset + 1 : 0) != p->based_on)
+    uint64_t newest = current ? current->offset + 1 : 0;
+    if (write == SESSION_UPDATE)
+        return current && ours == theirs && (based_on == 0 || based_on == newest) ? ST_OK : ST_GONE;
+    if (newest != based_on)
         return ST_AGAIN;
     return current && ours <= theirs ? ST_GONE : ST_OK;
 }
@@ -34,11 +34,16 @@ static enum status shard_admits_session(const struct shard *s, const struct publ
 enum status shard_take_session(struct shard *s, const struct publish *p)
 {
     struct msg *m = p->msg;
-    enum status st = shard_admits_session(s, p);
+    bool update = p->session == SESSION_UPDATE;
+    enum status st = shard_admits_session(s, m, (enum session_write)p->session, update ? 0 : p->based_on);
     if (st != ST_OK)
         return st;
     if (!shard_has_room_to_keep(s, s->sessions, m))
         return ST_QUOTA;
     m->flags |= MSG_STATE;
-    return shard_propose(s, m, true, false);
+    struct wish w = {
+        .wait = true, .condition = update ? PROPOSAL_UPDATE : PROPOSAL_ATTACH, .based_on = p->based_on};
+    if (update && shard_deferred(s))
+        w.based_on = retained_get(s->sessions, msg_topic(m))->offset + 1;
+    return shard_propose(s, m, &w);
 }

@@ -1,12 +1,24 @@
 /* The port behind which somebody orders records and makes them durable. The shard owns it; adapters:
  * topic_log_local.c (the embedded segment store). Meaning, threads and statuses of every call are
- * those of the function of the same name in core/store/store.h. */
+ * those of the function of the same name in core/store/store.h.
+ *
+ * A log whose order is given elsewhere has `propose` instead of append, carry and note: it takes its own copy
+ * of the record and brings it, at some time, to each node that has the lane (shard_arrived), in the same
+ * order and under the same offset everywhere, durable by then, with a time (ts_ms) that never falls from one
+ * record to the next. What one node has proposed comes in the order of its proposing, and may come twice.
+ * `next` is behind the last record that this node has got. */
 #ifndef TG_ROUTING_TOPIC_LOG_H
 #define TG_ROUTING_TOPIC_LOG_H
 
 #include "core/store/store.h"
 
 struct topic_log_ops {
+    enum status (*propose)(void *ctx, unsigned lane,
+                           const struct msg *m); /* NULL: `append` gives the offset */
+    /* With `propose`, while a record arrives or is folded at start: it is void, and no read brings it any
+     * more but one of the state. */
+    void (*hide)(void *ctx, unsigned lane, uint64_t offset);
+    uint64_t (*incarnation)(void *ctx);
     uint32_t (*epoch)(void *ctx);
     unsigned (*lane_count)(void *ctx);
     void (*bind)(void *ctx, unsigned lane, struct loop *loop, const struct store_events *events,

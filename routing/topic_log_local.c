@@ -11,6 +11,11 @@ static unsigned local_lane_count(void *ctx)
     return store_lane_count(ctx);
 }
 
+static uint64_t local_incarnation(void *ctx)
+{
+    return store_incarnation(ctx);
+}
+
 static void local_bind(void *ctx, unsigned lane, struct loop *loop, const struct store_events *events,
                        void *events_ctx, struct metrics *metrics)
 {
@@ -72,6 +77,7 @@ static enum status local_recent(void *ctx, unsigned lane, uint64_t from, struct 
 struct topic_log topic_log_local(struct store *s)
 {
     static const struct topic_log_ops ops = {
+        .incarnation = local_incarnation,
         .epoch = local_epoch,
         .lane_count = local_lane_count,
         .bind = local_bind,

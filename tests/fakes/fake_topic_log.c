@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+enum { VOID = 1 << 7 }; /* a flag of records that count for nobody */
+
 static struct fake_lane *lane_of(struct fake_log *f, unsigned lane)
 {
     assert(lane < f->lane_count);
@@ -134,7 +136,33 @@ static enum status fake_note(void *ctx, unsigned lane, struct slice note, uint64
 /* Only a read of the state brings it back. */
 static bool is_hidden(const struct msg *m)
 {
-    return is_carried(m) || (m->flags & MSG_NOTE);
+    return is_carried(m) || (m->flags & (MSG_NOTE | VOID));
+}
+
+static void fake_hide(void *ctx, unsigned lane, uint64_t offset)
+{
+    struct fake_lane *l = lane_of(ctx, lane);
+    assert(offset < l->count);
+    l->records[offset]->flags |= VOID;
+}
+
+static enum status fake_propose(void *ctx, unsigned lane, const struct msg *m)
+{
+    struct fake_log *f = ctx;
+    (void)lane;
+    if (f->append_failures > 0) {
+        f->append_failures--;
+        return f->append_status;
+    }
+    struct msg *copy = copy_of(m);
+    enum status st = f->on_propose(f, copy);
+    msg_unref(copy);
+    return st;
+}
+
+static uint64_t fake_incarnation(void *ctx)
+{
+    return ((struct fake_log *)ctx)->incarnation;
 }
 
 static bool is_state(const struct msg *m)
@@ -227,7 +255,9 @@ static enum status fake_recent(void *ctx, unsigned lane, uint64_t from, struct s
 
 struct topic_log fake_log_port(struct fake_log *f)
 {
+    static struct topic_log_ops elsewhere;
     static const struct topic_log_ops ops = {
+        .incarnation = fake_incarnation,
         .epoch = fake_epoch,
         .lane_count = fake_lane_count,
         .bind = fake_bind,
@@ -242,7 +272,16 @@ struct topic_log fake_log_port(struct fake_log *f)
         .read_start = fake_read_start,
         .recent = fake_recent,
     };
-    return (struct topic_log){&ops, f};
+    if (!f->on_propose)
+        return (struct topic_log){&ops, f};
+    elsewhere = ops;
+    elsewhere.append = NULL;
+    elsewhere.carry = NULL;
+    elsewhere.note = NULL;
+    elsewhere.trim = NULL;
+    elsewhere.propose = fake_propose;
+    elsewhere.hide = fake_hide;
+    return (struct topic_log){&elsewhere, f};
 }
 
 /* --- what the test does ------------------------------------------------------------------------- */
@@ -255,6 +294,16 @@ void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next)
         return;
     l->durable = next;
     l->events->on_durable(l->events_ctx, lane, next);
+}
+
+struct msg *fake_log_bring(struct fake_log *f, unsigned lane, const struct msg *m, uint64_t ts_ms)
+{
+    struct fake_lane *l = lane_of(f, lane);
+    struct msg *copy = copy_of(m);
+    copy->offset = copy->stored = l->count;
+    copy->ts_ms = ts_ms;
+    lane_push(l, copy);
+    return copy;
 }
 
 static void read_count(struct fake_lane *l, struct store_read *r)

@@ -1,7 +1,10 @@
 /* A topic log in memory for tests: lanes of records, and nothing happens until the test says so. A record
  * becomes durable by fake_log_sync, a read is answered by fake_log_serve, so every interleaving of append,
  * attach, read and deliver can be forced. Like the store it keeps copies, without what the store does not
- * store (origin, accepted_ns). One thread. */
+ * store (origin, accepted_ns). One thread.
+ *
+ * With on_propose it is one node's copy of a log whose order is given elsewhere, by the test: that gets what
+ * is proposed and says by fake_log_bring what this node gets. */
 #ifndef TG_TESTS_FAKE_TOPIC_LOG_H
 #define TG_TESTS_FAKE_TOPIC_LOG_H
 
@@ -33,6 +36,8 @@ struct fake_log {
     uint32_t serve_max; /* records a served read brings at most, 0 = as it asks */
     enum status append_status; /* not ST_OK: the next `append_failures` appends fail so */
     unsigned append_failures;
+    enum status (*on_propose)(struct fake_log *f, struct msg *m); /* borrowed; set before fake_log_port */
+    uint64_t incarnation;
 };
 
 void fake_log_init(struct fake_log *f, unsigned lane_count);
@@ -43,6 +48,8 @@ struct topic_log fake_log_port(struct fake_log *f);
 void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next);
 /* Answers the oldest read, by its home's mailbox. False: there is none. */
 bool fake_log_serve(struct fake_log *f);
+/* The next record, a copy, which the test then hands to the shard; borrowed. Its time is `ts_ms`. */
+struct msg *fake_log_bring(struct fake_log *f, unsigned lane, const struct msg *m, uint64_t ts_ms);
 void fake_log_trim(struct fake_log *f, unsigned lane, uint64_t first);
 /* As retention: asks the shard whether all below may go, and it goes when the shard says so. */
 void fake_log_want_trim(struct fake_log *f, unsigned lane, uint64_t upto);
