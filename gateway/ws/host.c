@@ -11,6 +11,7 @@
 #include "gateway/ws/host.h"
 
 #include "core/logging.h"
+#include "gateway/edge.h"
 
 #include <ev.h>
 #include <libwebsockets.h>
@@ -34,6 +35,11 @@ static void on_log(int level, const char *line)
     (void)level;
     log_debug("libwebsockets: %.*s", (int)len, line);
 }
+
+/* Of libwebsockets: handshakes under way, and some of its own. Without a number it makes a table of as many
+ * descriptors as the process may have, and looks through all of it at the end of each connection: 1 ms where
+ * that is a million. */
+enum { DESCRIPTORS_MAX = 2 * FRONT_PAIRS_MAX + 32 };
 
 /* --- the loop inside ------------------------------------------------------------------------------ */
 
@@ -126,6 +132,7 @@ static enum status create_context(struct host *h, const struct lws_protocols *pr
     info.alpn = "http/1.1";
     info.server_string = "tidegate";
     info.pt_serv_buf_size = 16 * 1024;
+    info.fd_limit_per_thread = DESCRIPTORS_MAX;
     lws_set_log_level(LLL_ERR | LLL_WARN, on_log);
     sigaction(SIGPIPE, NULL, &pipe_action); /* it may set its own; the program decides */
     h->context = lws_create_context(&info);
