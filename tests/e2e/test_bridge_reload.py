@@ -172,10 +172,10 @@ def test_a_removed_bridge_is_owed_for_a_while(make_node, shared_broker, tmp_path
     curl_publish(gate.node, "up/x", 7)
     assert gate.reload(bridges).returncode == 0
     assert there.next() == ("again/x", b"7")
-    assert gate.node.metrics()["tidegate_subscriptions"] == 1
+    assert gate.node.metrics()["tidegate_sessions"] == 1
     write(gate.file, json.dumps({"session": {"expiry_ms": "1s"}}))
     assert reload(gate.node).returncode == 0
-    wait_until(lambda: gate.node.metrics()["tidegate_subscriptions"] == 0, "its session to end")
+    wait_until(lambda: gate.node.metrics()["tidegate_sessions"] == 0, "its session to end")
 
 
 # --- what an operator is told ------------------------------------------------------------------------------------
