@@ -6,7 +6,7 @@ configure_file(conf/packaging/tidegate.service.in ${CMAKE_BINARY_DIR}/tidegate.s
 install(TARGETS tidegate RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES conf/tidegate.yaml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/tidegate)
 install(FILES conf/packaging/default DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/default RENAME tidegate)
-install(FILES ${CMAKE_BINARY_DIR}/tidegate.service DESTINATION ${UNIT_DIR})
+install(FILES ${CMAKE_BINARY_DIR}/tidegate.service conf/packaging/tidegate.socket DESTINATION ${UNIT_DIR})
 install(FILES conf/packaging/sysusers.conf DESTINATION lib/sysusers.d RENAME tidegate.conf)
 install(FILES conf/packaging/tmpfiles.conf DESTINATION lib/tmpfiles.d RENAME tidegate.conf)
 install(FILES conf/packaging/sysctl.conf DESTINATION ${CMAKE_INSTALL_DATADIR}/tidegate)

@@ -7,6 +7,7 @@
 #include "core/logging.h"
 #include "core/pool.h"
 #include "gateway/acceptor.h"
+#include "gateway/activation.h"
 #include "gateway/auth/revocations.h"
 #include "gateway/bridge/bridges.h"
 #include "gateway/descriptors.h"
@@ -66,6 +67,7 @@ struct node {
     uint64_t answers_ms; /* how long publishes under way are waited for beyond STOP_GRACE_MS */
     unsigned loop_count;
     uint16_t echo_port;
+    struct activation activation;
     struct snapshots *snapshots;
     struct bridges *bridges;
     struct tls_context *tls; /* NULL: no certificate */
@@ -316,22 +318,6 @@ static void fold_revocations(struct node *n)
         shard_each_retained(n->map.lanes[lane].shard, wants_revocation, on_revocation, n->auth);
 }
 
-/* With several loops the listeners share the port by SO_REUSEPORT, which would also let a second process of
- * the same user in: a listener without it looks first. */
-static enum status open_port(struct node *n, const char *what, const char *address, uint16_t *port,
-                             const char *key, int *fd, struct buf *error)
-{
-    bool share = n->loop_count > 1;
-    if (share && *fd < 0) {
-        int probe;
-        enum status st = listen_open(what, address, port, false, key, &probe, error);
-        if (st != ST_OK)
-            return st;
-        close(probe);
-    }
-    return listen_open(what, address, port, share, key, fd, error);
-}
-
 static enum status load_tls(struct node *n, struct buf *error)
 {
     if (!tls_configured(n->settings))
@@ -353,16 +339,15 @@ static enum status open_tls_ports(struct node *n, unsigned index, struct buf *er
     const struct settings *s = n->settings;
     if (!n->tls)
         return ST_OK;
-    int fd = index == 0 ? -1 : 0;
-    enum status st =
-        open_port(n, "MQTT over TLS", s->mqtt_bind, &n->facts.mqtts_port, "mqtt.tls_port", &fd, error);
+    int fd;
+    enum status st = activation_open(&n->activation, index, "MQTT over TLS", s->mqtt_bind,
+                                     &n->facts.mqtts_port, "mqtt.tls_port", &fd, error);
     if (st == ST_OK)
         st = mqtt_door_listen_tls(l->mqtt, fd);
     if (st != ST_OK)
         return st;
-    fd = index == 0 ? -1 : 0;
-    st = open_port(n, "the public HTTP port over TLS", s->http_bind, &n->facts.https_port, "http.tls_port",
-                   &fd, error);
+    st = activation_open(&n->activation, index, "the public HTTP port over TLS", s->http_bind,
+                         &n->facts.https_port, "http.tls_port", &fd, error);
     return st == ST_OK ? web_door_listen_tls(l->web, fd) : st;
 }
 
@@ -370,22 +355,24 @@ static enum status open_doors(struct node *n, unsigned index, struct buf *error)
 {
     struct node_loop *l = &n->loops[index];
     const struct settings *s = n->settings;
-    int fd = index == 0 ? -1 : 0;
+    int fd;
     enum status st = n->tls ? tls_server_create(&l->edge, n->tls, &l->tls) : ST_OK;
     if (st == ST_OK)
-        st = open_port(n, "MQTT", s->mqtt_bind, &n->facts.mqtt_port, "mqtt.port", &fd, error);
+        st = activation_open(&n->activation, index, "MQTT", s->mqtt_bind, &n->facts.mqtt_port, "mqtt.port",
+                             &fd, error);
     if (st == ST_OK)
         st = mqtt_door_create(&l->edge, fd, &l->mqtt);
     if (st != ST_OK)
         return st;
-    fd = index == 0 ? -1 : 0;
-    st = open_port(n, "the public HTTP port", s->http_bind, &n->facts.http_port, "http.port", &fd, error);
+    st = activation_open(&n->activation, index, "the public HTTP port", s->http_bind, &n->facts.http_port,
+                         "http.port", &fd, error);
     if (st == ST_OK)
         st = web_door_create(&l->edge, fd, &l->web, error);
     if (st == ST_OK)
         st = open_tls_ports(n, index, error);
     if (st == ST_OK && index == 0) {
-        st = listen_open("the private API", s->api_bind, &n->facts.api_port, false, "api.port", &fd, error);
+        st = activation_open(&n->activation, index, "the private API", s->api_bind, &n->facts.api_port,
+                             "api.port", &fd, error);
         if (st == ST_OK)
             st = api_door_create(&l->edge, fd, &l->api, error);
     }
@@ -414,6 +401,7 @@ static void close_loop(struct node_loop *l)
 
 static void free_node(struct node *n)
 {
+    activation_close(&n->activation);
     bridges_destroy(n->bridges);
     for (unsigned i = 0; i < n->loop_count; i++)
         close_loop(&n->loops[i]);
@@ -446,10 +434,13 @@ enum status node_create(const struct settings *settings, struct node **out, stru
     n->settings = settings;
     n->loop_count = choose_loops(settings);
     n->facts.settings = settings;
-    enum status st = share_descriptors(n, descriptors_raise(), error);
+    enum status st = activation_begin(&n->activation, n->loop_count, error);
+    if (st == ST_OK)
+        st = share_descriptors(n, descriptors_raise(), error);
     if (st == ST_OK)
         st = open_store(n, error);
     if (st != ST_OK) {
+        activation_close(&n->activation);
         free(n);
         return st;
     }
@@ -480,6 +471,8 @@ enum status node_create(const struct settings *settings, struct node **out, stru
         st = bridges_create(settings, &n->loops[0].edge, &n->bridges, error);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
         st = open_doors(n, i, error);
+    if (st == ST_OK)
+        st = activation_end(&n->activation, error);
     if (st != ST_OK) {
         free_node(n);
         return st;

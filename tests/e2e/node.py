@@ -103,7 +103,8 @@ class Node:
         self.settings = {"data.dir": str(self.data), "node.id": "test"}
         numbers = free_ports(len(DOORS)) if keep_ports else [0] * len(DOORS)
         self.settings.update({f"{door}.port": number for door, number in zip(DOORS, numbers)})
-        self.settings.update({"mqtt.tls_port": 0, "http.tls_port": 0})
+        # A client of a test may have other things to do first, on a slow machine, than to say hello.
+        self.settings.update({"mqtt.tls_port": 0, "http.tls_port": 0, "ws.hello_timeout_ms": 60000})
         self.settings["test.state_at_ms"] = int(time.time() * 1000) + 600000
         self.settings.update(settings or {})
         self.folds = folds
@@ -112,6 +113,7 @@ class Node:
         self.tls = None  # an SSLContext: clients come by the TLS ports
         self.config = config  # a file; `settings` win over it
         self.carrier = None  # makes of a socket to the HTTP port one that carries MQTT
+        self.pass_fds = ()  # descriptors that stay open in the process
         self.ports = {}
         self.process = None
         self.stderr = []
@@ -139,7 +141,7 @@ class Node:
         self.killed = False
         self.process = subprocess.Popen(self.command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                        errors="replace")
+                                        errors="replace", pass_fds=self.pass_fds)
         self.collector = threading.Thread(target=self.collect, args=(self.process.stderr,), daemon=True)
         self.collector.start()
         wait_until(self.is_ready, "the node to be ready", READY_S / PATIENCE)

@@ -8,14 +8,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from clients import need, publish
-from node import PATIENCE, PROGRAM, ROOT, STOP_S, wait_until
+from clients import MosquittoSub as MqttSub
+from clients import Web, curl, need, publish
+from node import PATIENCE, PROGRAM, ROOT, STOP_S, Node, free_ports, wait_until
 from test_sync import disk  # noqa: F401 a fixture
 
 WATCHDOG_S = 0.8 * PATIENCE
@@ -170,9 +172,147 @@ def test_a_busy_node_pulses(make_node, manager):
     assert manager.is_silent() and node.process.wait(STOP_S) == 0
 
 
+# --- sockets of the manager (sd_listen_fds(3)) ----------------------------------------------------------------------
+
+# What a manager does between fork and exec: the sockets become 3, 4 ..., and the variables say so to this process.
+LAUNCH = """import os, sys
+fds, names, count, pid = sys.argv[1:5]
+fds = [os.dup(int(fd)) for fd in fds.split(",") if fd]
+fds = [fd if fd > 60 else os.dup2(fd, 61 + i) for i, fd in enumerate(fds)]
+for i, fd in enumerate(fds):
+    os.dup2(fd, 3 + i)
+os.closerange(3 + len(fds), 200)
+os.environ.update(LISTEN_FDS=count or str(len(fds)), LISTEN_PID=pid or str(os.getpid()))
+if names:
+    os.environ["LISTEN_FDNAMES"] = names
+os.execv(sys.argv[5], sys.argv[5:])"""
+
+
+class Handed(Node):
+    """A node whose sockets are the test's."""
+
+    def __init__(self, folder, sockets, names="", settings=None, count="", pid="", **options):
+        super().__init__(folder, settings, **options)
+        self.sockets = sockets  # or they would be closed
+        self.pass_fds = tuple(each.fileno() for each in sockets)
+        self.launch = [sys.executable, "-c", LAUNCH, ",".join(map(str, self.pass_fds)), names, count, pid]
+
+    def command(self):
+        return [*self.launch, *super().command()]
+
+
+def listener(address="127.0.0.1", kind=socket.SOCK_STREAM, listens=True, share=False, port=0):
+    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    if share:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind((address, port))
+    if listens:
+        made.listen(100)
+    return made
+
+
+def port_of(made):
+    return made.getsockname()[1]
+
+
+def serves_at_all_doors(node):
+    with Web(node) as web, MqttSub(node, "t") as mqtt:
+        web.subscribe("t")
+        publish(node, "t", b"1")
+        assert web.next()["text"] == "1" and mqtt.next() == ("t", b"1")
+
+
+@pytest.mark.parametrize("names, loops", [("mqtt:http:api", 1), ("mqtt:http:api", 3), ("", 1), ("tidegate.socket:http:x", 2)])
+def test_sockets_that_are_handed_over(tmp_path, names, loops):
+    """By name, or by the port that is configured. They outlive the node: who connects meanwhile is served by the next."""
+    sockets = [listener() for _ in range(3)]
+    by_port = {} if names.startswith("mqtt") else {f"{door}.port": port_of(made) for door, made in zip(("mqtt", "http", "api"), sockets)}
+    node = Handed(tmp_path, sockets, names, {"node.loops": loops, **by_port}).start()
+    assert node.ports == {**node.ports, **{door: port_of(made) for door, made in zip(("mqtt", "http", "api"), sockets)}}
+    serves_at_all_doors(node)
+    if loops > 1:  # what every loop waits at is taken once
+        assert [curl(node.api("/v1/history/t")).status for _ in range(20)] == [200] * 20
+        webs = [Web(node, hello={}) for _ in range(20)]
+        assert node.metric("tidegate_connections", '"ws"') == 20
+        for web in webs:
+            web.close()
+    node.stop()
+    with socket.create_connection(("127.0.0.1", port_of(sockets[2])), 30 * PATIENCE) as early:
+        early.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        node.restart()
+        assert early.recv(100).startswith(b"HTTP/1.1 200")
+    node.check()
+
+
+def test_a_socket_of_its_own_for_each_loop(tmp_path):
+    """ReusePort=: as many equal ones as there are loops."""
+    first = listener(share=True)
+    sockets = [first, listener(share=True, port=port_of(first))]
+    node = Handed(tmp_path, sockets, "mqtt:mqtt", {"node.loops": 2}).start()
+    for _ in range(20):
+        with MqttSub(node, "t"):
+            pass
+    node.check()
+    for more in ({"node.loops": 1}, {"node.loops": 2, "mqtt.port": port_of(first) % 60000 + 1}):
+        refuses(Handed(tmp_path, sockets, "mqtt:mqtt", more), "handed over")
+
+
+def refuses(node, why):
+    # A start that fails when some doors are open ends with a letter under way, which nobody frees any more.
+    done = subprocess.run(node.command(), capture_output=True, text=True, timeout=60 * PATIENCE, pass_fds=node.pass_fds, cwd=ROOT,
+                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    assert done.returncode == 78 and why in done.stderr, (done.returncode, done.stderr)
+
+
+def test_sockets_that_are_not_what_is_configured(tmp_path):
+    """Above all not at another address: who may stay anonymous depends on it."""
+    node = lambda made, name, settings=None, **more: Handed(tmp_path, made, name, settings, **more)
+    refuses(node([listener("0.0.0.0")], "http"), "0.0.0.0")
+    refuses(node([listener("::1")], "http"), "http.bind")
+    refuses(node([listener()], "api", {"api.port": 1}), "api.port")
+    refuses(node([listener()], "x"), "FileDescriptorName")
+    refuses(node([listener()], "mqtts"), "tls.cert_file")
+    refuses(node([listener(), listener()], "api:api"), "2 sockets")
+    refuses(node([listener(kind=socket.SOCK_DGRAM, listens=False)], "http"), "ListenStream")
+    refuses(node([listener(listens=False)], "http"), "ListenStream")
+    refuses(node([], "", count="1"), "file descriptor 3")
+    refuses(node([], "", count="x"), "LISTEN_FDS")
+    open_for_all = node([listener("0.0.0.0")], "http", {"http.bind": "0.0.0.0"}).start()
+    with Web(open_for_all) as web:
+        assert web.ask({"sub": {"topic": "a"}})["err"]["code"] == "unauthorized"
+    open_for_all.check()
+    others = node([listener()], "http", pid="1").start()
+    serves_at_all_doors(others)  # with ports of its own: the variables are another process's
+    others.check()
+
+
+def test_systemd_hands_over(tmp_path):
+    """By systemd's own tool, which starts the node with the first client."""
+    ports = dict(zip(("mqtt", "http", "api"), free_ports(3)))
+
+    class Activated(Node):
+        def command(self):
+            options = [word for port in ports.values() for word in ("-l", f"127.0.0.1:{port}")]
+            kept = [f"--setenv={name}" for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS")]
+            return [need("systemd-socket-activate"), *options, "--fdname=" + ":".join(ports), *kept, *super().command()]
+
+        def is_ready(self):
+            try:
+                socket.create_connection(("127.0.0.1", ports["http"]), 5).close()
+            except OSError:
+                return False
+            return super().is_ready()
+
+    node = Activated(tmp_path).start()
+    assert node.ports == {**node.ports, **ports}
+    serves_at_all_doors(node)
+    node.check_identities()
+    node.stop()
+
+
 # --- what is installed --------------------------------------------------------------------------------------------
 
-INSTALLED = ("usr/bin/tidegate", "etc/tidegate/tidegate.yaml", "etc/default/tidegate", "usr/lib/systemd/system/tidegate.service",
+INSTALLED = ("usr/bin/tidegate", "etc/tidegate/tidegate.yaml", "etc/default/tidegate", "usr/lib/systemd/system/tidegate.service", "usr/lib/systemd/system/tidegate.socket",
              "usr/lib/sysusers.d/tidegate.conf", "usr/lib/tmpfiles.d/tidegate.conf", "usr/share/tidegate/sysctl.conf",
              "usr/share/tidegate/openapi.json", "usr/share/tidegate/grafana/tidegate.json", "usr/share/tidegate/prometheus/tidegate.rules.yml",
              "usr/share/tidegate/demo/index.html", "usr/share/doc/tidegate/README.md",
@@ -211,7 +351,9 @@ def unit_of(root, tmp_path):
 
 def test_the_unit_is_one(root, tmp_path):
     unit, _ = unit_of(root, tmp_path)
-    done = subprocess.run([need("systemd-analyze"), "verify", "--man=no", unit], capture_output=True, text=True, timeout=60)
+    ports = tmp_path / "tidegate.socket"
+    shutil.copy2(root / "usr/lib/systemd/system/tidegate.socket", ports)
+    done = subprocess.run([need("systemd-analyze"), "verify", "--man=no", unit, ports], capture_output=True, text=True, timeout=60)
     complaints = [line for line in done.stderr.splitlines() if "tidegate" in line and "Failed to" not in line.split("tidegate")[0]]
     assert done.returncode == 0 and not complaints, done.stderr
 
