@@ -177,6 +177,8 @@ static void read_member(struct parse *p, struct slice key, struct json_value val
             members[i].read(p, value);
         return;
     }
+    bad(p, "there is a member that no message has; there are topic, data, text, b64, key, type, ttl_ms, "
+           "retain, producer, seq and idempotency_key");
 }
 
 static void check_complete(struct parse *p)

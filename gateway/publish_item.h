@@ -1,6 +1,6 @@
 /* One message that is to be published, as a JSON object (PROTOCOL.md 2, batches): {"topic", "data" | "text" |
  * "b64", "key", "type", "ttl_ms", "retain", "producer", "seq", "idempotency_key"}. `null` is as good as
- * absent, but for `data`; unknown members are ignored. Pure, any thread. */
+ * absent, but for `data`; unknown members are refused. Pure, any thread. */
 #ifndef TG_GATEWAY_PUBLISH_ITEM_H
 #define TG_GATEWAY_PUBLISH_ITEM_H
 

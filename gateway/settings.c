@@ -60,7 +60,7 @@ static const struct config_option options[] = {
 
     {"ws.hello_timeout_ms", CONFIG_MS, AT(ws_hello_timeout_ms), "10s", NULL, 50, 600000,
      "A connection to the public port that has not sent a whole request after this is closed, and so is a "
-     "TLS handshake there"},
+     "TLS handshake there, and a WebSocket from which no hello or other request has come"},
     {"ws.ping_ms", CONFIG_MS, AT(ws_ping_ms), "25s", NULL, 100, 600000,
      "A WebSocket without output for this long gets {} and a ping"},
     {"ws.pong_timeout_ms", CONFIG_MS, AT(ws_pong_timeout_ms), "10s", NULL, 50, 600000,
@@ -261,7 +261,9 @@ static const struct config_option options[] = {
     {"limit.revocations", CONFIG_UINT, AT(limit_revocations), "100000", NULL, 1, 10000000,
      "Revoked users and tokens that are remembered; above, POST /v1/revocations is refused"},
     {"limit.tickets", CONFIG_UINT, AT(limit_tickets), "10000", NULL, 1, 10000000,
-     "Tickets that are out and not used; above, POST /v1/tickets is refused"},
+     "Tickets that are out and not used; above, POST /v1/tickets is refused. Those of event streams, which "
+     "may "
+     "come back with them, are kept as long as there is room"},
     {"limit.shared_groups", CONFIG_UINT, AT(limit_shared_groups), "10000", NULL, 0, 0,
      "Groups of shared subscriptions ($share/<name>/<filter>) of a partition; above, the first subscription "
      "of a further one is refused; 0 = there are none"},

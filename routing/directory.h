@@ -20,7 +20,7 @@ struct directory_entry {
     struct slice user; /* the id as it is, not as in topics; the owner keeps the bytes */
     uint64_t connection; /* unique in this life of the node */
     uint64_t since_ms; /* Unix time */
-    const char *door; /* "ws", "mqtt"; static */
+    const char *door; /* "ws", "mqtt", "sse", "poll"; static */
     uint32_t user_max; /* connections of the user at a time; 0 = any number */
     enum status status; /* of ADD */
     void (*on_added)(struct directory_entry *e);

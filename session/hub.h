@@ -130,6 +130,7 @@ static inline unsigned session_id_loop(uint64_t id) /* UINT_MAX: of no loop */
 /* It is known now (or known to be another) whose connection it is: it joins the directory. "" = nobody's.
  * When the user has `user_max` connections already (0 = any number), ops->too_many follows. ST_NO_MEMORY. */
 enum status session_identify(struct session *s, struct slice user, uint32_t user_max) MUST_CHECK;
+bool session_admitted(const struct session *s); /* false: ops->admitted or ops->too_many follows */
 struct slice session_user(const struct session *s); /* "": nobody's; borrowed */
 const char *session_door(const struct session *s);
 uint64_t session_since_ms(const struct session *s); /* Unix time of its beginning */

@@ -60,6 +60,13 @@ static void on_added(struct directory_entry *e)
     metric_add(m->hub->metrics, M_USER_CONNECTIONS, 1);
     if (!s)
         membership_remove(m);
+    else if (s->ops->admitted)
+        s->ops->admitted(s->conn);
+}
+
+bool session_admitted(const struct session *s)
+{
+    return !s->membership || !s->membership->letter;
 }
 
 enum status session_identify(struct session *s, struct slice user, uint32_t user_max)

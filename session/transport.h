@@ -73,11 +73,14 @@ struct transport_ops {
     /* The user of session_identify has as many connections as he may have: this one is to be closed. Not
      * inside session_identify. */
     void (*too_many)(void *conn);
+    /* He has not: it is one of his connections now. Not inside session_identify. NULL: nobody waits for it.
+     */
+    void (*admitted)(void *conn);
     /* Fills in what it knows; the rest is empty. */
     void (*describe)(void *conn, struct connection_facts *out);
     /* An operator wants it closed. */
     void (*kick)(void *conn);
-    const char *door; /* "ws", "mqtt" */
+    const char *door; /* "ws", "mqtt", "sse", "poll" */
     /* What people call it, for the ledger of drops; empty: nothing. Borrowed for the call. */
     struct slice (*name)(void *conn);
 };

@@ -186,6 +186,7 @@ static struct auth_check *check_create(struct auth *a, const struct auth_credent
     k->auth = a;
     k->on_checked = on_checked;
     k->ctx = ctx;
+    k->ticket_use = c->ticket_use;
     k->user_len = user.len;
     k->secret_len = c->secret.len;
     if (user.len > 0)
@@ -320,7 +321,7 @@ static void ticket_at_home(struct mail *mail)
 {
     struct auth_check *k = LIST_OF(mail, struct auth_check, mail);
     struct auth *home = k->auth->office->desks[0];
-    k->principal = tickets_take(home->tickets, check_secret(k), loop_wall_ms(home->loop));
+    k->principal = tickets_take(home->tickets, check_secret(k), k->ticket_use, loop_wall_ms(home->loop));
     k->mail.on_arrival = ticket_back;
     loop_post(k->auth->loop, &k->mail);
 }

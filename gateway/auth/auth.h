@@ -7,6 +7,7 @@
 #define TG_GATEWAY_AUTH_AUTH_H
 
 #include "core/list.h"
+#include "gateway/auth/tickets.h"
 #include "gateway/auth/verdict.h"
 #include "gateway/settings.h"
 #include "session/principal.h"
@@ -54,6 +55,7 @@ struct principal *auth_certified(const struct auth *a, struct slice user, uint64
 /* A token, a ticket, or a user name and a password. */
 struct auth_credential {
     bool is_token, is_ticket;
+    enum ticket_use ticket_use;
     struct slice user, secret; /* of a token or ticket `secret` alone */
 };
 /* The verdict, and when it is AUTH_OK *out, with a reference for the caller. AUTH_PENDING: it is not known

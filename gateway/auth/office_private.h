@@ -56,6 +56,7 @@ struct auth_check {
     void (*on_checked)(void *ctx, enum auth_verdict v, struct principal *p); /* NULL: abandoned */
     void *ctx;
     enum auth_verdict verdict;
+    enum ticket_use ticket_use;
     struct principal *principal; /* of a ticket, on its way back */
     size_t user_len, secret_len;
     uint8_t texts[]; /* user, then password or token */

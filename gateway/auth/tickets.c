@@ -1,13 +1,15 @@
 #include "gateway/auth/tickets.h"
 
 #include "core/hash.h"
+#include "core/list.h"
 #include "routing/hash_slots.h"
 
 #include <stdlib.h>
 #include <sys/random.h>
 
 struct ticket {
-    struct ticket *next, **place; /* all, for the sweep */
+    struct list link; /* tickets->fresh or ->spent */
+    bool spent; /* it has opened an event stream */
     struct principal *principal;
     uint64_t until_ms;
     char text[TICKET_BYTES];
@@ -15,14 +17,20 @@ struct ticket {
 
 struct tickets {
     struct hash_slots slots;
-    struct ticket *all;
+    struct list fresh; /* for the sweep */
+    struct list spent; /* the one not used for longest first */
     uint64_t count;
 };
 
 enum status tickets_create(struct tickets **out)
 {
-    *out = calloc(1, sizeof **out);
-    return *out ? ST_OK : ST_NO_MEMORY;
+    struct tickets *t = calloc(1, sizeof *t);
+    if (!t)
+        return ST_NO_MEMORY;
+    list_init(&t->fresh);
+    list_init(&t->spent);
+    *out = t;
+    return ST_OK;
 }
 
 static uint64_t hash_of(const char text[TICKET_BYTES])
@@ -33,32 +41,34 @@ static uint64_t hash_of(const char text[TICKET_BYTES])
 static void drop(struct tickets *t, struct ticket *k)
 {
     hash_slots_remove(&t->slots, hash_of(k->text), k);
-    *k->place = k->next;
-    if (k->next)
-        k->next->place = k->place;
+    list_unlink(&k->link);
     principal_unref(k->principal);
     free(k);
     t->count--;
+}
+
+static void sweep_list(struct tickets *t, struct list *all, uint64_t now_ms)
+{
+    LIST_EACH (node, all) {
+        struct ticket *k = LIST_OF(node, struct ticket, link);
+        if (now_ms >= k->until_ms)
+            drop(t, k);
+    }
+}
+
+static void sweep(struct tickets *t, uint64_t now_ms)
+{
+    sweep_list(t, &t->fresh, now_ms);
+    sweep_list(t, &t->spent, now_ms);
 }
 
 void tickets_destroy(struct tickets *t)
 {
     if (!t)
         return;
-    while (t->all)
-        drop(t, t->all);
+    sweep(t, UINT64_MAX);
     hash_slots_deinit(&t->slots);
     free(t);
-}
-
-static void sweep(struct tickets *t, uint64_t now_ms)
-{
-    struct ticket *next;
-    for (struct ticket *k = t->all; k; k = next) {
-        next = k->next;
-        if (now_ms >= k->until_ms)
-            drop(t, k);
-    }
 }
 
 static enum status draw(char text[TICKET_BYTES])
@@ -78,6 +88,8 @@ enum status tickets_put(struct tickets *t, struct principal *p, uint64_t until_m
 {
     if (t->count >= most)
         sweep(t, now_ms);
+    if (t->count >= most && !list_empty(&t->spent))
+        drop(t, LIST_OF(t->spent.next, struct ticket, link));
     if (t->count >= most)
         return ST_FULL;
     struct ticket *k = calloc(1, sizeof *k);
@@ -92,11 +104,7 @@ enum status tickets_put(struct tickets *t, struct principal *p, uint64_t until_m
     }
     k->principal = principal_ref(p);
     k->until_ms = until_ms;
-    k->next = t->all;
-    k->place = &t->all;
-    if (t->all)
-        t->all->place = &k->next;
-    t->all = k;
+    list_push(&t->fresh, &k->link);
     hash_slots_insert(&t->slots, hash_of(k->text), k);
     t->count++;
     memcpy(out, k->text, TICKET_BYTES);
@@ -104,8 +112,25 @@ enum status tickets_put(struct tickets *t, struct principal *p, uint64_t until_m
     return ST_OK;
 }
 
+static struct principal *use_ticket(struct tickets *t, struct ticket *k, enum ticket_use use, uint64_t now_ms)
+{
+    bool good = now_ms < k->until_ms;
+    if (good && k->spent && use != TICKET_STREAM_AGAIN)
+        return NULL;
+    struct principal *p = good ? principal_ref(k->principal) : NULL;
+    if (!good || use == TICKET_ONCE) {
+        drop(t, k);
+        return p;
+    }
+    k->spent = true;
+    k->until_ms = now_ms + TICKET_STREAM_MS;
+    list_unlink(&k->link);
+    list_push(&t->spent, &k->link);
+    return p;
+}
+
 /* Found by a keyed hash: how long a search takes says nothing of which tickets there are. */
-struct principal *tickets_take(struct tickets *t, struct slice ticket, uint64_t now_ms)
+struct principal *tickets_take(struct tickets *t, struct slice ticket, enum ticket_use use, uint64_t now_ms)
 {
     size_t at;
     if (ticket.len != TICKET_BYTES)
@@ -115,9 +140,7 @@ struct principal *tickets_take(struct tickets *t, struct slice ticket, uint64_t 
          k = hash_slots_next(&t->slots, hash, &at)) {
         if (memcmp(k->text, ticket.data, TICKET_BYTES) != 0)
             continue;
-        struct principal *p = now_ms < k->until_ms ? principal_ref(k->principal) : NULL;
-        drop(t, k);
-        return p;
+        return use_ticket(t, k, use, now_ms);
     }
     return NULL;
 }

@@ -1,5 +1,6 @@
 #include "gateway/http/access.h"
 
+#include "gateway/auth/authorization.h"
 #include "gateway/auth/jwt.h"
 #include "gateway/host.h"
 
@@ -59,34 +60,17 @@ static bool key_equal(struct slice given, const char *key)
     return difference == 0;
 }
 
-/* What follows a scheme, whose name has no case; data NULL: it is another one. */
-static struct slice after_scheme(struct slice authorization, const char *scheme)
-{
-    struct slice start = slice_cstr(scheme);
-    if (authorization.len <= start.len || !host_name_equal(slice_of(authorization.data, start.len), start) ||
-        authorization.data[start.len] != ' ')
-        return (struct slice){0};
-    struct slice rest = slice_from(authorization, start.len);
-    while (rest.len > 0 && rest.data[0] == ' ')
-        rest = slice_from(rest, 1);
-    return rest;
-}
-
 enum access_credential access_credential(const struct access_rules *rules, const struct head *head,
                                          struct slice *text)
 {
-    struct slice authorization = head->fields[HEAD_AUTHORIZATION];
     if (!head_has(head, HEAD_AUTHORIZATION))
         return CREDENTIAL_NONE;
-    struct slice basic = after_scheme(authorization, "Basic");
-    *text = basic;
-    if (basic.len > 0)
+    enum authorization kind = authorization_read(head->fields[HEAD_AUTHORIZATION], text);
+    if (kind == AUTHORIZATION_BASIC)
         return CREDENTIAL_BASIC;
-    struct slice token = after_scheme(authorization, "Bearer");
-    *text = token;
-    if (key_equal(token, rules->key))
+    if (key_equal(*text, rules->key))
         return CREDENTIAL_KEY;
-    return jwt_looks_like(token) ? CREDENTIAL_TOKEN : CREDENTIAL_BAD;
+    return jwt_looks_like(*text) ? CREDENTIAL_TOKEN : CREDENTIAL_BAD;
 }
 
 enum access access_judge(const struct access_rules *rules, const struct head *head)

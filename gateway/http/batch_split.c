@@ -50,25 +50,17 @@ static enum status next_member(struct batch_split *s, struct slice text)
     return at_end(s, text);
 }
 
-/* Members until the array is open. ST_OK: behind its bracket. */
+/* The one member that there is. ST_OK: behind the bracket that opens the array. */
 static enum status find_messages(struct batch_split *s, struct slice text)
 {
-    struct json_value key, value;
-    enum status st = ST_OK;
-    while (st == ST_OK) {
-        if (read_value(s, text, &key) != ST_OK || key.type != JSON_IS_STRING || !take(s, text, ':'))
-            return ST_INVALID;
-        if (json_key_is(slice_of(key.raw.data + 1, key.raw.len - 2), "messages")) {
-            if (s->found || !take(s, text, '['))
-                return ST_INVALID;
-            s->found = true;
-            return ST_OK;
-        }
-        st = read_value(s, text, &value);
-        if (st == ST_OK)
-            st = next_member(s, text);
-    }
-    return st;
+    struct json_value key;
+    if (read_value(s, text, &key) != ST_OK || key.type != JSON_IS_STRING || !take(s, text, ':'))
+        return ST_INVALID;
+    if (s->found || !json_key_is(slice_of(key.raw.data + 1, key.raw.len - 2), "messages") ||
+        !take(s, text, '['))
+        return ST_INVALID;
+    s->found = true;
+    return ST_OK;
 }
 
 /* --- items -------------------------------------------------------------------------------------- */
@@ -86,7 +78,7 @@ static enum status close_items(struct batch_split *s, struct slice text)
     if (s->form == BATCH_ARRAY)
         return at_end(s, text);
     enum status st = next_member(s, text);
-    return st == ST_OK ? find_messages(s, text) : st; /* a second "messages" is refused there */
+    return st == ST_OK ? find_messages(s, text) : st; /* a second member is refused there */
 }
 
 static enum status next_line(struct batch_split *s, struct slice text, struct slice *item)

@@ -6,17 +6,25 @@
 #include "core/base64.h"
 #include "core/hash.h"
 #include "core/json.h"
-#include "core/utf8.h"
+#include "gateway/http/event_types.h"
 
 #include <stdio.h>
 #include <strings.h>
 
-enum { NAME_BYTES_MAX = 64, ID_BYTES_MAX = 200, PROPS_BYTES_MAX = 32 * 1024, USER_LENGTH_BYTES = 2 };
+enum {
+    NAME_BYTES_MAX = 64,
+    ID_BYTES_MAX = 200,
+    ATTRIBUTES_MAX = 256,
+    PROPS_BYTES_MAX = 32 * 1024,
+    USER_LENGTH_BYTES = 2
+};
 
 struct event {
     struct publish_item *item;
     struct buf *texts;
-    struct slice source, id, type, subject, version;
+    struct slice source, id, type, subject, version, time, schema;
+    unsigned count;
+    struct slice names[ATTRIBUTES_MAX]; /* of `count` attributes so far */
     struct buf props;
     enum status status; /* ST_NO_MEMORY */
 };
@@ -58,7 +66,7 @@ static void put_property(struct event *e, struct slice name, struct slice value)
     buf_advance(&e->props, PROP_HEAD_BYTES + len);
 }
 
-static void note_attribute(struct event *e, struct slice name, struct slice value)
+static bool is_known(struct slice name, struct event *e, struct slice **at)
 {
     const struct {
         const char *name;
@@ -67,17 +75,39 @@ static void note_attribute(struct event *e, struct slice name, struct slice valu
         {"source", &e->source},       {"id", &e->id},
         {"type", &e->type},           {"subject", &e->subject},
         {"specversion", &e->version}, {"datacontenttype", &e->item->type},
+        {"time", &e->time},           {"dataschema", &e->schema},
     };
-    if (!name_valid(name))
-        bad(e, "an attribute's name has other than lower-case letters and digits");
-    else if (!utf8_valid_mqtt(value))
-        bad(e, "an attribute's value is not UTF-8, or has U+0000");
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (slice_equal_cstr(name, known[i].name)) {
-            if (known[i].at->data)
-                bad(e, "an attribute is given twice");
-            *known[i].at = value;
+            *at = known[i].at;
+            return true;
         }
+    return false;
+}
+
+static void note_name(struct event *e, struct slice name)
+{
+    for (unsigned i = 0; i < e->count; i++)
+        if (slice_equal(e->names[i], name))
+            bad(e, "an attribute is given twice");
+    if (e->count == ATTRIBUTES_MAX)
+        bad(e, "more than 256 attributes");
+    else
+        e->names[e->count++] = name;
+}
+
+static void note_attribute(struct event *e, struct slice name, struct slice value)
+{
+    struct slice *at;
+    if (!name_valid(name))
+        bad(e, "an attribute's name has other than lower-case letters and digits");
+    else if (!event_string_valid(value))
+        bad(e, "an attribute's value is not UTF-8, or has control characters");
+    if (e->item->refused)
+        return;
+    note_name(e, name);
+    if (is_known(name, e, &at))
+        *at = value;
     if (!e->item->refused && !slice_equal_cstr(name, "datacontenttype"))
         put_property(e, name, value);
 }
@@ -103,14 +133,35 @@ static void make_once_key(struct event *e)
         e->item->once_key = slice_of(head.data, head.len + tail.len);
 }
 
+/* What the attributes of the specification must be (CloudEvents 1.0.2, 3). NULL: they are. */
+static const char *flaw(const struct event *e)
+{
+    if (e->subject.data && e->subject.len == 0)
+        return "subject must not be empty";
+    if (!event_reference_valid(e->source))
+        return "source must be a URI reference (RFC 3986)";
+    if (e->time.data && !event_timestamp_valid(e->time))
+        return "time must be as in RFC 3339: 2026-01-02T03:04:05Z";
+    if (e->schema.data && !event_uri_valid(e->schema))
+        return "dataschema must be a URI (RFC 3986) with its scheme";
+    if (e->item->type.data && !event_media_type_valid(e->item->type))
+        return "datacontenttype must be a media type, as in RFC 2046: type/subtype";
+    return NULL;
+}
+
 /* All attributes have been noted. */
 static void settle(struct event *e)
 {
     struct publish_item *item = e->item;
-    if (!slice_equal_cstr(e->version, "1.0"))
+    const char *wrong = flaw(e);
+    if (!e->version.data)
+        bad(e, "specversion is missing: what has ce- fields, or is called a CloudEvent, is one");
+    else if (!slice_equal_cstr(e->version, "1.0"))
         bad(e, "specversion must be 1.0");
     else if (e->id.len == 0 || e->source.len == 0 || e->type.len == 0)
         bad(e, "an event needs id, source and type");
+    else if (wrong)
+        bad(e, wrong);
     else if (e->id.len > ID_BYTES_MAX)
         bad(e, "the event's id is longer than 200 bytes");
     else if (item->type.len > ITEM_TYPE_BYTES_MAX)
@@ -159,7 +210,7 @@ static void read_base64(struct event *e, struct json_value v)
 static void settle_data(struct event *e, struct json_value data)
 {
     struct slice type = e->item->type;
-    bool json = type.len == 0 || (type.len >= 4 && memmem(type.data, type.len, "json", 4));
+    bool json = type.len == 0 || event_media_type_is_json(type);
     if (data.type == JSON_IS_STRING && !json) {
         e->item->payload = decoded(e, data);
         e->item->content = CONTENT_TEXT;
@@ -173,10 +224,15 @@ static void read_member(struct event *e, struct slice key, struct json_value v)
 {
     if (v.type == JSON_IS_NULL) /* as good as absent */
         return;
+    struct slice *at;
     if (v.type == JSON_IS_STRING)
         note_attribute(e, key, decoded(e, v));
+    else if (is_known(key, e, &at))
+        bad(e, "attributes of the specification are strings");
     else if (v.type == JSON_IS_OBJECT || v.type == JSON_IS_ARRAY)
-        bad(e, "an attribute must be a string, a number or a boolean");
+        bad(e, "an attribute must be a string, an integer or a boolean");
+    else if (v.type == JSON_IS_NUMBER && !event_integer_valid(v.raw))
+        bad(e, "a number that is an attribute must be an integer of 32 bits: no fraction, no exponent");
     else
         note_attribute(e, key, v.raw);
 }
@@ -224,9 +280,25 @@ static int hex_digit(uint8_t c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* HTTP protocol binding, 3.1.3.2: values are percent-encoded. What is no encoding stands for itself. */
-static struct slice percent_decoded(struct event *e, struct slice value)
+/* HTTP protocol binding, 3.1.3.2: what older senders have quoted (RFC 9110, 5.6.4). */
+static struct slice unquoted(struct event *e, struct slice value)
 {
+    size_t before = e->texts->len, end = value.len - 1;
+    if (value.len < 2 || value.data[0] != '"' || value.data[end] != '"')
+        return value;
+    for (size_t i = 1; i < end; i++) {
+        if (value.data[i] == '\\' && i + 1 < end)
+            i++;
+        if (buf_put_byte(e->texts, value.data[i]) != ST_OK)
+            e->status = ST_NO_MEMORY;
+    }
+    return slice_of(e->texts->data + before, e->texts->len - before);
+}
+
+/* Then values are percent-encoded. What is no encoding stands for itself. */
+static struct slice percent_decoded(struct event *e, struct slice quoted)
+{
+    struct slice value = unquoted(e, quoted);
     size_t before = e->texts->len;
     enum status st = ST_OK;
     for (size_t i = 0; i < value.len && st == ST_OK; i++) {

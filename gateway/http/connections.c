@@ -48,7 +48,7 @@ static void on_parameter(struct request *r, struct slice name, struct slice valu
         else
             r->list.max = max < LIST_MAX ? (uint32_t)max : LIST_MAX;
     } else if (!slice_equal_cstr(name, "after")) {
-        request_bad(r, "there is no such query parameter here; there are user, topic, max and after");
+        request_unknown_parameter(r, name, "; there are user, topic, max and after");
     } else if (!own_connection(r, value, &r->list.after)) {
         request_bad(r, "after must be a connection of this life of the node, as `next` names it");
     }
@@ -59,6 +59,10 @@ static void begin_one(struct request *r, struct slice id)
     request_read_parameters(r, NULL);
     if (request_is_answered(r))
         return;
+    if (r->topic.len > 0) {
+        request_unknown_parameter(r, slice_cstr("topic"), "");
+        return;
+    }
     r->list.one = true;
     if (!own_connection(r, id, &r->list.after))
         request_not_found(r, "there is no such connection");

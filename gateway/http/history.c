@@ -8,7 +8,7 @@ static void on_parameter(struct request *r, struct slice name, struct slice valu
         if (!r->page.reverse && !slice_equal_cstr(value, "0"))
             request_bad(r, "reverse must be 0 or 1");
     } else if (!page_parameter(r, name, value)) {
-        request_bad(r, "there is no such query parameter here; there are topic, from, max and reverse");
+        request_unknown_parameter(r, name, "; there are topic, from, max and reverse");
     }
 }
 

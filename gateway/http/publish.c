@@ -43,8 +43,7 @@ static bool read_wait(struct request *r)
     struct slice wait = r->head.fields[HEAD_WAIT];
     bool accepted = head_has(&r->head, HEAD_WAIT) && is(wait, "accepted");
     /* Who asks whether it is a repetition is answered when that is certain. */
-    r->publish.accepted =
-        accepted && !head_has(&r->head, HEAD_IDEMPOTENCY_KEY) && !head_has(&r->head, HEAD_CE_SPECVERSION);
+    r->publish.accepted = accepted && !head_has(&r->head, HEAD_IDEMPOTENCY_KEY) && r->head.ce_count == 0;
     return !head_has(&r->head, HEAD_WAIT) || accepted || is(wait, "durable");
 }
 
@@ -156,7 +155,7 @@ void publish_look_at_head(struct request *r)
                                                       "subscriber would not know of it"});
     else if (begins_with(r->head.fields[HEAD_CONTENT_TYPE], "application/cloudevents"))
         begin_events(r);
-    else if (r->topic.len == 0 && !head_has(&r->head, HEAD_CE_SPECVERSION))
+    else if (r->topic.len == 0 && r->head.ce_count == 0)
         begin_batch(r);
 }
 
@@ -210,7 +209,7 @@ static enum status read_item(struct request *r, struct buf *texts, uint8_t space
     if (content_classify(type, item->payload, &item->content) != ST_OK) {
         item->refused = "bad_request";
         item->detail = "Content-Type says JSON, and the body is not valid JSON";
-    } else if (head_has(h, HEAD_CE_SPECVERSION)) {
+    } else if (h->ce_count > 0) {
         st = cloud_event_read_head(h, texts, item);
     }
     if (st != ST_OK || item->refused)

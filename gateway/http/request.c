@@ -2,14 +2,16 @@
  * two ways, then who asks, then what for. */
 #include "gateway/http/request.h"
 
-#include "core/base64.h"
-
 #include "core/logging.h"
+#include "gateway/auth/authorization.h"
+#include "gateway/unknown.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
+
+static const char bad_percent[] = "a '%' in the query must be followed by two hexadecimal digits";
 
 struct request *request_create(struct api *api, struct slice raw_target)
 {
@@ -206,19 +208,6 @@ static void refuse_credential(struct request *r, enum auth_verdict v)
                                         .retry_ms = auth_temporary(v) ? RETRY_MS : 0});
 }
 
-/* Basic: base64 of "user:password". False: it is not. The texts are in `space`. */
-static bool split_basic(struct slice text, struct buf *space, struct auth_credential *out)
-{
-    if (base64_decode(text, space) != ST_OK)
-        return false;
-    const uint8_t *colon = space->len > 0 ? memchr(space->data, ':', space->len) : NULL;
-    if (!colon)
-        return false;
-    out->user = slice_of(space->data, (size_t)(colon - space->data));
-    out->secret = slice_from(buf_slice(space), out->user.len + 1);
-    return true;
-}
-
 static enum auth_verdict judge(struct request *r, enum access_credential kind, struct slice text)
 {
     enum { BASIC_BYTES_MAX = 8192 };
@@ -226,7 +215,8 @@ static enum auth_verdict judge(struct request *r, enum access_credential kind, s
     struct buf space = {.data = bytes, .cap = sizeof bytes, .limit = sizeof bytes};
     struct auth_credential credential = {.is_token = kind == CREDENTIAL_TOKEN, .secret = text};
     struct principal *p;
-    if (kind == CREDENTIAL_BASIC && !split_basic(text, &space, &credential)) {
+    if (kind == CREDENTIAL_BASIC &&
+        !authorization_split_basic(text, &space, &credential.user, &credential.secret)) {
         auth_failed(r->api->edge->auth, AUTH_PASSWORD);
         return AUTH_PASSWORD;
     }
@@ -371,9 +361,27 @@ static bool may_discard(const struct request *r, bool framed, uint64_t length)
     return framed && length <= r->body_max && (length == 0 || !head_has(&r->head, HEAD_EXPECT));
 }
 
+void request_unknown_parameter(struct request *r, struct slice name, const char *more)
+{
+    char text[UNKNOWN_TEXT_BYTES];
+    unknown_parameter_text(name, more, text);
+    request_bad(r, text);
+}
+
 bool request_publishes(const struct request *r)
 {
     return r->route->run == publish_run || (r->route->run == users_run && r->posts);
+}
+
+/* What takes no parameters says so. */
+static void refuse_parameters(struct request *r)
+{
+    struct slice name, value;
+    enum status st = target_parameter(&r->target, &name, &value);
+    if (st == ST_OK)
+        request_unknown_parameter(r, name, "");
+    else if (st == ST_INVALID)
+        request_bad(r, bad_percent);
 }
 
 static void look_at_target(struct request *r, const char *method, uint64_t length)
@@ -382,6 +390,8 @@ static void look_at_target(struct request *r, const char *method, uint64_t lengt
         return;
     if (r->route->begin)
         r->route->begin(r);
+    if (!request_is_answered(r) && !r->parameters_read)
+        refuse_parameters(r);
     if (!request_is_answered(r) && check_body(r, length) && length > 0 && !(r->route->takes_body && r->posts))
         request_bad(r, "this request has no body");
     if (request_is_answered(r) && request_publishes(r))
@@ -441,6 +451,7 @@ static void read_parameters(struct request *r, bool *in_query,
     struct slice name, value;
     struct parameters_seen seen = {.count = 0};
     enum status st;
+    r->parameters_read = true;
     while ((st = target_parameter(&r->target, &name, &value)) == ST_OK && !request_is_answered(r)) {
         if (!note_parameter(r, &seen, name))
             continue;
@@ -452,11 +463,11 @@ static void read_parameters(struct request *r, bool *in_query,
         } else if (on_parameter) {
             on_parameter(r, name, value);
         } else {
-            request_bad(r, "there is no such query parameter here");
+            request_unknown_parameter(r, name, "");
         }
     }
     if (st == ST_INVALID && !request_is_answered(r))
-        request_bad(r, "a '%' in the query must be followed by two hexadecimal digits");
+        request_bad(r, bad_percent);
 }
 
 void request_read_parameters(struct request *r,

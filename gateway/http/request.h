@@ -75,6 +75,7 @@ struct request {
     struct buf made; /* a topic that is made of what was given */
     char id[REQUEST_ID_BYTES]; /* what errors and their log lines call it */
     bool deletes, posts; /* the method is DELETE, POST */
+    bool parameters_read; /* of the query; else there are none */
     uint64_t body_max; /* limit.message_bytes, unless the route says otherwise */
     struct buf body;
     uint64_t kept_bytes; /* of api->kept_bytes */
@@ -155,6 +156,8 @@ bool request_read_filter(struct request *r,
 /* The parameters of the query; `topic` among them goes to r->topic, which must be empty then. */
 void request_read_parameters(struct request *r,
                              void (*on_parameter)(struct request *r, struct slice name, struct slice value));
+/* 400: there is no parameter of that name here; `more`: which there are, "" or "; there are ...". */
+void request_unknown_parameter(struct request *r, struct slice name, const char *more);
 /* True: it publishes one message, publish.c does the rest. */
 bool request_publishes(const struct request *r);
 
@@ -221,7 +224,6 @@ void users_begin(struct request *r);
 void users_run(struct request *r);
 void users_give_up(struct request *r);
 
-void snapshot_begin(struct request *r);
 void snapshot_run(struct request *r);
 void snapshot_give_up(struct request *r);
 

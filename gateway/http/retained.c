@@ -21,7 +21,7 @@ struct removal {
 static void on_parameter(struct request *r, struct slice name, struct slice value)
 {
     if (!page_parameter(r, name, value))
-        request_bad(r, "there is no such query parameter here; there are topic, from and max");
+        request_unknown_parameter(r, name, "; there are topic, from and max");
 }
 
 void retained_begin(struct request *r)

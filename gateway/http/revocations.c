@@ -110,9 +110,11 @@ static struct revoking *read_body(struct request *r)
     struct slice name = user.len > 0 ? user : token;
     uint64_t now_ms = loop_wall_ms(r->api->edge->loop);
     struct revoking *v = NULL;
-    if ((user.len > 0) == (token.len > 0) || name.len > PRINCIPAL_USER_BYTES_MAX)
+    if ((user.len > 0) == (token.len > 0) || json_object_size(root) != 1 + (size_t) !!until ||
+        name.len > PRINCIPAL_USER_BYTES_MAX)
         request_bad(r,
-                    "the body is a JSON object with user or token_id, of 1 to 256 bytes, and perhaps until");
+                    "the body is a JSON object with user or token_id, of 1 to 256 bytes, and perhaps until, "
+                    "and nothing else");
     else if (until && (!json_is_integer(until) || json_integer_value(until) < 0 ||
                        (uint64_t)json_integer_value(until) <= now_ms))
         request_bad(r, "until must be Unix milliseconds that are still to come");

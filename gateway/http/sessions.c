@@ -150,7 +150,7 @@ static void on_end(struct walk *w)
 static void on_parameter(struct request *r, struct slice name, struct slice value)
 {
     if (!slice_equal_cstr(name, "name"))
-        request_bad(r, "there is no such query parameter here; there is name");
+        request_unknown_parameter(r, name, "; there is name");
     else if (r->user.len > 0)
         request_bad(r, "the session is named twice");
     else
@@ -164,7 +164,7 @@ void sessions_begin(struct request *r)
     if (request_is_answered(r))
         return;
     if (r->topic.len > 0)
-        request_bad(r, "there is no such query parameter here; there is name");
+        request_unknown_parameter(r, slice_cstr("topic"), "; there is name");
     else if (r->user.len == 0)
         request_bad(r, "name a session in the path or in ?name=: an MQTT client identifier, or what a "
                        "connection has as `session`");

@@ -99,13 +99,6 @@ static bool read_name(struct request *r, char name[SNAPSHOT_NAME_BYTES_MAX + 1])
     return fine;
 }
 
-void snapshot_begin(struct request *r)
-{
-    struct slice name, value;
-    if (target_parameter(&r->target, &name, &value) != ST_NOT_FOUND)
-        request_bad(r, "there is no such query parameter here");
-}
-
 void snapshot_run(struct request *r)
 {
     char name[SNAPSHOT_NAME_BYTES_MAX + 1];

@@ -15,7 +15,7 @@ enum { ANSWER_BYTES_MAX = 256 };
 
 static const char *const bad_body =
     "the body is empty, or a JSON object of user, claims (an object without sub) and ttl_ms "
-    "(1 to 600000)";
+    "(1 to 600000), and nothing else";
 
 static void refuse_claims(struct request *r, enum auth_verdict v)
 {
@@ -108,7 +108,8 @@ void tickets_run(struct request *r)
                  *claims = json_object_get(body, "claims");
     buf_deinit(&r->body);
     request_release(r, r->kept_bytes);
-    if (!json_is_object(body) || (user && !json_is_string(user)) || (claims && !json_is_object(claims)) ||
+    if (!json_is_object(body) || json_object_size(body) != (size_t) !!ttl + !!user + !!claims ||
+        (user && !json_is_string(user)) || (claims && !json_is_object(claims)) ||
         (ttl &&
          (!json_is_integer(ttl) || json_integer_value(ttl) < 1 || json_integer_value(ttl) > TICKET_MS_MAX))) {
         request_bad(r, bad_body);

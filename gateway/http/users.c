@@ -30,7 +30,7 @@ struct look_up {
 static void on_parameter(struct request *r, struct slice name, struct slice value)
 {
     if (!slice_equal_cstr(name, "user"))
-        request_bad(r, "there is no such query parameter here");
+        request_unknown_parameter(r, name, "");
     else if (r->user.len > 0)
         request_bad(r, "the user is given twice");
     else
@@ -95,7 +95,7 @@ void users_begin(struct request *r)
     if (!user_valid(r->user) || r->user.len > PRINCIPAL_USER_BYTES_MAX)
         refuse_user(r);
     else if (!r->posts && r->topic.len > 0)
-        request_bad(r, "there is no such query parameter here");
+        request_unknown_parameter(r, slice_cstr("topic"), "");
     else if (make_topic(r) && request_require(r, r->posts ? ACL_PUBLISH : ACL_PRESENCE) && r->posts)
         publish_look_at_head(r);
 }

@@ -12,6 +12,7 @@
 #include "gateway/ws/conn.h"
 
 #include "gateway/gate.h"
+#include "gateway/ws/credential.h"
 #include "gateway/ws/feed.h"
 #include "gateway/ws/front.h"
 #include "gateway/ws/host.h"
@@ -25,6 +26,11 @@ enum { RETRY_SPREAD_MS = 4000 };
 
 static void conn_on_event(struct loop_watch *w, uint32_t events);
 static void conn_on_timer(struct timer *t);
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* --- life --------------------------------------------------------------------------------------- */
 
@@ -81,7 +87,7 @@ void conn_free(struct conn *c)
     list_unlink(&c->link);
     principal_unref(c->principal);
     principal_unref(c->named);
-    buf_deinit(&c->credential);
+    credential_drop(c);
     free(c->access);
     free(c->opening_feed);
     free(c);
@@ -179,11 +185,11 @@ enum status conn_take_over(struct conn *c)
     c->opened_ms = c->last_in_ms = c->last_out_ms = conn_now(c);
     ws_reader_init(&c->reader, d->message_bytes_max);
     timer_arm(loop_timers(d->loop), &c->timer,
-              conn_now(c) + (c->nameless ? d->settings->ws_hello_timeout_ms : d->settings->ws_ping_ms));
+              conn_now(c) + earlier(d->settings->ws_hello_timeout_ms, d->settings->ws_ping_ms));
     metric_sub(d->metrics, M_CONNECTIONS_HTTP, 1);
     metric_add(d->metrics, M_CONNECTIONS_WS, 1);
     metric_add(d->metrics, M_CONNECTS_OK_WS, 1);
-    if (c->credential.len > 0)
+    if (c->credential_kind != CREDENTIAL_OF_NOBODY)
         serve_credential(c);
     else if (!c->nameless)
         (void)serve_enter(c, c->principal); /* whom its certificate names; else it is being closed */
@@ -316,17 +322,18 @@ static void conn_on_event(struct loop_watch *w, uint32_t events)
 
 /* --- time --------------------------------------------------------------------------------------- */
 
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* While we do not read, a pong cannot be seen; while the queue moves, the peer lives: the ping is behind it.
  */
 static bool conn_pong_overdue(const struct conn *c, uint64_t now)
 {
     uint64_t since = c->blocked && c->progress_ms > c->ping_sent_ms ? c->progress_ms : c->ping_sent_ms;
     return c->ping_sent_ms && !c->paused && now >= since + c->door->settings->ws_pong_timeout_ms;
+}
+
+/* Something that it must say has not come yet: who it is, or any request. */
+static bool conn_is_awaited(const struct conn *c)
+{
+    return c->nameless || !c->spoke;
 }
 
 /* Checks what is due and returns when to look again; 0: it is being closed. */
@@ -350,8 +357,11 @@ static uint64_t conn_check_times(struct conn *c)
         conn_close(c, 4100, "token expired", END_EXPIRED);
         return 0;
     }
-    if (c->nameless && now >= c->opened_ms + s->ws_hello_timeout_ms) {
-        conn_close(c, 4200, "identity needed", END_TIMEOUT);
+    if (conn_is_awaited(c) && now >= c->opened_ms + s->ws_hello_timeout_ms) {
+        if (c->nameless)
+            conn_close(c, 4200, "identity needed", END_TIMEOUT);
+        else
+            conn_close(c, 4201, "no hello or request in time", END_TIMEOUT);
         return 0;
     }
     if (!c->blocked && now >= c->last_out_ms + s->ws_ping_ms)
@@ -363,7 +373,7 @@ static uint64_t conn_check_times(struct conn *c)
     next = c->blocked ? c->progress_ms + s->out_stall_ms : c->last_out_ms + s->ws_ping_ms;
     if (left < UINT64_MAX)
         next = earlier(next, now + left);
-    if (c->nameless)
+    if (conn_is_awaited(c))
         next = earlier(next, c->opened_ms + s->ws_hello_timeout_ms);
     if (c->ping_sent_ms)
         return earlier(next, (c->paused || c->blocked ? now : c->ping_sent_ms) + s->ws_pong_timeout_ms);

@@ -87,6 +87,13 @@ struct web_door {
     uint8_t *input; /* CONN_READ_BYTES */
 };
 
+enum conn_credential {
+    CREDENTIAL_OF_NOBODY,
+    CREDENTIAL_OF_TOKEN,
+    CREDENTIAL_OF_TICKET,
+    CREDENTIAL_OF_PASSWORD, /* "user:password" */
+};
+
 struct conn {
     struct web_door *door;
     struct lws *wsi; /* NULL: libwebsockets has nothing of it */
@@ -126,9 +133,10 @@ struct conn {
     bool judged; /* it was: `verdict`, and `named` when AUTH_OK, wait for the line to be handled again */
     enum auth_verdict verdict;
     struct principal *named;
-    struct buf credential; /* of the upgrade: a cookie's token, or a ticket */
-    bool credential_is_ticket;
+    struct buf credential; /* of the request that opened it (credential.h), until it is judged */
+    enum conn_credential credential_kind;
     bool nameless; /* anonymous where that is not offered: only a hello with a token is heard */
+    bool spoke; /* it has made a request; one that never does is closed */
     struct flow flow;
     char token[TOKEN_BYTES + 1]; /* of the session; empty before hello */
     struct keeper *keeper; /* of its record; NULL: nothing durable is wanted yet */

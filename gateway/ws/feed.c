@@ -3,6 +3,7 @@
  * to ask for. */
 #include "gateway/ws/feed.h"
 
+#include "gateway/ws/credential.h"
 #include "gateway/ws/http.h"
 
 #include <assert.h>
@@ -197,7 +198,8 @@ bool feed_turn_end(struct feed *f)
         f->shut = true; /* the peer's end follows, or the time is over */
         stream_shut(&f->conn->io);
     }
-    if (f->starved && f->session && f->out.bytes <= f->out.bytes_max / 2) {
+    if (f->starved && f->session && (f->state == FEED_OPEN || !is_sse(f)) &&
+        f->out.bytes <= f->out.bytes_max / 2) {
         f->starved = false;
         session_room(f->session);
         more = true;
@@ -309,15 +311,21 @@ static void on_checked(void *ctx, enum auth_verdict v, struct principal *p)
     feed_judged(f, v, p);
 }
 
+static enum ticket_use feed_ticket_use(const struct feed_opening *o)
+{
+    if (o->request.kind == FEED_POLL)
+        return TICKET_ONCE;
+    return o->request.resumes ? TICKET_STREAM_AGAIN : TICKET_STREAM;
+}
+
 static void feed_identify(struct feed *f)
 {
     struct auth *a = f->door->edge->auth;
     const struct feed_opening *o = f->opening;
-    const struct auth_credential token = {.is_token = true, .secret = slice_of(o->token, o->token_len)};
     struct principal *p = NULL;
     enum auth_verdict v = AUTH_OK;
-    if (o->token_len > 0) {
-        v = auth_check(a, &token, on_checked, f, &p, &f->check);
+    if (f->conn->credential_kind != CREDENTIAL_OF_NOBODY) {
+        v = credential_check(f->conn, feed_ticket_use(o), on_checked, f, &p, &f->check);
         if (v == AUTH_PENDING)
             return;
         feed_judged(f, v, p);

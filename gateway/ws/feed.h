@@ -15,20 +15,19 @@
 #include "gateway/ws/conn.h"
 #include "gateway/ws/feed_request.h"
 
-enum { FEED_ORIGIN_BYTES = 256, FEED_TOKEN_BYTES = 4096 };
+enum { FEED_ORIGIN_BYTES = 256 };
 
 /* What http.c has found; the connection's until the feed takes it over. */
 struct feed_opening {
     struct feed_request request;
     bool nameless; /* anonymous where that is not offered */
     char request_id[REQUEST_ID_BYTES];
-    size_t origin_len, token_len;
+    size_t origin_len;
     char origin[FEED_ORIGIN_BYTES]; /* permitted; empty: the request has none */
-    char token[FEED_TOKEN_BYTES]; /* Authorization: Bearer */
 };
 
 enum feed_state {
-    FEED_JUDGING, /* the token is being looked at */
+    FEED_JUDGING, /* its credential is being looked at */
     FEED_SUBSCRIBING, /* not all subscriptions are in place: there is no answer yet */
     FEED_OPEN, /* the head is out */
     FEED_ENDING, /* the rest goes out, then our half is shut; waits for the peer's end */

@@ -211,6 +211,10 @@ static enum status on_deliver(void *conn, struct subscription *sub, struct deliv
     (void)sub;
     if (f->state == FEED_ENDING || f->broken)
         return ST_AGAIN;
+    if (sse && f->state != FEED_OPEN) { /* the head comes first */
+        f->starved = true;
+        return ST_AGAIN;
+    }
     enum status st = sse ? deliver_event(f, d) : deliver_to_page(f, d);
     if (st == ST_AGAIN)
         return st;
@@ -281,6 +285,7 @@ static void feed_begin(struct feed *f)
     if (f->stranger)
         put_stranger(f);
     f->moved = true;
+    feed_touch(f); /* some may have waited for it */
     feed_put_bookmark(f); /* at once: who is cut off before any message can come back to here */
 }
 
@@ -332,6 +337,8 @@ static void on_gap(void *conn, struct subscription *sub, const struct gap *gap)
     feed_touch(f);
 }
 
+static void on_admitted(void *conn);
+
 static void on_too_many(void *conn)
 {
     struct feed *f = conn;
@@ -362,7 +369,8 @@ static struct slice on_name(void *conn)
 #define FEED_OPS(text)                                                                                       \
     {                                                                                                        \
         .door = (text), .deliver = on_deliver, .subscribed = on_subscribed, .live = on_live, .gap = on_gap,  \
-        .too_many = on_too_many, .kick = on_kick, .describe = on_describe, .name = on_name                   \
+        .too_many = on_too_many, .admitted = on_admitted, .kick = on_kick, .describe = on_describe,          \
+        .name = on_name                                                                                      \
     }
 static const struct transport_ops sse_ops = FEED_OPS("sse"), poll_ops = FEED_OPS("poll");
 
@@ -429,18 +437,37 @@ bool feed_permitted(const struct feed *f)
     return true;
 }
 
-static enum status subscribe_all(struct feed *f, const struct subscription_options *o)
+/* It is one of its user's connections. */
+static void subscribe_all(struct feed *f)
 {
-    struct hub *h = f->door->hub;
+    struct subscription_options o = {.qos = 1, .retain_as_published = true};
+    struct place after;
     struct feed_request *r = request_of(f);
     struct subscription *sub;
-    enum status st = session_create(h, is_sse(f) ? &sse_ops : &poll_ops, f, &f->session);
+    enum status st = read_start(f, &o, &after) ? ST_INVALID : ST_OK; /* it was good before */
+    for (unsigned i = 0; i < r->topic_count && st == ST_OK; i++)
+        st = session_subscribe(f->session, r->topics[i], &o, &sub);
+    if (st == ST_FULL)
+        feed_refuse(f, 503, "quota_exceeded", "limit.subscriptions is reached", 0);
+    else if (st != ST_OK)
+        feed_refuse(f, 503, "unavailable", "no memory", RETRY_MS);
+}
+
+/* Nothing is answered before: else who is one too many would be told 200 first. */
+static void on_admitted(void *conn)
+{
+    struct feed *f = conn;
+    if (f->state == FEED_SUBSCRIBING)
+        subscribe_all(f);
+}
+
+static enum status join(struct feed *f)
+{
+    enum status st = session_create(f->door->hub, is_sse(f) ? &sse_ops : &poll_ops, f, &f->session);
     if (st == ST_OK)
         st = session_identify(
             f->session, f->principal->user,
             principal_connections_max(f->principal, f->door->settings->limit_user_connections));
-    for (unsigned i = 0; i < r->topic_count && st == ST_OK; i++)
-        st = session_subscribe(f->session, r->topics[i], o, &sub);
     return st;
 }
 
@@ -470,11 +497,10 @@ void feed_subscribe(struct feed *f)
     for (unsigned i = 0; i < r->topic_count; i++)
         if (refuse_topic(f, r->topics[i], &o))
             return;
-    enum status st = subscribe_all(f, &o);
-    if (st == ST_FULL)
-        feed_refuse(f, 503, "quota_exceeded", "limit.subscriptions is reached", 0);
-    else if (st != ST_OK)
+    if (join(f) != ST_OK)
         feed_refuse(f, 503, "unavailable", "no memory", RETRY_MS);
+    else if (session_admitted(f->session))
+        subscribe_all(f);
 }
 
 /* --- the page ----------------------------------------------------------------------------------- */

@@ -1,12 +1,14 @@
 #include "gateway/ws/feed_request.h"
 
+#include "gateway/unknown.h"
+
 void feed_request_init(struct feed_request *r, enum feed_kind kind)
 {
     r->kind = kind;
     r->refused = NULL;
     r->topic_count = 0;
     r->from = (struct slice){0};
-    r->has_wait = r->has_max = false;
+    r->has_wait = r->has_max = r->resumes = false;
     r->wait_ms = 0;
     r->max = 0;
     r->used = 0;
@@ -107,14 +109,19 @@ void feed_request_add(struct feed_request *r, struct slice pair)
         add_wait(r, value);
     else if (poll && slice_equal_cstr(name, "max"))
         add_max(r, value);
-    else
-        refuse(r, poll ? "there are the parameters topic, from, after, wait_ms and max"
-                       : "there are the parameters topic, from and after");
+    else if (!r->refused) {
+        unknown_parameter_text(name,
+                               poll ? "; there are topic, from, after, wait_ms, max and ticket"
+                                    : "; there are topic, from, after and ticket",
+                               r->refused_text);
+        r->refused = r->refused_text;
+    }
 }
 
 void feed_request_last_event(struct feed_request *r, struct slice id)
 {
-    if (id.len > 0)
+    r->resumes = id.len > 0;
+    if (r->resumes)
         r->from = keep(r, id);
 }
 

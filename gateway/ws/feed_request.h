@@ -4,6 +4,7 @@
 #define TG_GATEWAY_WS_FEED_REQUEST_H
 
 #include "core/slice.h"
+#include "gateway/unknown.h"
 #include "routing/topic.h"
 
 enum feed_kind { FEED_SSE, FEED_POLL };
@@ -21,8 +22,10 @@ struct feed_request {
     struct slice topics[FEED_TOPICS_MAX];
     struct slice from; /* `from`, `after` or Last-Event-ID, as given; data NULL: none */
     bool has_wait, has_max;
+    bool resumes; /* there was a Last-Event-ID */
     uint64_t wait_ms; /* poll */
     uint32_t max; /* poll; 0: the default */
+    char refused_text[UNKNOWN_TEXT_BYTES]; /* `refused`, where it names something */
     size_t used;
     char texts[FEED_TEXT_BYTES];
 };

@@ -23,6 +23,7 @@ static const char *const names[WEB_FIELD_COUNT] = {
     [WEB_COOKIE] = "Cookie",
     [WEB_LAST_EVENT_ID] = "Last-Event-ID",
     [WEB_REQUEST_ID] = "X-Request-Id",
+    [WEB_FETCH_SITE] = "Sec-Fetch-Site",
     [WEB_SOCKET_VERSION] = "Sec-WebSocket-Version",
     [WEB_SOCKET_KEY] = "Sec-WebSocket-Key",
     [WEB_SOCKET_PROTOCOL] = "Sec-WebSocket-Protocol",

@@ -6,6 +6,7 @@
 #include "core/base64.h"
 #include "core/logging.h"
 #include "gateway/host.h"
+#include "gateway/ws/credential.h"
 #include "gateway/ws/feed.h"
 #include "gateway/ws/files.h"
 #include "gateway/ws/front.h"
@@ -124,6 +125,12 @@ static bool refuse(struct conn *c, int status, const char *code, const char *det
     assert((size_t)len < sizeof text);
     front_answer(c->front, slice_of(text, (size_t)len), (struct slice){0});
     return false;
+}
+
+bool http_answer_problem(struct conn *c, int status, const char *code, const char *detail,
+                         const char *headers)
+{
+    return refuse(c, status, code, detail, headers);
 }
 
 void http_refuse(struct conn *c, const struct web_flaw *flaw)
@@ -245,12 +252,19 @@ static void redirect(struct conn *c)
 
 static bool client_permitted(struct conn *c);
 
-static void read_query(struct conn *c, struct feed_request *r)
+/* False: answered. */
+static bool read_query(struct conn *c, struct feed_request *r)
 {
     char pair[FEED_TEXT_BYTES];
     size_t place = 0;
-    for (long len; (len = web_head_parameter(c->front->request, &place, pair, sizeof pair)) >= 0;)
-        feed_request_add(r, slice_of(pair, (size_t)len));
+    for (long len; (len = web_head_parameter(c->front->request, &place, pair, sizeof pair)) >= 0;) {
+        enum credential_argument what = credential_take_argument(c, slice_of(pair, (size_t)len));
+        if (what == ARGUMENT_REFUSED)
+            return false;
+        if (what == ARGUMENT_OTHER)
+            feed_request_add(r, slice_of(pair, (size_t)len));
+    }
+    return true;
 }
 
 static void read_last_event(struct conn *c, struct feed_request *r)
@@ -260,23 +274,7 @@ static void read_last_event(struct conn *c, struct feed_request *r)
         feed_request_last_event(r, slice_cstr(value));
 }
 
-/* False: there is something else. */
-static bool read_token(struct conn *c, struct feed_opening *o)
-{
-    static const char scheme[] = "Bearer ";
-    char value[FEED_TOKEN_BYTES];
-    if (!has_header(c, WEB_AUTHORIZATION))
-        return true;
-    size_t start = sizeof scheme - 1;
-    if (!web_head_copy(c->front->request, WEB_AUTHORIZATION, value, sizeof value) || strlen(value) <= start ||
-        strncasecmp(value, scheme, start) != 0)
-        return false;
-    o->token_len = strlen(value) - start;
-    memcpy(o->token, value + start, o->token_len);
-    return true;
-}
-
-/* A token says who it is, whatever Host it came by. */
+/* A credential says who it is, whatever Host it came by. */
 static bool read_opening(struct conn *c, struct feed_opening *o)
 {
     struct topic_limits limits = {(uint32_t)c->door->settings->limit_topic_bytes,
@@ -285,10 +283,8 @@ static bool read_opening(struct conn *c, struct feed_opening *o)
         o->origin_len = strlen(o->origin);
     memcpy(o->request_id, c->front->request_id, sizeof o->request_id);
     o->nameless = c->nameless;
-    if (!read_token(c, o))
-        return refuse(c, 401, "unauthorized", "Authorization must be Bearer and a token",
-                      "WWW-Authenticate: Bearer\r\n");
-    read_query(c, &o->request);
+    if (!credential_read_authorization(c) || !read_query(c, &o->request) || !credential_read_cookie(c))
+        return false;
     if (o->request.kind == FEED_SSE)
         read_last_event(c, &o->request);
     feed_request_settle(&o->request, &limits);
@@ -366,8 +362,8 @@ static void serve_upgrade(struct conn *c);
 static void begin_request(struct conn *c)
 {
     struct front *f = c->front;
-    c->nameless = c->speaks_mqtt = c->credential_is_ticket = false;
-    buf_deinit(&c->credential);
+    c->nameless = c->speaks_mqtt = false;
+    credential_drop(c);
     if (!web_head_copy(f->request, WEB_REQUEST_ID, f->request_id, sizeof f->request_id) ||
         !request_id_valid(slice_cstr(f->request_id)))
         make_id(c->door, f->request_id);
@@ -458,64 +454,20 @@ static bool client_permitted(struct conn *c)
     return true;
 }
 
-/* --- credentials of the upgrade ----------------------------------------------------------------- */
-
-enum { CREDENTIAL_BYTES_MAX = 8192 };
-
-static bool keep_credential(struct conn *c, struct slice text, bool is_ticket)
-{
-    buf_deinit(&c->credential);
-    buf_init(&c->credential, CREDENTIAL_BYTES_MAX);
-    c->credential_is_ticket = is_ticket;
-    if (buf_put(&c->credential, text) == ST_OK)
-        return true;
-    return refuse(c, 400, "bad_request", "the credential is too long", NULL);
-}
-
-/* The value of a cookie (RFC 6265, 4.2.1); data NULL: there is none of that name. */
-static struct slice find_cookie(const char *list, const char *name)
-{
-    size_t name_len = strlen(name);
-    for (const char *at = list + strspn(list, " ;"); *at; at += strspn(at, " ;")) {
-        size_t len = strcspn(at, ";");
-        if (len > name_len && strncmp(at, name, name_len) == 0 && at[name_len] == '=')
-            return slice_of(at + name_len + 1, len - name_len - 1);
-        at += len;
-    }
-    return (struct slice){0};
-}
-
-/* A browser sends cookies wherever the page comes from, so they count only beside an Origin, which
- * client_permitted has found to be ours or listed. */
-static bool read_cookie(struct conn *c)
-{
-    char cookies[CREDENTIAL_BYTES_MAX];
-    const char *name = c->door->settings->auth_cookie;
-    if (!name[0] || !has_header(c, WEB_ORIGIN) ||
-        !web_head_copy(c->front->request, WEB_COOKIE, cookies, sizeof cookies))
-        return true;
-    struct slice token = find_cookie(cookies, name);
-    return token.len == 0 || keep_credential(c, token, false);
-}
-
-/* Of the query only a ticket means something. A token there would stand in logs and histories. */
+/* Of the query only a ticket means something. */
 static bool read_upgrade_query(struct conn *c)
 {
-    static const char *const tokens[] = {"token=", "access_token=", "jwt=", "auth="};
-    char argument[VALUE_BYTES_MAX];
+    char pair[FEED_TEXT_BYTES], detail[UNKNOWN_TEXT_BYTES];
     size_t place = 0;
-    for (long len; (len = web_head_parameter(c->front->request, &place, argument, sizeof argument)) >= 0;) {
-        struct slice text = slice_of(argument, (size_t)len), ticket = slice_cstr("ticket=");
-        if (slice_starts_with(text, ticket) && c->speaks_mqtt)
-            return refuse(c, 501, "unsupported", "tickets open /ws; MQTT has its CONNECT", NULL);
-        if (slice_starts_with(text, ticket))
-            return keep_credential(c, slice_from(text, ticket.len), true);
-        for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
-            if (slice_starts_with(text, slice_cstr(tokens[k])))
-                return refuse(
-                    c, 400, "bad_request",
-                    "a token must not stand in a URL: say it in hello, or use a ticket (POST /v1/tickets)",
-                    NULL);
+    for (long len; (len = web_head_parameter(c->front->request, &place, pair, sizeof pair)) >= 0;) {
+        struct slice text = slice_of(pair, (size_t)len);
+        enum credential_argument what = len == 0 ? ARGUMENT_TAKEN : credential_take_argument(c, text);
+        if (what == ARGUMENT_REFUSED)
+            return false;
+        if (what == ARGUMENT_OTHER) {
+            unknown_parameter_text(text, "; there is ticket", detail);
+            return refuse(c, 400, "bad_request", detail, NULL);
+        }
     }
     return true;
 }
@@ -531,7 +483,8 @@ static bool upgrade_valid(struct conn *c)
     if (!c->speaks_mqtt && !slice_equal_cstr(h->path, "/ws"))
         return refuse(c, 404, "not_found", "WebSockets are at /ws and /mqtt", NULL);
     return handshake_valid(c) && protocol_valid(c) && client_permitted(c) &&
-           (c->speaks_mqtt || read_cookie(c)) && read_upgrade_query(c);
+           credential_read_authorization(c) && read_upgrade_query(c) &&
+           (c->speaks_mqtt || credential_read_cookie(c));
 }
 
 static void serve_upgrade(struct conn *c)

@@ -11,6 +11,10 @@ void http_serve(struct conn *c);
 /* What came is no request; the last answer. */
 void http_refuse(struct conn *c, const struct web_flaw *flaw);
 
+/* An answer that is a problem. `headers`: further lines, each with its CRLF; NULL: none. False always. */
+bool http_answer_problem(struct conn *c, int status, const char *code, const char *detail,
+                         const char *headers);
+
 /* The standard's words for a status. */
 const char *http_reason(int status);
 /* A problem (RFC 9457) as text; returns its length. The texts are ours, and fit. `id`: of the request; empty:

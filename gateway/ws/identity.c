@@ -3,6 +3,7 @@
  * A token that cannot be judged at once leaves its line unhandled and reading rests; when the verdict is
  * there the line is parsed again and finds it (serve_judge). */
 #include "gateway/gate.h"
+#include "gateway/ws/credential.h"
 #include "gateway/ws/serve.h"
 
 #include <stdlib.h>
@@ -91,7 +92,7 @@ bool serve_become(struct conn *c, struct principal *p)
     return false;
 }
 
-/* --- cookies and tickets ------------------------------------------------------------------------ */
+/* --- what the upgrade has brought ------------------------------------------------------------------- */
 
 static void take_credential(struct conn *c, enum auth_verdict v, struct principal *p)
 {
@@ -112,12 +113,8 @@ static void on_credential(void *ctx, enum auth_verdict v, struct principal *p)
 
 void serve_credential(struct conn *c)
 {
-    const struct auth_credential credential = {.is_token = !c->credential_is_ticket,
-                                               .is_ticket = c->credential_is_ticket,
-                                               .secret = buf_slice(&c->credential)};
     struct principal *p;
-    enum auth_verdict v = auth_check(c->door->edge->auth, &credential, on_credential, c, &p, &c->check);
-    buf_deinit(&c->credential);
+    enum auth_verdict v = credential_check(c, TICKET_ONCE, on_credential, c, &p, &c->check);
     if (v != AUTH_PENDING)
         take_credential(c, v, p);
 }

@@ -106,6 +106,7 @@ static void serve_request(struct conn *c, const struct ws_request *r)
 {
     if (r->operation == WS_OP_PUB)
         metric_add(c->door->metrics, M_RECEIVED_WS, 1);
+    c->spoke |= r->operation != WS_OP_HEARTBEAT && r->operation != WS_OP_NONE;
     if (serve_refuse_nameless(c, r)) {
         if (r->operation == WS_OP_PUB)
             metric_add(c->door->metrics, M_REFUSED_FORBIDDEN, 1);

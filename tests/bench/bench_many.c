@@ -212,6 +212,15 @@ static void on_open(struct client *c)
     g.under_way--;
 }
 
+/* A WebSocket that makes no request is closed after ws.hello_timeout_ms. Without `id` it has no answer. */
+static void make_request(struct client *c)
+{
+    static const char text[] = "{\"hello\":{}}";
+    uint8_t frame[6 + sizeof text - 1] = {0x81, 0x80 | (sizeof text - 1)}; /* masked with zeroes */
+    memcpy(frame + 6, text, sizeof text - 1);
+    put(c, frame, sizeof frame);
+}
+
 static void on_answer(struct client *c)
 {
     static const char upgraded[] = "HTTP/1.1 101";
@@ -232,6 +241,8 @@ static void on_answer(struct client *c)
         return;
     }
     on_open(c);
+    if (g.ws)
+        make_request(c);
 }
 
 /* Frames of the server are small and come whole, or nearly. */

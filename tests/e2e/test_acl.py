@@ -1,4 +1,4 @@
-"""Access rules: one table, three doors (PROTOCOL.md 6)."""
+"""Access rules: one table, every door (PROTOCOL.md 6)."""
 
 import struct
 
@@ -8,7 +8,7 @@ from clients import Web, curl, publish
 from mqtt_wire import PUBACK, SUBACK, End, Wire, subscribe, user
 from mqtt_wire import publish as mqtt_publish
 from node import Node
-from tokens import bearer, login, make, mqtt_client, tidegate
+from tokens import bearer, feed_status, login, make, mqtt_client, tidegate
 
 RULES = """
 acl:
@@ -47,6 +47,7 @@ TABLE = [
     ("ann", "publish", "clients/other", False), ("ann", "subscribe", "$user/ann/#", True), ("bob", "subscribe", "$user/bob/x", False),
     ("ann", "subscribe", "$user/bob", False),
 ]
+assert len(TABLE) >= 40
 # A right to read the past alone: `get` and HTTP read; a subscription needs the right to subscribe too.
 HISTORY_ALONE = (("ann", "past/x"), ("bob", "users/bob/private"))
 
@@ -115,6 +116,13 @@ def by_http(node, who, op, topic):
     return answer.status == 200
 
 
+def by_feed(node, who, op, topic, door):
+    quoted = topic.replace("%", "%25").replace("#", "%23").replace("+", "%2B")
+    status = feed_status(node, f"/{door}?topic={quoted}" + ("&from=earliest" if op == "history" else ""), make(node, who) if who else None)
+    assert status in (200, 403), status
+    return status == 200
+
+
 @pytest.mark.parametrize("who, op, topic, may", TABLE, ids=[f"{row[0] or 'nobody'} {row[1]} {row[2]}" for row in TABLE])
 def test_the_rules_at_every_door(node, who, op, topic, may):
     alone = (who, topic) in HISTORY_ALONE and op == "history"
@@ -122,6 +130,9 @@ def test_the_rules_at_every_door(node, who, op, topic, may):
     assert by_mqtt(node, who, op, topic) is may
     if op != "history":  # 3.1.1 has no tg-from
         assert by_mqtt(node, who, op, topic, 4) is may
+    if op != "publish":  # they only read
+        assert by_feed(node, who, op, topic, "sse") is may
+        assert by_feed(node, who, op, topic, "poll") is may
     assert by_http(node, who, op, topic) is (may or alone)
 
 
@@ -212,3 +223,4 @@ def test_without_rules_nothing_is_forbidden_but_what_begins_with_dollar(make_nod
     for who in ("", "ann"):
         for op, topic in (("publish", "any/thing"), ("subscribe", "#"), ("history", "any/thing")):
             assert by_ws(node, who, op, topic) and by_mqtt(node, who, op, topic) and by_http(node, who, op, topic)
+            assert op == "publish" or by_feed(node, who, op, topic, "sse") and by_feed(node, who, op, topic, "poll")

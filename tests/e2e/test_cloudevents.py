@@ -104,6 +104,15 @@ def test_a_batch_of_events(node):
     {"specversion": "0.3"}, {"specversion": None}, {"id": None}, {"id": ""}, {"source": None}, {"type": None}, {"subject": None},
     {"subject": "a/+"}, {"data_base64": "AA=="}, {"data": None, "data_base64": "A"}, {"Bad": "x"}, {"ext": {}}, {"ext": "a\0b"},
     {"id": "x" * 201}, {"datacontenttype": "x" * 1025},
+    # The types of attributes (CloudEvents 1.0.2, 3.1; JSON event format, 2.2).
+    {"time": "yesterday"}, {"time": "2026-01-02"}, {"time": "2026-01-02T03:04:05"}, {"time": "2026-02-29T03:04:05Z"}, {"time": "2026-01-02T24:00:00Z"},
+    {"time": "2026-01-02T03:04:05.Z"}, {"time": "2026-01-02T03:04:05+0100"}, {"time": "2026-01-02 03:04:05Z"}, {"time": "2026-1-02T03:04:05Z"},
+    {"time": "2026-01-02T03:04:05Zz"}, {"time": ""}, {"time": 5}, {"ext": 1.5}, {"ext": 1e3}, {"ext": 2147483648}, {"ext": -2147483649}, {"ext": []},
+    {"ext": "a\nb"}, {"ext": "\x7f"}, {"ext": "\x80"}, {"ext": "\ufffe"}, {"ext": "\ufdd0"}, {"ext": "\U0001ffff"}, {"a-b": "x"}, {"": "x"},
+    {"specversion": 1.0}, {"id": 1}, {"type": True}, {"source": "a b"}, {"source": "ä"}, {"source": "%4"}, {"source": ""}, {"type": ""},
+    {"subject": ""}, {"subject": 1}, {"dataschema": "/relative"}, {"dataschema": ""}, {"dataschema": "a b:c"},
+    {"datacontenttype": ""}, {"datacontenttype": "json"}, {"datacontenttype": "text/"}, {"datacontenttype": "text/plain; charset"},
+    {"datacontenttype": "text/plain; a=b c"}, {"datacontenttype": "te xt/plain"}, {"datacontenttype": 5},
 ])
 def test_events_that_are_none(node, change):
     event = {**EVENT, **change}
@@ -111,7 +120,53 @@ def test_events_that_are_none(node, change):
         del event["data"]
     said = post(node, event, check=400)
     assert said["code"] == "bad_request" and said["detail"] and said["status"] == 400 and said["request_id"]
+    said = post(node, [event, event], kind="-batch+json", check=400)
+    assert [result["code"] for result in said["results"]] == ["bad_request"] * 2
     assert history(node, "orders/1") == []
+
+
+@pytest.mark.parametrize("change", [
+    {"time": "2026-01-02T03:04:05.678901Z"}, {"time": "2024-02-29t23:59:60z"}, {"time": "2026-01-02T03:04:05-23:59"}, {"time": None},
+    {"ext": -2147483648}, {"ext": 2147483647}, {"ext": 0}, {"ext": False}, {"ext": ""}, {"ext": "\u00a0\U0001f600\ufffd"}, {"0": "x"},
+    {"source": "a?b#c"}, {"source": "urn:x:%C3%A4"}, {"dataschema": "https://example.com/a#b"}, {"dataschema": "urn:x"},
+    {"datacontenttype": "text/json"}, {"datacontenttype": "application/vnd.x+json; charset=utf-8; a=\"b\\\"; c\""},
+])
+def test_events_that_are_good(node, change):
+    post(node, {**EVENT, **change})
+    message, = history(node, "orders/1")
+    want = change.get("ext", change.get("time", ""))
+    want = json.dumps(want) if isinstance(want, (int, bool)) else want
+    assert want is None or want in message["props"].values() or "time" not in change and "ext" not in change
+    assert message["data"] == {"sum": 3}
+
+
+def test_what_is_json_is_told_by_the_subtype(node):
+    for i, (kind, want) in enumerate((("application/jsonp", "text"), ("text/x-json", "text"), ("text/json", "data"), ("application/a+JSON;x=y", "data"))):
+        post(node, {**EVENT, "id": str(i), "subject": f"k/{i}", "datacontenttype": kind, "data": "x"})
+        assert history(node, f"k/{i}")[0][want] == "x"
+
+
+def test_an_attribute_stands_once(node):
+    body = json.dumps(EVENT).replace('"traceid"', '"ext": "a", "ext": "b", "traceid"').encode()
+    curl(node.api("/v1/publish"), "-H", "Content-Type: application/cloudevents+json", data=body, check=400)
+    assert post(node, {**EVENT, **{f"e{i}": 1 for i in range(300)}}, check=400)["code"] == "bad_request"
+    post(node, {**EVENT, **{f"e{i}": 1 for i in range(200)}})
+
+
+def test_fields_that_make_no_event(node):
+    """ce- fields without ce-specversion are an event that is wrong, not a message that is none."""
+    for fields in (["ce-id: e1"], FIELDS[1:], ["CE-Foo: 1"]):
+        for target in ("/v1/publish/a", "/v1/publish", "/v1/users/ann/messages"):
+            assert "specversion" in binary(node, target, *fields, check=400)["detail"]
+    assert history(node, "a") == []
+    post(node, EVENT, fields=["ce-id: other"])  # beside structured mode they may stand, and count for nothing
+    assert history(node, "orders/1")[0]["props"]["id"] == "e1"
+
+
+def test_quoted_values_of_older_senders(node):
+    binary(node, "/v1/publish/a", *FIELDS, 'ce-x: "a \\"b\\" %C3%A4"', "ce-y: %22q%22", 'ce-z: "')
+    props = history(node, "a")[0]["props"]
+    assert (props["x"], props["y"], props["z"]) == ('a "b" ä', '"q"', '"')
 
 
 def test_a_topic_that_is_not_for_everybody(node):
@@ -124,7 +179,9 @@ def test_a_topic_that_is_not_for_everybody(node):
 
 @pytest.mark.parametrize("fields", [
     FIELDS[:1], FIELDS[1:] + ["ce-specversion: 2"], FIELDS + ["ce-bad_name: x"], FIELDS + ["ce-id: e2"],
-    FIELDS + ["ce-datacontenttype: text/plain"], FIELDS + ["ce-x: %00"], FIELDS + ["ce-x: %ff"], FIELDS + [f"ce-x{i}: 1" for i in range(60)],
+    FIELDS + ["ce-datacontenttype: text/plain"], FIELDS + ["ce-x: %00"], FIELDS + ["ce-x: %ff"], FIELDS + ["ce-x: %C0%A0"],
+    FIELDS + ["ce-time: now"], FIELDS + ["ce-dataschema: x"], FIELDS + ["ce-subject;"], FIELDS + ["ce-x: 1", "CE-X: 2"], FIELDS + ["Content-Type: json"],
+    FIELDS + ["ce-source: a b"], FIELDS + ["ce-x: a%0ab"], FIELDS + [f"ce-x{i}: 1" for i in range(60)],
 ])
 def test_binary_events_that_are_none(node, fields):
     assert binary(node, "/v1/publish/a", *fields, check=400)["code"] == "bad_request"

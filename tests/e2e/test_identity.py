@@ -9,7 +9,7 @@ import pytest
 from clients import Web, curl, publish
 from mqtt_wire import SUBACK, Wire, subscribe
 from node import wait_until
-from tokens import bearer, create, headers, http_says, jwt, login, make, mqtt_client, mqtt_says, secret, tidegate, ws_says
+from tokens import bearer, create, feeds_say, headers, http_says, jwt, login, make, mqtt_client, mqtt_says, secret, tidegate, ws_says
 
 FAILURES = "tidegate_auth_failures_total"
 
@@ -35,6 +35,7 @@ def test_a_good_token_at_every_door(node):
     assert claims["sub"] == "ann/é" and claims["jti"] == "t1" and 50 < claims["exp"] - time.time() <= 60
     assert ws_says(node, token) == ("ann/é", None)
     assert http_says(node, token) == (200, None)
+    assert feeds_say(node, token) == [200, 200]
     for version in (4, 5):
         for name in ("jwt", "", "ann/é"):
             assert mqtt_says(node, token, version, name) == 0
@@ -104,6 +105,7 @@ def test_a_bad_token_is_refused_with_the_right_code(node, name):
     before = node.metric(FAILURES, reason)
     assert ws_says(node, token) == ("unauthorized", 4100 if name == "expired" else 4200)
     assert node.metric(FAILURES, reason) == before + 1
+    assert feeds_say(node, token) == [401, 401] and node.metric(FAILURES, reason) == before + 3
     tidegate("token", "check", token, "--data", str(node.data), code=1)
     assert ws_says(node, make(node)) == ("ann", None)
 

@@ -10,7 +10,7 @@ import pytest
 
 from clients import Web, module
 from node import wait_until
-from tokens import headers, http_says, jwt, make, mqtt_says, tidegate, ws_says
+from tokens import feeds_say, headers, http_says, jwt, make, mqtt_says, tidegate, ws_says
 
 FAILURES = "tidegate_auth_failures_total"
 
@@ -89,7 +89,7 @@ def test_keys_of_files(make_node, pems, tmp_path):
     for token in (make(node, key=rsa, alg="RS256"), make(node, key=ec, alg="ES256"), make(node),
                   make(node, key=rsa2, alg="RS256", headers={"kid": "two"}), make(node, key=rsa2, alg="RS256")):
         assert ws_says(node, token) == ("ann", None)
-        assert mqtt_says(node, token) == 0 and http_says(node, token) == (200, None)
+        assert mqtt_says(node, token) == 0 and http_says(node, token) == (200, None) and feeds_say(node, token) == [200, 200]
         tidegate("token", "check", token, "--data", str(node.data), "--set", f"auth.keys={node.settings['auth.keys']}")
     assert node.metric(FAILURES) == 0
     # The public key as the secret of an HMAC; PyJWT does not want to make such a token.
@@ -99,7 +99,7 @@ def test_keys_of_files(make_node, pems, tmp_path):
     for token in (confused, make(node, key=rsa2, alg="RS256", headers={"kid": "other"}), make(node, key=rsa, alg="RS512"),
                   make(node, key=rsa, alg="PS256")):
         assert ws_says(node, token) == ("unauthorized", 4200)
-        assert mqtt_says(node, token) == 0x86 and http_says(node, token) == (401, "unauthorized")
+        assert mqtt_says(node, token) == 0x86 and http_says(node, token) == (401, "unauthorized") and feeds_say(node, token) == [401, 401]
 
 
 @pytest.mark.parametrize("text, why", [("", "PEM"), ("hello", "PEM"), ('{"keys":[]}', "none of its keys"), ("{", "JWK")])
@@ -126,7 +126,8 @@ def test_issuer_and_audience(make_node):
         assert ws_says(node, token) == ("unauthorized", 4100 if reason == "expired" else 4200)
         assert http_says(node, token) == (401, "unauthorized")
         assert mqtt_says(node, token) == (0x87 if late else 0x86) and mqtt_says(node, token, 4) == (5 if late else 4)
-        assert node.metric(FAILURES, reason) == before + 4
+        assert feeds_say(node, token) == [401, 401]
+        assert node.metric(FAILURES, reason) == before + 6
     words = [word for key, value in rules.items() for word in ("--set", f"{key}={value}")]
     own = tidegate("token", "create", "ann", "--data", str(node.data), *words).stdout.strip()
     assert ws_says(node, own) == ("ann", None)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import urllib.parse
 
 import pytest
 
@@ -161,9 +160,31 @@ def test_who_is_too_fast_is_documented(make_node):
 def test_parameters_that_are_not_documented_are_refused(node, document):
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if method == "get" and path.startswith("/v1/") and path not in ("/v1/nodes", "/v1/drops", "/v1/capabilities"):
-                target = re.sub(r"{\w+}", "x", path) + "?" + urllib.parse.urlencode({"surely_not": 1})
-                assert call(node, document, path, method, target).status == 400
+            answer = call(node, document, path, method, with_query(path, "surely_not=1"))
+            assert answer.status == 400 and "surely_not" in json.loads(answer.body)["detail"], (path, method)
+            assert call(node, document, path, method, with_query(path, "a=%zz")).status == 400
+            named = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+            if "topic" not in named and not path.startswith("/v1/users/{user}/messages"):
+                assert call(node, document, path, method, with_query(path, "topic=a")).status == 400, (path, method)
+
+
+def with_query(path, query):
+    return re.sub(r"{\w+}", "x", path) + "?" + query
+
+
+def test_members_that_are_not_documented_are_refused(node, document):
+    """Of every body that is an object; a CloudEvent may have any attribute."""
+    schemas = [(path, operation["requestBody"]["content"]["application/json"]["schema"]) for path, operations in document["paths"].items()
+               for operation in operations.values() if "application/json" in operation.get("requestBody", {}).get("content", {})]
+    assert len(schemas) == 4 and document["components"]["schemas"]["Item"]["additionalProperties"] is False
+    good = {"/v1/publish": {"messages": []}, "/v1/tickets": {"user": "ann"}, "/v1/revocations": {"user": "ann"}, "/v1/node/snapshot": {}}
+    for path, schema in schemas:
+        assert schema["additionalProperties"] is False, path
+        for body in ({**good[path], "surely_not": 1}, {"surely_not": None, **good[path]}):
+            answer = call(node, document, path, "post", path, "Content-Type: application/json\r\n", json.dumps(body).encode())
+            assert answer.status == 400, (path, body)
+    said = curl(node.api("/v1/publish"), data=b'{"messages":[{"topic":"a","text":"x","mode":"all"},{"topic":"a","text":"y"}]}', check=207).json()
+    assert [result.get("status") for result in said["results"]] == [400, None]
 
 
 def test_capabilities_name_the_doors_that_are_there(node):

@@ -287,6 +287,7 @@ def test_tokens(node):
         assert stream.message()["topic"] == "$user/ann/x"
         connection, = curl(node.api("/v1/connections?user=ann")).json()["connections"]
         assert connection["door"] == "sse"
+        assert curl(node.api("/v1/users/ann")).json()["connections"][0]["door"] == "sse"
     for fields, topic, status in ((publishes, "$user/bob", 403), ("", "$user/ann", 403), ("", "$SYS/x", 403),
                                   ("Authorization: Bearer nonsense\r\n", "a", 401), ("Authorization: Basic YTpi\r\n", "a", 401),
                                   (f"Authorization: Bearer {make(node, 'ann', exp=1)}\r\n", "a", 401),
@@ -389,6 +390,8 @@ def test_a_poll_waits_for_the_first_message(node):
     waiter = threading.Thread(target=lambda: answers.append(poll(node, topic="t", after=mark, wait_ms=15000)))
     waiter.start()
     wait_until(lambda: node.metric("tidegate_connections", "poll") == 1, "the poll to wait")
+    one, = curl(node.api("/v1/connections?topic=t")).json()["connections"]
+    assert one["door"] == "poll" and one["subscriptions"] == 1 and "user" not in one
     assert not answers
     publish(node, "other", b"x")
     publish(node, "t", b"1")

@@ -229,6 +229,23 @@ def test_a_handshake_that_does_not_come_ends(make_node):
         assert silent.ended() and half.ended()
 
 
+def test_a_request_must_come_and_one_is_enough(make_node):
+    """Who makes none is closed and told not to come back like that (4201); who has made one may be silent for ever."""
+    node = make_node({"ws.hello_timeout_ms": 2000})
+    speakers = []
+    for first in ({"hello": {}}, {"pub": {"topic": "a", "data": 1}}, {"sub": {"topic": "a"}}, {"get": {"topic": "a"}}, {"dance": {}}):
+        speakers.append(Web(node))
+        speakers[-1].ask(first)
+    with Web(node) as silent:
+        silent.post({})
+        assert silent.close_code() == 4201
+        assert silent.next("bye")["why"] == "no hello or request in time"
+    for speaker in speakers:  # their time was over before
+        assert "ok" in speaker.ask({"pub": {"topic": "b", "data": 1}})
+        speaker.close()
+    assert node.metric("tidegate_disconnects_total", '"ws"', '"timeout"') == 1
+
+
 def test_a_handshake_may_come_byte_by_byte(raw):
     for at in raw.request():
         raw.send(bytes([at]))

@@ -81,5 +81,19 @@ def http_says(node, token, path="/v1/history/a"):
     return answer.status, None if answer.status == 200 else answer.json()["code"]
 
 
-__all__ = ["Closed", "bearer", "create", "headers", "http_says", "jwt", "login", "make", "mqtt_client", "mqtt_says", "secret", "tidegate",
+def feed_status(node, target, token=None):
+    """The status of a GET at the public port, which may go on for ever."""
+    credential = f"Authorization: Bearer {token}\r\n" if token else ""
+    with node.connect("http", seconds=30) as wire:
+        wire.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{credential}\r\n".encode())
+        with wire.makefile("rb") as file:
+            return int(file.readline().split()[1])
+
+
+def feeds_say(node, token):
+    """The statuses of /sse and /poll."""
+    return [feed_status(node, f"/{door}?topic=a", token) for door in ("sse", "poll")]
+
+
+__all__ = ["Closed", "bearer", "create", "feed_status", "feeds_say", "headers", "http_says", "jwt", "login", "make", "mqtt_client", "mqtt_says", "secret", "tidegate",
            "ws_says"]

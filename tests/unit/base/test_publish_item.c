@@ -23,12 +23,13 @@ Test(publish_item, has_what_was_given, .fini = drop_texts)
 {
     struct publish_item item =
         parse("{\"topic\":\"a\\/b\",\"data\":{\"x\":[1]},\"key\":\"k\\u00e4\",\"type\":\"t\","
-              "\"ttl_ms\":5,\"retain\":true,\"producer\":\"p\",\"seq\":0,\"other\":[{}]}");
+              "\"ttl_ms\":5,\"retain\":true,\"producer\":\"p\",\"seq\":0}");
     cr_assert_null(item.refused, "%s", item.detail);
     cr_expect(slice_equal_cstr(item.topic, "a/b") && slice_equal_cstr(item.payload, "{\"x\":[1]}"));
     cr_expect(slice_equal_cstr(item.key, "k\xc3\xa4") && slice_equal_cstr(item.type, "t"));
     cr_expect(item.content == CONTENT_JSON && item.retain && item.ttl_ms == 5);
     cr_expect(item.has_sequence && item.sequence == 0 && slice_equal_cstr(item.producer, "p"));
+    cr_expect_not_null(parse("{\"topic\":\"a\",\"text\":\"\",\"other\":[{}]}").refused);
 }
 
 Test(publish_item, payloads, .fini = drop_texts)

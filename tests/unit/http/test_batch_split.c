@@ -29,7 +29,9 @@ Test(batch_split, forms)
     } rows[] = {
         {BATCH_DOCUMENT, "{\"messages\":[1,{\"a\":[2]}]}", "1|{\"a\":[2]}|."},
         {BATCH_DOCUMENT, " { \"messages\" : [ ] } \n", "."},
-        {BATCH_DOCUMENT, "{\"a\":{\"messages\":[1]},\"messages\":[\"],\"],\"z\":0}", "\"],\"|."},
+        {BATCH_DOCUMENT, "{\"messages\":[\"],\"]}", "\"],\"|."},
+        {BATCH_DOCUMENT, "{\"a\":0,\"messages\":[1]}", "!"},
+        {BATCH_DOCUMENT, "{\"messages\":[1],\"a\":0}", "1|!"},
         {BATCH_DOCUMENT, "{\"m\\u0065ssages\":[1]}", "1|."},
         {BATCH_DOCUMENT, "", "!"},
         {BATCH_DOCUMENT, "{}", "!"},
