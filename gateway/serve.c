@@ -18,6 +18,7 @@
 #include "gateway/notify.h"
 #include "gateway/reload.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,8 +164,20 @@ static int run(const struct arguments *a, struct settings **settings)
     return code;
 }
 
+/* glibc learns from the first large block that is freed: from then on it keeps such blocks (up to 32 MiB) in
+ * its arenas, and twice that at their ends. Bodies and pages of megabytes that came once would be held for
+ * ever. With bounds of our own it learns nothing, and large blocks go back to the kernel. The blocks of small
+ * messages are far below either. */
+static void bound_free_memory(void)
+{
+    enum { MAPPED_BYTES_MIN = 256 * 1024, KEPT_BYTES_MAX = 1 << 20 };
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES_MAX);
+}
+
 int serve_command(int count, char **words)
 {
+    bound_free_memory();
     struct arguments a = {0};
     struct settings *settings = calloc(1, sizeof *settings);
     if (!settings)

@@ -7,7 +7,8 @@
  *            fanin   the one subscriber gets the messages of all publishers
  *     PROTO  mqtt | ws   what subscribers speak (PORT); publishers speak MQTT (PUBPORT)
  *     WINDOW messages a publisher sends in one write before it waits until all of them have arrived (and,
- * with QoS 1, are acknowledged) RATE   messages a second of the publisher, instead of a window (fanout)
+ * with QoS 1 and 2, are acknowledged to the end) RATE   messages a second of the publisher, instead of a
+ * window (fanout)
  *
  * Prints one JSON object. Loads 127.0.0.1 only; ends by itself. */
 #include <arpa/inet.h>
@@ -251,9 +252,26 @@ static void window_step(struct peer *pub)
         publish_window(pub, g.window);
 }
 
+/* What the packet is answered with: PUBACK or PUBREC for a PUBLISH, PUBREL, PUBCOMP. How many bytes. */
+static size_t answer_to(const uint8_t *packet, uint8_t *out)
+{
+    static const uint8_t answers[16] = {[5] = 0x62, [6] = 0x70};
+    unsigned type = packet[0] >> 4, qos = packet[0] >> 1 & 3;
+    uint8_t first = type == 3 ? (uint8_t[]){0, 0x40, 0x50, 0}[qos] : answers[type];
+    if (!first)
+        return 0;
+    size_t id = 1;
+    while (packet[id++] & 0x80)
+        ;
+    if (type == 3)
+        id += 2 + ((size_t)packet[id] << 8 | packet[id + 1]);
+    memcpy(out, (const uint8_t[]){first, 2, packet[id], packet[id + 1]}, 4);
+    return 4;
+}
+
 static void on_readable(struct peer *p)
 {
-    uint8_t acks[READ_BYTES / 16];
+    uint8_t acks[READ_BYTES / 2];
     size_t ack_bytes = 0, at = 0, used;
     bool message;
     if (p->kept)
@@ -269,19 +287,16 @@ static void on_readable(struct peer *p)
         const uint8_t *unit = read_space + at;
         at += used;
         if (p->role == PUBLISHER) {
-            p->acked += unit[0] == 0x40;
+            p->acked += unit[0] == (g.qos == 2 ? 0x70 : 0x40);
+            ack_bytes += answer_to(unit, acks + ack_bytes);
         } else if (message) {
             g.delivered++;
             if (!g.fanin)
                 publisher(p->index)->received++;
-            if (!ws && (unit[0] & 0x06)) {
-                size_t head = 1;
-                while (unit[head++] & 0x80)
-                    ;
-                size_t id = head + 2 + ((size_t)unit[head] << 8 | unit[head + 1]);
-                memcpy(acks + ack_bytes, (const uint8_t[]){0x40, 2, unit[id], unit[id + 1]}, 4);
-                ack_bytes += 4;
-            }
+            if (!ws)
+                ack_bytes += answer_to(unit, acks + ack_bytes);
+        } else if (!ws) {
+            ack_bytes += answer_to(unit, acks + ack_bytes);
         }
     }
     p->kept = len - at;
@@ -365,8 +380,8 @@ int main(int argc, char **argv)
     g.seconds = atof(argv[9]);
     g.server_pid = atoi(argv[10]);
     g.rate = argc > 11 ? atof(argv[11]) : 0;
-    if (g.window < 1 || g.window > WINDOW_MAX || g.qos > 1)
-        die("window is 1 to 64, qos 0 or 1");
+    if (g.window < 1 || g.window > WINDOW_MAX || g.qos > 2)
+        die("window is 1 to 64, qos 0 to 2");
     set_up((unsigned)atoi(argv[3]), (unsigned)atoi(argv[4]));
     if (g.rate == 0)
         for (unsigned i = 0; i < g.pubs; i++)

@@ -305,6 +305,29 @@ def test_bodies_of_many_connections_have_a_bound(make_node):
     assert node.metric("tidegate_messages_refused_total", "unavailable") == statuses.count(503)
 
 
+@pytest.mark.skipif(PATIENCE > 1, reason="a sanitizer keeps what is freed")
+def test_memory_of_large_bodies_comes_back(make_node):
+    """16 bodies of 7 MiB at a time, five times: all of it is given back, whatever order they end in. They are no JSON, so
+    nothing of them is stored."""
+    node = make_node({"limit.message_bytes": "8M"})
+    size = 7 << 20
+    head = request(fields=f"Content-Type: application/json\r\nContent-Length: {size}\r\n")
+    base, most = node.rss_bytes(), 0
+    for _ in range(5):
+        wires = [Wire(node, 60) for _ in range(16)]
+        for wire in wires:
+            wire.send(head)
+        for _ in range(7):
+            for wire in wires:
+                wire.send(b"[" * (1 << 20))
+            most = max(most, node.rss_bytes())
+        for wire in wires:
+            assert wire.answer().status in (400, 503)
+            wire.close()
+    assert most - base > 40 << 20, "the bodies were not kept at all"
+    wait_until(lambda: node.rss_bytes() - base < 24 << 20, "the memory to come back")
+
+
 def test_more_connections_than_allowed(make_node):
     node = make_node({"api.connections": 5})
     # The harness asks over this door too: the last one that it had may still be going away.

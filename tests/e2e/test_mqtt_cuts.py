@@ -131,9 +131,11 @@ def test_exactly_once_in_spite_of_cuts(make_node, loops):
     with keep(node, 5, "both") as wire:
         assert wire.subscribe(("cut", 2)) == b"\x02"
     sender, receiver = Sender(), Receiver()
+    kills = 0
     for number in range(CUTS):
         play(node, dice, sender, receiver, dice.randrange(1, 3000))
         if dice.random() < 0.3:
+            kills += 1
             node.kill9()
             node.restart()
     play(node, dice, sender, receiver, None)
@@ -141,3 +143,4 @@ def test_exactly_once_in_spite_of_cuts(make_node, loops):
     assert stored == list(range(1, sender.number + 1)), "not each stored exactly once"
     assert receiver.got == sorted(receiver.got), "out of order"
     assert receiver.got == list(range(1, sender.number + 1)), "not each exactly once"
+    print(f"{CUTS} cuts, {kills} of them with kill -9: {len(stored)} messages stored, {len(receiver.got)} received, each once")
