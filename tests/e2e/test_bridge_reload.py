@@ -97,7 +97,7 @@ def test_added_removed_and_changed(make_node, shared_broker, tmp_path, closing):
         curl_publish(node, topic, 1)
     assert sorted(there.next()[0] for _ in range(3)) == ["more/x", "new/x", "stay/x"]
     assert there.messages.empty() and here.messages.empty() and dropped(node, "no_route") == 0
-    assert "bridge removed bridge=remove" in node.log(200)
+    wait_until(lambda: "bridge removed bridge=remove" in node.log(200), "the log to say so")
 
 
 def test_a_wrong_configuration_changes_nothing(make_node, shared_broker, tmp_path, closing):
@@ -203,7 +203,7 @@ def test_why_a_bridge_is_not_connected(make_node, tmp_path, certificates, closin
              "nobody": "Connection refused"}
     for name, text in words.items():
         assert not told[name]["connected"] and text in told[name]["why"], told[name]
-        assert f"bridge not connected bridge={name}" in gate.node.log(1000)
+        wait_until(lambda: f"bridge not connected bridge={name}" in gate.node.log(1000), "the log to say so")
     assert failures(gate.node, "credentials") >= 2 and failures(gate.node, "tls") >= 1 and failures(gate.node, "unreachable") >= 1
     said = subprocess.run([PROGRAM, "status", "--data", gate.node.data], capture_output=True, text=True, timeout=WAIT_S).stdout
     assert "bridge tls: not connected: TLS: certificate verify failed in=0" in said, said
