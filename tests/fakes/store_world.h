@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WORLD_DEADLINE_MS = 20000 };
+enum { WORLD_DEADLINE_MS = 60000 };
 
 struct world {
     char dir[256];
