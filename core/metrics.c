@@ -337,6 +337,33 @@ static const struct metric_row {
     [M_BRIDGE_FAILURES_REFUSED] = {BRIDGE_FAILURES, "reason=\"refused\"", BRIDGE_FAILURES_HELP},
     [M_BRIDGE_FAILURES_LOST] = {BRIDGE_FAILURES, "reason=\"lost\"", BRIDGE_FAILURES_HELP},
     [M_BRIDGE_FAILURES_OWN] = {BRIDGE_FAILURES, "reason=\"own\"", BRIDGE_FAILURES_HELP},
+    [M_REDIS_UP] = {"tidegate_redis_up", GAUGE, NULL,
+                    "1: the directory's Redis is connected and takes what the node writes."},
+#define REDIS_CONNECTS      "tidegate_redis_connects_total", COUNTER
+#define REDIS_CONNECTS_HELP "Attempts to connect to the directory's Redis."
+    [M_REDIS_CONNECTS_OK] = {REDIS_CONNECTS, "result=\"ok\"", REDIS_CONNECTS_HELP},
+    [M_REDIS_CONNECTS_FAILED] = {REDIS_CONNECTS, "result=\"failed\"", REDIS_CONNECTS_HELP},
+    [M_REDIS_COMMANDS] = {"tidegate_redis_commands_total", COUNTER, NULL, "Commands sent to Redis."},
+    [M_REDIS_ERRORS] = {"tidegate_redis_errors_total", COUNTER, NULL, "Commands that Redis has refused."},
+    [M_DIRECTORY_ENTRIES] = {"tidegate_directory_entries", GAUGE, NULL,
+                             "Connections of users that this node has in the directory in Redis."},
+    [M_DIRECTORY_PENDING] = {"tidegate_directory_pending", GAUGE, NULL,
+                             "Updates of the directory that Redis has not acknowledged."},
+    [M_DIRECTORY_LAG_SECONDS] = {"tidegate_directory_lag_seconds", GAUGE, NULL,
+                                 "How long Redis has owed the node an answer, or been away."},
+#define AGAIN      "tidegate_directory_registrations_again_total", COUNTER
+#define AGAIN_HELP "Times that the node has registered all its connections again, by why."
+    [M_DIRECTORY_AGAIN_CONNECTION] = {AGAIN, "reason=\"connection\"", AGAIN_HELP},
+    [M_DIRECTORY_AGAIN_LOST] = {AGAIN, "reason=\"lost\"", AGAIN_HELP},
+    [M_DIRECTORY_AGAIN_OVERFLOW] = {AGAIN, "reason=\"overflow\"", AGAIN_HELP},
+#define LOOKUPS      "tidegate_directory_lookups_total", COUNTER
+#define LOOKUPS_HELP "Look-ups in the directory in Redis, and those whose answer said that it is stale."
+    [M_DIRECTORY_LOOKUPS_FRESH] = {LOOKUPS, "result=\"fresh\"", LOOKUPS_HELP},
+    [M_DIRECTORY_LOOKUPS_STALE] = {LOOKUPS, "result=\"stale\"", LOOKUPS_HELP},
+    [M_DIRECTORY_SWEPT] = {"tidegate_directory_swept_total", COUNTER, NULL,
+                           "Entries of dead nodes that this node has removed from Redis."},
+    [M_DIRECTORY_CACHE_BYTES] = {"tidegate_directory_cache_bytes", GAUGE, NULL,
+                                 "Earlier answers of the directory, kept for when Redis is away."},
 };
 
 static const struct histogram_row {
@@ -353,6 +380,7 @@ static const struct histogram_row {
                            12, true},
     [H_SYNC_SECONDS] = {"tidegate_log_fsync_seconds", "One fdatasync of the log.", 10, true},
     [H_BATCH_RECORDS] = {"tidegate_log_batch_records", "Records made durable by one sync.", 0, false},
+    [H_REDIS_SECONDS] = {"tidegate_redis_command_seconds", "From a command to Redis to its reply.", 14, true},
 };
 
 static _Atomic(struct metrics *) registry;

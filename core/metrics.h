@@ -216,6 +216,22 @@ enum metric {
     M_BRIDGE_FAILURES_REFUSED,
     M_BRIDGE_FAILURES_LOST,
     M_BRIDGE_FAILURES_OWN,
+    /* the directory in Redis */
+    M_REDIS_UP, /* gauge */
+    M_REDIS_CONNECTS_OK,
+    M_REDIS_CONNECTS_FAILED,
+    M_REDIS_COMMANDS,
+    M_REDIS_ERRORS,
+    M_DIRECTORY_ENTRIES, /* gauge */
+    M_DIRECTORY_PENDING, /* gauge */
+    M_DIRECTORY_LAG_SECONDS, /* gauge */
+    M_DIRECTORY_AGAIN_CONNECTION, /* everything registered again, by why */
+    M_DIRECTORY_AGAIN_LOST,
+    M_DIRECTORY_AGAIN_OVERFLOW,
+    M_DIRECTORY_LOOKUPS_FRESH,
+    M_DIRECTORY_LOOKUPS_STALE,
+    M_DIRECTORY_SWEPT,
+    M_DIRECTORY_CACHE_BYTES, /* gauge */
     METRIC_COUNT
 };
 
@@ -225,6 +241,7 @@ enum histogram {
     H_CATCHUP_SECONDS,
     H_SYNC_SECONDS, /* one fdatasync */
     H_BATCH_RECORDS, /* records made durable by one sync */
+    H_REDIS_SECONDS, /* command -> reply */
     HISTOGRAM_COUNT
 };
 

@@ -50,6 +50,7 @@ struct node_facts {
     uint16_t mqtt_port, http_port, api_port;
     uint16_t mqtts_port, https_port; /* 0: no TLS */
     _Atomic(const struct bridge_list *) bridges; /* for reports; good for one turn of a loop (bridges.c) */
+    struct directory_redis *directory; /* that nodes share; NULL: there is none */
 };
 
 struct gate;

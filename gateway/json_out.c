@@ -33,3 +33,17 @@ void json_out_position(struct json_out *o, uint32_t epoch, unsigned lane, uint64
     position_write(epoch, lane, offset, text + 1);
     json_out_put(o, slice_of(text, sizeof text));
 }
+
+void json_out_freshness(struct json_out *o, bool shared, bool stale, uint64_t as_of_ms)
+{
+    if (!shared)
+        return;
+    if (stale)
+        json_out_literal(o, ",\"stale\":true,\"as_of\":");
+    else
+        json_out_literal(o, ",\"stale\":false,\"as_of\":");
+    if (as_of_ms > 0)
+        json_out_number(o, as_of_ms);
+    else
+        json_out_literal(o, "null");
+}

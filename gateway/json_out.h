@@ -18,5 +18,8 @@ void json_out_string(struct json_out *o, struct slice text);
 void json_out_number(struct json_out *o, uint64_t value);
 /* A position as a string. */
 void json_out_position(struct json_out *o, uint32_t epoch, unsigned lane, uint64_t offset);
+/* Of an answer from a directory that nodes share: ,"stale":<bool>,"as_of":<Unix ms, or null when nothing is
+ * known of other nodes>; else nothing. */
+void json_out_freshness(struct json_out *o, bool shared, bool stale, uint64_t as_of_ms);
 
 #endif

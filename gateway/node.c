@@ -16,9 +16,11 @@
 #include "gateway/gate.h"
 #include "gateway/node_file.h"
 #include "gateway/pulse.h"
+#include "gateway/shared_directory.h"
 #include "gateway/snapshots.h"
 #include "gateway/sys.h"
 #include "gateway/tls/server.h"
+#include "routing/directory_redis.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -70,6 +72,7 @@ struct node {
     struct activation activation;
     struct snapshots *snapshots;
     struct bridges *bridges;
+    struct shared_directory *shared; /* NULL: none is configured */
     struct tls_context *tls; /* NULL: no certificate */
     struct tls_context *fresh_tls; /* while a reload is prepared */
     struct node_loop loops[LOOPS_MAX];
@@ -229,6 +232,13 @@ static enum status create_loop(struct node *n, unsigned index)
     return st;
 }
 
+static void join_directory(struct node *n, unsigned index)
+{
+    struct directory_beyond beyond = directory_redis_beyond(n->facts.directory);
+    directory_redis_meet(n->facts.directory, index, n->loops[index].edge.loop);
+    directory_local_set_beyond(n->loops[index].directory, &beyond);
+}
+
 /* Lanes go round the loops; then everybody is introduced to everybody. */
 static enum status introduce_loops(struct node *n)
 {
@@ -250,6 +260,8 @@ static enum status introduce_loops(struct node *n)
             hub_meet(n->loops[i].edge.hub, k, n->loops[k].edge.hub, n->loop_count);
             directory_local_meet(n->loops[i].directory, k, n->loops[k].directory, n->loop_count);
         }
+        if (n->facts.directory)
+            join_directory(n, i);
         shard_group_start(n->loops[i].shards);
         courier_start(n->loops[i].courier);
     }
@@ -403,6 +415,7 @@ static void free_node(struct node *n)
 {
     activation_close(&n->activation);
     bridges_destroy(n->bridges);
+    shared_directory_destroy(n->shared);
     for (unsigned i = 0; i < n->loop_count; i++)
         close_loop(&n->loops[i]);
     snapshots_stop(n->snapshots);
@@ -455,6 +468,9 @@ enum status node_create(const struct settings *settings, struct node **out, stru
     n->facts.api_port = (uint16_t)settings->api_port;
     if (st == ST_OK)
         st = create_gate(n);
+    if (st == ST_OK)
+        st = shared_directory_create(settings, &n->facts, &n->shared, error);
+    n->facts.directory = shared_directory_redis(n->shared);
     for (unsigned i = 0; i < n->loop_count && st == ST_OK; i++)
         st = create_loop(n, i);
     if (st == ST_OK)
@@ -499,6 +515,11 @@ enum status node_start(struct node *n, struct buf *error)
     char text[256];
     if (auth_office_start(n->auth) != ST_OK) {
         enum status told = buf_printf(error, "cannot start the threads that check passwords and fetch keys");
+        (void)told;
+        return ST_IO;
+    }
+    if (n->facts.directory && directory_redis_start(n->facts.directory) != ST_OK) {
+        enum status told = buf_printf(error, "cannot start the thread of the directory in Redis");
         (void)told;
         return ST_IO;
     }
@@ -760,7 +781,8 @@ static void turn_all(struct node *n)
 static void settle(struct node *n)
 {
     uint64_t end_ms = clock_mono_ms(clock_system()) + SETTLE_MS;
-    while (!hubs_idle(n) && clock_mono_ms(clock_system()) < end_ms)
+    while ((!hubs_idle(n) || (n->facts.directory && !directory_redis_idle(n->facts.directory))) &&
+           clock_mono_ms(clock_system()) < end_ms)
         turn_all(n);
     for (unsigned i = 0; i < 3;
          i++) /* letters that nobody answers: DELIVER, DETACH; and claims there and back */

@@ -6,6 +6,7 @@
 #include "gateway/bridge_topics.h"
 #include "gateway/gate.h"
 #include "gateway/host.h"
+#include "gateway/shared_directory.h"
 #include "routing/topic.h"
 #include "session/acl.h"
 
@@ -124,6 +125,43 @@ static const struct config_option options[] = {
     {"auth.queue", CONFIG_UINT, AT(auth_queue), "1000", NULL, 1, 1000000,
      "Passwords that wait to be checked, and a loop's tokens that wait for keys; above, a client is told to "
      "try again"},
+
+    {"directory.redis.url", CONFIG_TEXT, AT(redis_url), "", NULL, 0, 0,
+     "Redis that nodes share, so that each says where users are on all of them: "
+     "redis://[user:password@]host[:port][/db], or rediss:// for TLS; empty: a node knows of itself only"},
+    {"directory.redis.user", CONFIG_TEXT, AT(redis_user), "", NULL, 0, 0,
+     "ACL user there; empty: that of the URL, else Redis's own (default)"},
+    {"directory.redis.password_file", CONFIG_TEXT, AT(redis_password_file), "", NULL, 0, 0,
+     "File whose first line is the password; read at each connection"},
+    {"directory.redis.ca_file", CONFIG_TEXT, AT(redis_ca_file), "", NULL, 0, 0,
+     "Certificates (PEM) that sign the server's, with rediss://; empty: those that the system trusts"},
+    {"directory.redis.cert_file", CONFIG_TEXT, AT(redis_cert_file), "", NULL, 0, 0,
+     "Our own certificate (PEM), with rediss://"},
+    {"directory.redis.key_file", CONFIG_TEXT, AT(redis_key_file), "", NULL, 0, 0, "Its key"},
+    {"directory.redis.sentinels", CONFIG_LIST, AT(redis_sentinels), "", NULL, 0, 0,
+     "Sentinels (host:port) that know which server is the master; then the URL's host and port are not used"},
+    {"directory.redis.master", CONFIG_TEXT, AT(redis_master), "mymaster", NULL, 0, 0,
+     "Name of the master at the Sentinels"},
+    {"directory.redis.sentinel_user", CONFIG_TEXT, AT(redis_sentinel_user), "", NULL, 0, 0,
+     "ACL user at the Sentinels"},
+    {"directory.redis.sentinel_password_file", CONFIG_TEXT, AT(redis_sentinel_password_file), "", NULL, 0, 0,
+     "File whose first line is the password at the Sentinels; empty: none"},
+    {"directory.redis.prefix", CONFIG_TEXT, AT(redis_prefix), "tidegate", NULL, 0, 0,
+     "What every key begins with; the same at all nodes of a cluster"},
+    {"directory.redis.lease_ms", CONFIG_MS, AT(redis_lease_ms), "10s", NULL, 300, 3600000,
+     "A node that Redis has not heard of for so long is gone; renewed three times in it"},
+    {"directory.redis.timeout_ms", CONFIG_MS, AT(redis_timeout_ms), "1s", NULL, 50, 60000,
+     "A server that does not answer for so long is left, and tried again"},
+    {"directory.redis.retry_min_ms", CONFIG_MS, AT(redis_retry_min_ms), "100ms", NULL, 10, 60000,
+     "First wait before it is tried again; doubles, with jitter"},
+    {"directory.redis.retry_max_ms", CONFIG_MS, AT(redis_retry_max_ms), "2s", NULL, 10, 3600000,
+     "The longest such wait"},
+    {"directory.redis.entry_ms", CONFIG_MS, AT(redis_entry_ms), "1h", NULL, 1000, 604800000,
+     "What is written of a user goes by itself after this; written again at half of it"},
+    {"directory.redis.pending", CONFIG_UINT, AT(redis_pending), "10000", NULL, 1, 10000000,
+     "Removals that may wait for Redis; above, the node registers everything again"},
+    {"directory.redis.cache_bytes", CONFIG_BYTES, AT(redis_cache_bytes), "4M", NULL, 65536, UINT64_C(1) << 30,
+     "Memory for earlier answers, which are given, as stale, while Redis is away"},
 
     {"log.backend", CONFIG_ENUM, AT(log_backend), "embedded", "embedded", 0, 0,
      "Who orders and keeps records"},
@@ -512,7 +550,7 @@ static const char *const live[] = {
     NULL,
 };
 
-static const char *const secret[] = {"api.key", "auth.jwks_url", NULL};
+static const char *const secret[] = {"api.key", "auth.jwks_url", "directory.redis.url", NULL};
 
 const struct config_table *settings_table(void)
 {
@@ -606,6 +644,8 @@ static enum status settings_check(const struct settings *s, struct buf *error)
                         (unsigned long long)s->log_disk_refuse_percent);
     else
         st = bridge_settings_check(s, error);
+    if (st == ST_OK && error->len == 0)
+        st = shared_directory_check(s, error);
     return st == ST_OK && error->len == 0 ? ST_OK : ST_INVALID;
 }
 

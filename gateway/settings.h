@@ -120,6 +120,13 @@ struct settings {
     unsigned log_level, log_form;
     struct config_rows topics; /* of struct topic_settings */
     struct config_rows acl; /* of struct acl_settings */
+    char *redis_url, *redis_user, *redis_password_file, *redis_ca_file, *redis_cert_file, *redis_key_file;
+    char *redis_sentinels, *redis_master, *redis_sentinel_user,
+        *redis_sentinel_password_file; /* first: '\n'-joined */
+    char *redis_prefix;
+    uint64_t redis_lease_ms, redis_timeout_ms, redis_retry_min_ms, redis_retry_max_ms, redis_entry_ms;
+    uint64_t redis_pending, redis_cache_bytes;
+
     struct config_rows bridges; /* of struct bridge_settings */
     struct config_rows bridge_topics; /* of struct bridge_topic_settings */
 };

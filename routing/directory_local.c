@@ -27,6 +27,7 @@ struct directory_local {
     struct courier *courier;
     const char *node;
     uint64_t incarnation;
+    struct directory_beyond beyond; /* find NULL: nobody */
     struct known **buckets;
     size_t bucket_count, count; /* power of two; users */
     unsigned loop_count;
@@ -128,6 +129,10 @@ static void add_arrived(struct mail *mail)
         e->known = k;
         list_push(&k->entries, &e->link);
         k->count++;
+        if (d->beyond.find) {
+            d->beyond.entered(d->beyond.ctx, e);
+            return;
+        }
     }
     mail->on_arrival = added_arrived_home;
     courier_send(d->courier, e->home, mail);
@@ -141,6 +146,10 @@ static void remove_arrived(struct mail *mail)
     list_unlink(&e->link);
     k->count--;
     forget_if_empty(d, k);
+    if (d->beyond.find) {
+        d->beyond.left(d->beyond.ctx, e);
+        return;
+    }
     mail->on_arrival = removed_arrived_home;
     courier_send(d->courier, e->home, mail);
 }
@@ -173,6 +182,10 @@ static void find_arrived(struct mail *mail)
     const struct known *k = *find_place(d, hash64(f->user), f->user);
     if (k)
         collect(d, k, f);
+    if (d->beyond.find) {
+        d->beyond.find(d->beyond.ctx, f);
+        return;
+    }
     mail->on_arrival = found_arrived_home;
     courier_send(d->courier, f->home, mail);
 }
@@ -214,10 +227,7 @@ static void local_find(void *ctx, struct directory_find *f)
     unsigned to;
     f->share = share_of(d, f->user, &to);
     f->home = (uint16_t)courier_index(d->courier);
-    f->found = NULL;
-    f->found_count = 0;
-    f->total = 0;
-    f->status = ST_OK;
+    directory_find_clear(f);
     f->mail.on_arrival = find_arrived;
     courier_send(d->courier, to, &f->mail);
 }
@@ -310,6 +320,11 @@ void directory_local_meet(struct directory_local *d, unsigned loop_index, struct
     assert(loop_index < loop_count && loop_count <= LOOPS_MAX);
     d->shares[loop_index] = other;
     d->loop_count = loop_count;
+}
+
+void directory_local_set_beyond(struct directory_local *d, const struct directory_beyond *b)
+{
+    d->beyond = *b;
 }
 
 size_t directory_local_users(const struct directory_local *d)

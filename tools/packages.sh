@@ -28,6 +28,7 @@ demo  libjansson-dev         JSON outside the hot path
 demo  libssl-dev             OpenSSL
 demo  libmosquitto-dev       bridges to other MQTT brokers, and one more independent client
 demo  libcurl4-openssl-dev   fetches the keys of token issuers (JWKS)
+demo  libhiredis-dev         the directory in Redis
 demo  curl                   publishes by HTTP in the demo
 demo  mosquitto-clients      mosquitto_pub and mosquitto_sub: independent MQTT clients
 demo  python3                runs the proof
@@ -41,6 +42,8 @@ test  python3-cryptography   their RSA and ECDSA keys
 test  python3-jsonschema     an independent judge of openapi.json
 test  python3-selenium       drives the browser
 test  mosquitto              a broker for the bridges to go to, and to compare with (its service is left off)
+test  redis-server           the directory in Redis (its service is left off)
+test  redis-sentinel         its failover (likewise)
 test  nodejs                 runs mqtt.js
 test  node-mqtt              mqtt.js
 test  node-buffer            what mqtt.js wants of a browser
@@ -65,7 +68,7 @@ ci    util-linux             unshare
 LIST
 }
 
-SERVICES="mosquitto prometheus"
+SERVICES="mosquitto prometheus redis-server redis-sentinel"
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=$POLICY.tidegate-saved
 

@@ -8,6 +8,7 @@
 #include "gateway/cli/node_api.h"
 #include "gateway/cli/node_target.h"
 #include "gateway/cli/outside.h"
+#include "gateway/shared_directory.h"
 
 #include <jansson.h>
 
@@ -219,6 +220,20 @@ static int ask_ready(const struct settings *s, struct buf *answer)
     return node_call_failed(s, &r, st, status, (const char *)answer->data);
 }
 
+static void check_redis(struct doctor *d)
+{
+    struct buf why;
+    buf_init(&why, ERROR_BYTES_MAX);
+    enum status st = shared_directory_probe(d->settings, &why);
+    if (st == ST_OK)
+        say(d, OK, "redis", "it is a master, and takes us");
+    else if (st != ST_NOT_FOUND)
+        say(d, FAIL, "redis",
+            "%.*s: see directory.redis.*; a node starts without it, and calls look-ups stale",
+            SLICE_ARG(buf_slice(&why)));
+    buf_deinit(&why);
+}
+
 static void check_node(struct doctor *d)
 {
     struct buf answer;
@@ -243,6 +258,7 @@ static void examine(struct doctor *d)
     check_sync(d, at);
     check_descriptors(d);
     check_clock(d);
+    check_redis(d);
     if (d->node > 0) {
         check_node(d);
         return;
@@ -269,6 +285,15 @@ int doctor_command(int count, char **words)
     return d.failed ? EXIT_CODE_FAILED : EXIT_CODE_OK;
 }
 
+/* The one that was asked, among those that share its directory. */
+static json_t *own_node(json_t *nodes)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(nodes, i, one) if (json_is_true(json_object_get(one, "self"))) return one;
+    return NULL;
+}
+
 /* A line for each bridge of the node; none where it has none, or does not say. */
 static void print_bridges(const struct settings *s, struct buf *answer)
 {
@@ -280,16 +305,15 @@ static void print_bridges(const struct settings *s, struct buf *answer)
     if (node_call(s, &r, &status, answer) != ST_OK)
         return;
     json_t *root = status == 200 ? json_loads((const char *)answer->data, 0, NULL) : NULL;
-    json_array_foreach(json_object_get(json_array_get(json_object_get(root, "nodes"), 0), "bridges"), i, one)
-        printf(
-            "bridge %s: %s%s%s in=%lld out=%lld dropped=%lld reconnects=%lld\n",
-            json_string_value(json_object_get(one, "name")),
-            json_is_true(json_object_get(one, "connected")) ? "connected" : "not connected",
-            json_is_string(json_object_get(one, "why")) ? ": " : "",
-            json_is_string(json_object_get(one, "why")) ? json_string_value(json_object_get(one, "why")) : "",
-            json_integer_value(json_object_get(one, "in")), json_integer_value(json_object_get(one, "out")),
-            json_integer_value(json_object_get(one, "dropped")),
-            json_integer_value(json_object_get(one, "reconnects")));
+    json_array_foreach(json_object_get(own_node(json_object_get(root, "nodes")), "bridges"), i, one) printf(
+        "bridge %s: %s%s%s in=%lld out=%lld dropped=%lld reconnects=%lld\n",
+        json_string_value(json_object_get(one, "name")),
+        json_is_true(json_object_get(one, "connected")) ? "connected" : "not connected",
+        json_is_string(json_object_get(one, "why")) ? ": " : "",
+        json_is_string(json_object_get(one, "why")) ? json_string_value(json_object_get(one, "why")) : "",
+        json_integer_value(json_object_get(one, "in")), json_integer_value(json_object_get(one, "out")),
+        json_integer_value(json_object_get(one, "dropped")),
+        json_integer_value(json_object_get(one, "reconnects")));
     json_decref(root);
 }
 

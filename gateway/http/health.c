@@ -3,6 +3,7 @@
 
 #include "core/json.h"
 #include "core/store/store.h"
+#include "routing/directory_redis.h"
 
 #include <stdio.h>
 
@@ -42,7 +43,9 @@ void health_ready(struct request *r)
         p.detail = "the log's disk is full: publishes are refused until there is room, all else is served";
         p.members = "\"reasons\":[\"storage_full\"]";
     } else if (atomic_load(&f->ready)) {
-        reply_text(r, "{\"status\":\"ok\"}\n");
+        /* Nothing that a client is owed depends on it, so the node stays ready. */
+        bool away = f->directory && !directory_redis_up(f->directory);
+        reply_text(r, away ? "{\"status\":\"ok\",\"degraded\":[\"directory\"]}\n" : "{\"status\":\"ok\"}\n");
         return;
     }
     request_refuse(r, &p);

@@ -244,6 +244,7 @@ void presence_run(struct request *r);
 void presence_give_up(struct request *r);
 
 void nodes_run(struct request *r);
+void nodes_give_up(struct request *r);
 void openapi_run(struct request *r);
 
 void tickets_begin(struct request *r);

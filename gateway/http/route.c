@@ -19,7 +19,7 @@ const struct route routes[] = {
     {"/v1/sessions", true, "GET, HEAD", sessions_begin, sessions_run, sessions_give_up, false, false, 0},
     {"/v1/presence", true, "GET, HEAD", presence_begin, presence_run, presence_give_up, false, true,
      ACL_PRESENCE},
-    {"/v1/nodes", false, "GET, HEAD", NULL, nodes_run, NULL, false, false, 0},
+    {"/v1/nodes", false, "GET, HEAD", NULL, nodes_run, nodes_give_up, false, false, 0},
     {"/v1/node/snapshot", false, "POST", NULL, snapshot_run, snapshot_give_up, true, false, 0},
     {"/v1/node/drain", false, "POST", NULL, drain_run, NULL, false, false, 0},
     {"/v1/revocations", false, "POST", revocations_begin, revocations_run, revocations_give_up, true, false,

@@ -149,6 +149,7 @@ static enum status put_user(struct buf *out, const struct look_up *l, const stru
     }
     json_out_literal(&o, "]");
     put_inbox(&o, l->epoch, at);
+    json_out_freshness(&o, f->shared, f->stale, f->as_of_ms);
     json_out_literal(&o, "}\n");
     return o.status;
 }
@@ -160,6 +161,15 @@ static void look_up_free(struct look_up *l)
     free(l);
 }
 
+static size_t longest_node(const struct directory_find *f)
+{
+    size_t longest = 0;
+    for (uint32_t i = 0; i < f->found_count; i++)
+        if (strlen(f->found[i].node) > longest)
+            longest = strlen(f->found[i].node);
+    return longest;
+}
+
 static void on_place(void *owner, enum status status, const struct inbox_place *place)
 {
     struct look_up *l = owner;
@@ -167,7 +177,7 @@ static void on_place(void *owner, enum status status, const struct inbox_place *
     struct request *r = l->request;
     struct buf body;
     if (r) {
-        size_t entry = ENTRY_BYTES_MAX + 12 * strlen(r->api->edge->settings->node_id);
+        size_t entry = ENTRY_BYTES_MAX + 12 * longest_node(f);
         r->pending = NULL;
         buf_init(&body, ANSWER_BYTES + 6 * f->user.len + f->found_count * entry);
         if (status == ST_OK && put_user(&body, l, place) == ST_OK) {

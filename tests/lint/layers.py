@@ -24,10 +24,10 @@ THIRD_PARTY = [
     (r"(libwebsockets|ev)\.h", ["gateway/"]),
     (r"microhttpd\.h", ["gateway/http/"]),
     (r"jansson\.h", ["gateway/"]),
-    (r"openssl/.*\.h", ["gateway/"]),
+    (r"openssl/.*\.h", ["gateway/", "routing/redis_tls"]),
     (r"curl/.*\.h", ["gateway/"]),
     (r"mosquitto\.h", ["gateway/bridge/"]),
-    (r"hiredis/.*\.h", ["routing/topic_log_redis.c", "routing/directory_redis.c"]),
+    (r"hiredis/.*\.h", ["routing/redis_link.c", "routing/redis_reply.c"]),
     (r"librdkafka/.*\.h", ["routing/topic_log_kafka.c"]),
 ]
 PRIVATE_HEADER = "_private.h"
