@@ -12,6 +12,7 @@
  * The copy is then the log of the next round. */
 #include "core/logging.h"
 #include "core/store/files.h"
+#include "fakes/seed.h"
 #include "fakes/store_keeper.h"
 
 #include <fcntl.h>
@@ -331,7 +332,7 @@ int main(int argc, char **argv)
     struct keeper keeper;
     uint64_t trims = 0;
     struct store_files port = power_port();
-    unsigned seed = argc > 1 ? (unsigned)atoi(argv[1]) : (unsigned)getpid();
+    unsigned seed = argc > 1 ? (unsigned)atoi(argv[1]) : test_seed();
     uint32_t content = 0;
     printf("seed %u\n", seed);
     srand(seed);

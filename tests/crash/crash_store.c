@@ -11,6 +11,7 @@
 #include "core/hash.h"
 #include "core/logging.h"
 #include "core/store/format.h"
+#include "fakes/seed.h"
 #include "fakes/store_world.h"
 
 #include <assert.h>
@@ -464,7 +465,7 @@ static void test_other_bits(struct small *s, const char *name, bool may_refuse)
 
 int main(int argc, char **argv)
 {
-    unsigned seed = argc > 1 ? (unsigned)atoi(argv[1]) : (unsigned)getpid();
+    unsigned seed = argc > 1 ? (unsigned)atoi(argv[1]) : test_seed();
     printf("seed %u\n", seed);
     log_setup((enum log_level)(LOG_ERROR + 1),
               LOG_FORM_TEXT); /* thousands of damaged logs would fill the output */

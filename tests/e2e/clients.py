@@ -120,7 +120,7 @@ class MosquittoSub:
     def close(self):
         self.process.kill()
         self.process.wait()
-        self.reader.join(5)
+        self.reader.join(WAIT_S)
 
     __enter__ = lambda self: self
     __exit__ = lambda self, *_: self.close()
@@ -267,7 +267,7 @@ class Web:
 
     def end_loop(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.join(WAIT_S)
         self.loop.close()
 
     def abort(self):
@@ -286,7 +286,7 @@ class Web:
             return
         try:
             self.wait(ending)
-            self.reader.result(5)
+            self.reader.result(WAIT_S)
         finally:
             self.end_loop()
 

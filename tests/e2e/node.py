@@ -74,9 +74,9 @@ def free_ports(count):
     and again could otherwise be given the node's own port as its local one, and keep it. What has been given once is
     not given again, and no two workers of a run give the same."""
     found = []
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-    start = 20000 + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 9000 // 8 * 8 + worker
-    for port in range(start, start + 3000, 8):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
+    start = 20000 + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 8000 // 16 * 16 + worker
+    for port in range(start, start + 4000, 16):
         if port in given_ports:
             continue
         with socket.socket() as probe:
@@ -154,7 +154,7 @@ class Node:
 
     def is_ready(self):
         if self.process.poll() is not None:
-            self.collector.join(5)
+            self.collector.join(STOP_S)
             raise AssertionError(f"the node ended with {self.process.returncode}:\n{self.log()}")
         try:
             lines = (self.data / "ports").read_text().split()
@@ -217,7 +217,7 @@ class Node:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"the node did not stop within {STOP_S} s:\n{self.log()}") from None
-        self.collector.join(5)
+        self.collector.join(STOP_S)
         assert code == 0, f"the node ended with {code}:\n{self.log()}"
 
     def check(self):

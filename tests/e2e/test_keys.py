@@ -176,7 +176,7 @@ def test_a_token_waits_for_its_key(make_node, pems, issuer):
         assert not said and number not in waits.answers
         issuer.open.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert said == {"ws": ("ann", None), "mqtt": 0, "http": (200, None)}
         assert waits.answer(number)["ok"]["user"] == "ann" and "ok" in waits.answer(pub)
         waits.close()

@@ -129,7 +129,7 @@ def test_a_failed_sync_acknowledges_nothing_and_ends_the_node_with_75(make_node,
         assert "websockets" in type(error).__module__, error
     assert node.process.wait(WAIT_S) == 75
     node.killed = True  # it was us who broke its disk
-    node.collector.join(5)
+    node.collector.join(WAIT_S)
     assert senders.acknowledged == [] and not any("ok" in answer for answer in senders.web.answers.values())
     senders.curl.join(WAIT_S)
     assert senders.acknowledged == []

@@ -559,7 +559,7 @@ def test_at_least_once_across_disconnects_and_kill9(make_node):
     consumer.wanted = stored[-1]
     publish(node, "a/0", str(stored[-1]).encode())
     assert consumer.done.wait(120), f"waited in vain for {stored[-1]}, {consumer.got[-1:]} came last"
-    consumer.join(20)
+    consumer.join(60)
     assert consumer.error is None, consumer.error
     assert sorted(set(consumer.got)) == stored, "each acknowledged publish was delivered"
     assert consumer.connections >= 4
