@@ -16,7 +16,7 @@ from node import PATIENCE, wait_until
 from test_mqtt_sessions import SPREAD, keep, present
 
 CUTS = int(os.environ.get("TIDEGATE_CUTS", "40"))
-SEED = int(os.environ.get("TIDEGATE_SEED", "0")) or random.randrange(1 << 30)
+SEED = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1 << 30)
 MESSAGES = 6
 
 
@@ -125,7 +125,7 @@ def play(node, dice, sender, receiver, cut):
 @pytest.mark.deadline(3600)
 @pytest.mark.parametrize("loops", [1, 2])
 def test_exactly_once_in_spite_of_cuts(make_node, loops):
-    print(f"TIDEGATE_SEED={SEED}")
+    print(f"TEST_SEED={SEED}")
     dice = random.Random(SEED)
     node = make_node({"node.loops": loops, "log.partitions": 4, "limit.inflight": 8})
     with keep(node, 5, "both") as wire:

@@ -13,7 +13,7 @@ from mqtt_wire import BYE, PUBLISH, PUBREL, SUBACK, Message, Wire, puback, pubco
 from mqtt_wire import subscribe, unsubscribe
 from node import wait_until
 
-SEED = int(os.environ.get("TIDEGATE_SEED", "0")) or random.randrange(1 << 32)
+SEED = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1 << 32)
 
 LOOPS = pytest.mark.parametrize("loops", [1, 2])
 SPREAD = {"log.partitions": 4}

@@ -716,7 +716,8 @@ def pages(make_node, tmp_path):
 
 def fetch(node, path, method="GET", host=None):
     with Raw(node) as raw:
-        raw.send(f"{method} {path} HTTP/1.1\r\nHost: {host or f'127.0.0.1:{raw.port}'}\r\n\r\n".encode())
+        close = "Connection: close\r\n" if method == "HEAD" else ""  # its end is the end of what is sent
+        raw.send(f"{method} {path} HTTP/1.1\r\nHost: {host or f'127.0.0.1:{raw.port}'}\r\n{close}\r\n".encode())
         status, headers, body = raw.answer() if method != "HEAD" else (*head_of(raw), b"")
         return status, headers, body
 

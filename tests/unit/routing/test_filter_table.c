@@ -314,9 +314,9 @@ static void model_match(struct filter_table *t, struct model_entry *model, const
 
 Test(filter_table, agrees_with_a_list_of_filters)
 {
-    const char *given = getenv("TIDEGATE_SEED");
+    const char *given = getenv("TEST_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 2654435761U + 1;
-    fprintf(stderr, "TIDEGATE_SEED=%llu\n", (unsigned long long)seed);
+    fprintf(stderr, "TEST_SEED=%llu\n", (unsigned long long)seed);
     random_state = seed ? seed : 1;
     hash_setup();
     struct filter_table *t = table_create();
