@@ -1,5 +1,7 @@
 #include "gateway/http/head.h"
 
+#include "gateway/field.h"
+
 #include <strings.h>
 
 static const struct {
@@ -27,33 +29,6 @@ static const struct {
     [HEAD_DELIVER_AT] = {"Tidegate-Deliver-At", false},
 };
 
-/* RFC 9110, 5.6.2. */
-static bool is_token(struct slice text)
-{
-    for (size_t i = 0; i < text.len; i++) {
-        uint8_t c = text.data[i];
-        bool alphanumeric = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-        if (!alphanumeric && (c == 0 || !strchr("!#$%&'*+-.^_`|~", c)))
-            return false;
-    }
-    return text.len > 0;
-}
-
-static bool name_is(struct slice name, const char *want)
-{
-    return name.len == strlen(want) && strncasecmp((const char *)name.data, want, name.len) == 0;
-}
-
-/* Field values have optional white space around them (RFC 9112, 5.1). */
-static struct slice trimmed(struct slice value)
-{
-    while (value.len > 0 && (value.data[0] == ' ' || value.data[0] == '\t'))
-        value = slice_from(value, 1);
-    while (value.len > 0 && (value.data[value.len - 1] == ' ' || value.data[value.len - 1] == '\t'))
-        value.len--;
-    return value;
-}
-
 static void add_event_field(struct head *h, struct slice name, struct slice value)
 {
     h->ce_over |= h->ce_count == HEAD_CE_MAX;
@@ -66,17 +41,17 @@ static void add_event_field(struct head *h, struct slice name, struct slice valu
 void head_add(struct head *h, struct slice name, struct slice value)
 {
     static const char family[] = "Tidegate-";
-    if (!is_token(name))
+    if (!field_is_token(name))
         h->bad_name = true;
     if (name.len > 3 && strncasecmp((const char *)name.data, "ce-", 3) == 0)
-        add_event_field(h, slice_from(name, 3), trimmed(value));
+        add_event_field(h, slice_from(name, 3), field_trimmed(value));
     for (unsigned i = 0; i < HEAD_FIELD_COUNT; i++) {
-        if (!name_is(name, rows[i].name))
+        if (!field_is_called(name, rows[i].name))
             continue;
         if ((h->given & 1u << i) != 0 && !rows[i].repeatable)
             h->repeated = rows[i].name;
         h->given |= 1u << i;
-        h->fields[i] = trimmed(value);
+        h->fields[i] = field_trimmed(value);
         return;
     }
     if (name.len >= sizeof family - 1 && strncasecmp((const char *)name.data, family, sizeof family - 1) == 0)

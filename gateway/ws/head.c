@@ -2,10 +2,9 @@
  * not when its time is over; when it is whole, line by line. */
 #include "gateway/ws/head.h"
 
+#include "gateway/field.h"
 #include "gateway/host.h"
 #include "gateway/target.h"
-
-#include <strings.h>
 
 enum { LENGTH_DIGITS_MAX = 18 };
 
@@ -60,36 +59,10 @@ static enum status check_bytes(const uint8_t *bytes, size_t len, size_t start, s
     return *end > 0 ? ST_OK : ST_AGAIN;
 }
 
-/* RFC 9110, 5.6.2. */
-static bool is_token(struct slice text)
-{
-    for (size_t i = 0; i < text.len; i++) {
-        uint8_t c = text.data[i];
-        bool alphanumeric = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-        if (!alphanumeric && (c == 0 || !strchr("!#$%&'*+-.^_`|~", c)))
-            return false;
-    }
-    return text.len > 0;
-}
-
 static struct slice up_to(struct slice text, uint8_t end)
 {
     const uint8_t *at = text.len > 0 ? memchr(text.data, end, text.len) : NULL;
     return at ? slice_of(text.data, (size_t)(at - text.data)) : text;
-}
-
-static bool is_called(struct slice text, const char *name)
-{
-    return text.len == strlen(name) && strncasecmp((const char *)text.data, name, text.len) == 0;
-}
-
-static struct slice trimmed(struct slice text)
-{
-    while (text.len > 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
-        text = slice_from(text, 1);
-    while (text.len > 0 && (text.data[text.len - 1] == ' ' || text.data[text.len - 1] == '\t'))
-        text.len--;
-    return text;
 }
 
 /* --- the request line --------------------------------------------------------------------------- */
@@ -160,7 +133,7 @@ static enum status read_line(struct web_head *h, struct slice line, struct web_f
 {
     h->method = up_to(line, ' ');
     struct slice rest = slice_from(line, h->method.len + 1), raw = up_to(rest, ' ');
-    if (!is_token(h->method) || raw.len == 0)
+    if (!field_is_token(h->method) || raw.len == 0)
         return flawed(flaw, 400, "a request begins with a method, a target and HTTP/1.1");
     enum status st = read_version(h, slice_from(rest, raw.len + 1), flaw);
     if (st != ST_OK)
@@ -188,7 +161,7 @@ static bool list_next(struct slice *list, struct slice *item)
 {
     while (list->len > 0) {
         struct slice raw = up_to(*list, ',');
-        *item = trimmed(raw);
+        *item = field_trimmed(raw);
         *list = slice_from(*list, raw.len + 1);
         if (item->len > 0)
             return true;
@@ -200,8 +173,8 @@ static void read_connection(struct slice value, bool *closes, bool *stays)
 {
     struct slice item;
     while (list_next(&value, &item)) {
-        *closes |= is_called(item, "close");
-        *stays |= is_called(item, "keep-alive");
+        *closes |= field_is_called(item, "close");
+        *stays |= field_is_called(item, "keep-alive");
     }
 }
 
@@ -210,13 +183,13 @@ static enum status read_field(struct web_head *h, struct slice line, struct web_
     struct slice name = up_to(line, ':');
     if (name.len == line.len)
         return flawed(flaw, 400, "a header field without a colon, or a folded line");
-    if (!is_token(name))
+    if (!field_is_token(name))
         return flawed(flaw, 400, "a header field's name is not a token, or has a space behind it");
     for (unsigned i = 0; i < WEB_FIELD_COUNT; i++) {
-        if (!is_called(name, names[i]))
+        if (!field_is_called(name, names[i]))
             continue;
         if (h->given[i] == 0)
-            h->fields[i] = trimmed(slice_from(line, name.len + 1));
+            h->fields[i] = field_trimmed(slice_from(line, name.len + 1));
         if (h->given[i] < UINT8_MAX)
             h->given[i]++;
     }
@@ -230,7 +203,7 @@ static enum status read_fields(struct web_head *h, struct web_flaw *flaw)
     enum status st = ST_OK;
     while (st == ST_OK && next_line(&lines, &line)) {
         st = read_field(h, line, flaw);
-        if (st == ST_OK && is_called(up_to(line, ':'), "Connection"))
+        if (st == ST_OK && field_is_called(up_to(line, ':'), "Connection"))
             read_connection(slice_from(line, strlen("Connection:")), &closes, &stays);
     }
     h->persists = !closes && (stays || !h->version_10);
@@ -266,8 +239,8 @@ static enum status check_body(struct web_head *h, struct web_flaw *flaw)
     h->chunked = web_head_has(h, WEB_TRANSFER_ENCODING);
     if (h->chunked && (web_head_has(h, WEB_CONTENT_LENGTH) || h->version_10))
         return flawed(flaw, 400, "Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0");
-    if (h->chunked &&
-        (h->given[WEB_TRANSFER_ENCODING] > 1 || !is_called(h->fields[WEB_TRANSFER_ENCODING], "chunked")))
+    if (h->chunked && (h->given[WEB_TRANSFER_ENCODING] > 1 ||
+                       !field_is_called(h->fields[WEB_TRANSFER_ENCODING], "chunked")))
         return flawed(flaw, 501, "no transfer coding but chunked");
     if (h->given[WEB_CONTENT_LENGTH] == 0)
         return ST_OK;
@@ -292,7 +265,7 @@ enum status web_head_read(uint8_t *bytes, size_t len, size_t bytes_max, size_t *
     enum status st = check_bytes(bytes, len, start, scanned, &end, flaw);
     if (st == ST_INVALID)
         return st;
-    if (len > start && bytes[start] != '\r' && !is_token(slice_of(bytes + start, 1)))
+    if (len > start && bytes[start] != '\r' && !field_is_token(slice_of(bytes + start, 1)))
         return flawed(flaw, 400, "a request begins with a method, a target and HTTP/1.1");
     if ((st == ST_OK ? end : len) > bytes_max) {
         bool in_line = !memchr(bytes + start, '\n', bytes_max > start ? bytes_max - start : 0);
@@ -340,8 +313,8 @@ bool web_head_copy(const struct web_head *h, enum web_field field, char *out, si
     } else {
         while (next_line(&lines, &line)) {
             struct slice name = up_to(line, ':');
-            if (is_called(name, names[field]) &&
-                !append(out, size, &len, trimmed(slice_from(line, name.len + 1)),
+            if (field_is_called(name, names[field]) &&
+                !append(out, size, &len, field_trimmed(slice_from(line, name.len + 1)),
                         field == WEB_COOKIE ? "; " : ", "))
                 return false;
         }
