@@ -204,6 +204,12 @@ class OwedSession(OwedAgain):
                      " or ".join(str(records[place:place + 2]) for place in sorted(places)[-3:]) + " is due")
         self.places[topic] = now
 
+    def on_its_way(self):
+        """What may still come when the filter is unsubscribed: what the node had begun to deliver it goes on with, and
+        a connection that ended may have taken it along unread (MQTT 3.1.1, 3.10.4)."""
+        owed = {(topic, record.payload) for topic, records in self.due.items() for record in records}
+        return owed | {(topic, record.payload) for topic, record in self.retained.items() if record}
+
     def complete(self):
         if any(record and topic not in self.seen for topic, record in self.retained.items()):
             return False

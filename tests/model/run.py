@@ -272,7 +272,7 @@ class MqttSession(MqttSubscriber):
     kind = "mqtt_session"
 
     def __init__(self, world, name, qos):
-        self.former = set()  # what came for the filter before: unacknowledged, it may come again
+        self.former = set()  # what was owed for the filter before: on its way, or unacknowledged, it may come still
         super().__init__(world, name, qos)
 
     def connect(self):
@@ -292,7 +292,7 @@ class MqttSession(MqttSubscriber):
         self.slow(False)
         owed = self.owed
         super().unsubscribe()
-        self.former = owed.came
+        self.former = owed.came | owed.on_its_way()
 
     def on_message(self, topic, payload, retained):
         try:
