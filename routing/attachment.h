@@ -24,9 +24,10 @@ static inline bool topic_session(struct slice topic)
  * (gateway/auth/revocations.h). Places and facts of this log, no messages. */
 static inline bool topic_own(struct slice topic)
 {
-    static const char revoked[] = "$revoked/", inbox[] = "$inbox/";
+    static const char revoked[] = "$revoked/", inbox[] = "$inbox/", group[] = "$group/";
     return topic_session(topic) || slice_starts_with(topic, slice_of(revoked, sizeof revoked - 1)) ||
-           slice_starts_with(topic, slice_of(inbox, sizeof inbox - 1));
+           slice_starts_with(topic, slice_of(inbox, sizeof inbox - 1)) ||
+           slice_starts_with(topic, slice_of(group, sizeof group - 1));
 }
 
 #endif

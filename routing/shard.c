@@ -90,6 +90,7 @@ static void shard_group_round(void *ctx)
         if (!s->dirty)
             continue;
         s->dirty = false;
+        shard_shares_save(s);
         g->log.ops->flush(g->log.ctx, s->lane);
         shard_send_runs(s);
         shard_show_next(s);
@@ -160,6 +161,7 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
         retained_destroy(s->sessions);
         retained_destroy(s->inboxes.records);
         filter_table_destroy(s->shares.filters);
+        retained_destroy(s->shares.records);
         free(s);
         return ST_NO_MEMORY;
     }
