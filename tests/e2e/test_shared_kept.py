@@ -108,8 +108,10 @@ def test_unacknowledged_qos_1_goes_to_the_others_and_does_not_come_back(make_nod
 def test_alone_it_gets_its_own_once_more_in_order(make_node, way):
     node = make_node(QUICK)
     member = kept(node, "a", acknowledge=False, props=receive_max(5))
+    written = node.metric("tidegate_shared_writes_total")
     sent = send(node, 20, "one")
     pump([member], lambda: len(member.got) == 5, "its window")
+    wait_until(lambda: node.metric("tidegate_shared_writes_total") > written, "the place of the group written")
     go(member, way)
     come_back(node, way)
     member = back(node, "a", props=receive_max(5))
