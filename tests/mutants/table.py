@@ -846,7 +846,7 @@ MUTANTS = [
         "file": "routing/shard_share_kept.c",
         "old": "        st = share_owe(g, offsets[i]);",
         "new": "        st = g ? ST_OK : ST_NO_MEMORY;",
-        "test": "test_shared_kept.py::test_alone_it_gets_its_own_once_more_in_order[kill -9]",
+        "test": "test_shared_kept.py::test_what_was_out_when_its_place_was_written_comes_again",
         "red": "all: \\[1[0-9]\\]",
     },
     {
