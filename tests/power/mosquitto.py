@@ -94,8 +94,8 @@ def one_round(folder, how):
             publisher.start()
             time.sleep(LOAD_S)
             if how == "power cut":
+                freeze(broker.process)  # in this order: run.py says why
                 disk.cut()
-                freeze(broker.process)
                 disk.take_copy()
             broker.end(signal.SIGTERM if how == "clean stop" else signal.SIGKILL)
             publisher.halt.set()

@@ -6,11 +6,14 @@
     tests/power/run.py --report FILE     also writes the rounds as a table in Markdown
 
 kill -9 cannot tell a sync from none, because the kernel keeps what was written. A round is: publishers and resuming
-subscribers at all doors; the disk's power goes (disk.py), before or after a SIGSTOP of the node; the clients read what
-the doors had answered; SIGKILL; the copy of the disk is mounted and the log is judged by docs/FORMAT.md alone
+subscribers at all doors; SIGSTOP of the node, and the disk's power goes (disk.py); the clients read what the doors had
+answered; SIGKILL; the copy of the disk is mounted and the log is judged by docs/FORMAT.md alone
 (log_files.py); the node starts there and must serve all that was ever acknowledged, byte for byte and in order, to
 readers of the past and to resuming subscribers alike (tests/e2e/load.py). Of three rounds one has a second cut while
 the node recovers, and one a second cut after it was ready and had delivered messages that no sync covered yet.
+
+A round that finds a fault leaves the disks as they were at their last two cuts, what the node said and what was
+acknowledged in a folder that it prints (KEPT).
 
 Needs root, loop devices, mkfs.ext4 and unshare (ground.py). Where they are missing: a failure with CI set, else a
 skip."""
@@ -18,6 +21,7 @@ skip."""
 import argparse
 import contextlib
 import ctypes
+import json
 import os
 import random
 import re
@@ -31,7 +35,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
 
-from disk import Disk  # noqa: E402
+from disk import Disk, command  # noqa: E402
 from ground import freeze, scratch_folder, stand  # noqa: E402
 from load import FILTERS, Ledger, Load, Watcher, history_bytes  # noqa: E402
 from log_files import Crc32c, read_log  # noqa: E402
@@ -42,6 +46,8 @@ SEGMENT_BYTES = ("64K", "1M", "16M")  # so that segments also end, begin and are
 LOAD_S = (0.1, 0.7)
 RECOVERY_S = (0.0, 0.06)
 QUIET_S = 0.1
+KEPT = Path("/var/tmp/tidegate-power-cut")  # of the last run that found a fault
+CUTS_KEPT = 2  # images a disk
 MUTANT_ROUNDS = 8
 MUTANTS = (
     ("log.sync=never", False, {"log.sync": "never"}, None),
@@ -119,8 +125,11 @@ class Run:
         self.dice = random.Random(f"{seed} {write_cache}")
         self.ledger = Ledger()
         self.watchers = [Watcher(text, self.ledger) for text in FILTERS]
+        self.cuts = folder / "cuts"
+        self.cuts.mkdir()
+        self.cut_count = 0
         self.node = Node(self.disk.root, {"log.partitions": partitions, **(settings or {})}, environment=environment)
-        self.may_stop_first = True
+        self.cut_first = False
         self.torn_bytes = 0
         self.rows = []
         self.begun = False
@@ -162,15 +171,16 @@ class Run:
                 watcher.web = None
 
     def cut(self, load=None):
-        # Stopped first, a sync under way may still end well. The other order catches it half done: it fails, and the
-        # node may notice before it is stopped.
-        stop_first = self.may_stop_first and self.dice.random() < 0.5
-        if stop_first:
+        # The node is stopped first: after the cut ext4 may call a sync good that failed (docs/results/power-cut.md). A
+        # stopped node tells nobody, and what its sync was doing is cut half done all the same. Only planted faults are cut
+        # first: of a sync that is not waited for more gets out so.
+        if not self.cut_first:
             freeze(self.node.process)
         self.disk.cut()
-        if not stop_first:
+        if self.cut_first:
             freeze(self.node.process)
         self.disk.take_copy()
+        self.keep_copy()
         # What had left the node before is in the sockets: an acknowledgement there is one.
         heard = None
         while load and heard != (heard := load.heard()):
@@ -185,6 +195,20 @@ class Run:
         for text in faults:
             self.fault("log", text)
         self.torn_bytes += sum(lane.torn_bytes for lane in lanes.values())
+
+    def keep_copy(self):
+        """As it is before the journal is replayed. The oldest goes."""
+        self.cut_count += 1
+        command("cp", "--sparse=always", self.disk.copy, self.cuts / f"{self.cut_count}.img")
+        (self.cuts / f"{self.cut_count - CUTS_KEPT}.img").unlink(missing_ok=True)
+
+    def leave(self, folder):
+        """What somebody needs who looks for the fault."""
+        shutil.move(self.cuts, folder)
+        (folder / "node.log").write_text("".join(self.node.stderr))
+        (folder / "ledger.json").write_text(json.dumps(
+            {"faults": self.ledger.faults, "rows": self.rows, "acknowledged": self.ledger.acknowledged,
+             "seen": {position: list(message) for position, message in self.ledger.seen.items()}}))
 
     def cut_while_it_recovers(self):
         def start():
@@ -273,7 +297,16 @@ def cut_rounds(folder, crc32c, rounds, seed):
             if run.begun:
                 run.finish()
         return rows, [fault for run in runs for fault in run.ledger.faults]
+    except BaseException as error:
+        runs[-1].fault("round", repr(error))
+        raise
     finally:
+        if any(run.ledger.faults for run in runs):
+            shutil.rmtree(KEPT, ignore_errors=True)
+            KEPT.mkdir(parents=True)
+            for run in runs:
+                run.leave(KEPT / disk_name(run.disk.write_cache).replace(" ", "-"))
+            print(f"disks, node's words and ledger are kept in {KEPT}", flush=True)
         with contextlib.ExitStack() as stack:  # each, whatever happens to the others
             for run in runs:
                 stack.callback(run.close)
@@ -285,7 +318,7 @@ def expect_loss(folder, crc32c, library, seed):
     for number, (name, write_cache, settings, mutant) in enumerate(MUTANTS):
         environment = {"LD_PRELOAD": str(library), "SYNC_MUTANT": mutant} if mutant else {}
         with Run(folder / f"mutant{number}", write_cache, 1, seed, crc32c, settings, environment) as run:
-            run.may_stop_first = False
+            run.cut_first = True
             rounds = 0
             while rounds < MUTANT_ROUNDS and not run.ledger.faults:
                 rounds += 1
