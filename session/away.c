@@ -21,12 +21,10 @@ static void away_has_read(struct read *r)
 {
     struct away *a = LIST_OF(r, struct away, read);
     struct msg *m = r->store.status == ST_OK && r->store.found > 0 ? msg_ref(r->store.msgs[0]) : NULL;
-    bool found = m && m->key_len == ATTACHMENT_BYTES;
+    bool found = m && attachment_read(msg_key(m), &a->attachment) == ST_OK;
     read_release(r);
-    if (found) {
-        memcpy(a->attachment, msg_key(m).data, ATTACHMENT_BYTES);
+    if (found)
         a->expires_ms = m->expires_ms;
-    }
     a->on_read(a, found ? ST_OK : ST_NOT_FOUND, found ? msg_payload(m) : (struct slice){0});
     msg_unref(m);
 }
@@ -56,8 +54,9 @@ enum status away_write(struct away *a, struct slice record, uint64_t expires_ms)
 {
     struct msg *m;
     struct publish *p;
-    if (msg_create(away_topic(a), slice_of(a->attachment, sizeof a->attachment), (struct slice){0}, record,
-                   &m) != ST_OK)
+    char key[ATTACHMENT_BYTES];
+    attachment_write(a->attachment, key);
+    if (msg_create(away_topic(a), slice_of(key, sizeof key), (struct slice){0}, record, &m) != ST_OK)
         return ST_NO_MEMORY;
     m->flags = MSG_RETAIN;
     m->content = CONTENT_BINARY;

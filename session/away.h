@@ -12,7 +12,7 @@ enum { AWAY_TOPIC_BYTES = 9 + KEEPER_NAME_BYTES };
 struct away {
     struct hub *hub;
     char topic[AWAY_TOPIC_BYTES];
-    char attachment[16]; /* of the record that was read */
+    uint64_t attachment; /* of the record that was read */
     uint64_t expires_ms; /* the same; 0: never */
     struct read read;
     /* ST_OK with the record (borrowed), or ST_NOT_FOUND. */

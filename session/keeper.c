@@ -298,6 +298,11 @@ void keeper_moved(struct keeper *k, uint64_t count)
     keeper_arm(k, k->moved >= k->limits.save_count ? 0 : k->limits.save_ms);
 }
 
+uint64_t keeper_attachment(const struct keeper *k)
+{
+    return k->attachment;
+}
+
 void keeper_set_expiry(struct keeper *k, uint64_t expiry_ms)
 {
     k->limits.expiry_ms = expiry_ms;

@@ -60,6 +60,8 @@ void keeper_read_again(struct keeper *k);
 /* on_kept follows, not inside this call, unless the keeper is closed or taken before. */
 void keeper_want(struct keeper *k, struct keeper_wait *w);
 void keeper_moved(struct keeper *k, uint64_t count);
+/* The number of the attachment that we write under; inside on_read, what was read has the one before. */
+uint64_t keeper_attachment(const struct keeper *k);
 /* Of what is written from now on. */
 void keeper_set_expiry(struct keeper *k, uint64_t expiry_ms);
 

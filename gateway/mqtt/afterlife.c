@@ -4,7 +4,8 @@
  *
  * The record is the truth: if a connection has the session again, or the will is not in it any more, there is
  * nothing to do. It is written under the attachment that was read, so a client that comes back in between is
- * not overwritten. A crash between will and record sends the will twice, never not at all. */
+ * not overwritten. A crash between will and record lets the will be published twice, never not at all; by its
+ * identity the shard knows the second (will.h). */
 #include "gateway/mqtt/afterlife.h"
 
 #include "core/logging.h"
@@ -106,6 +107,8 @@ static void soul_has_read(struct away *a, enum status status, struct slice recor
         head_detach(&head, now_ms);
     if (head.has_will && head.will.due_ms <= now_ms) {
         head.has_will = mqtt_will_read(&head.will, &will) != ST_OK;
+        if (will)
+            mqtt_will_identify(e, will, head.session_incarnation, s->away.attachment);
     }
     /* Of the parts behind the head the reader has taken the first count: it stands in front of `rest`. */
     struct slice rest = slice_of(r.rest.data - 2, r.rest.len + 2);

@@ -129,6 +129,8 @@ static bool conn_will_leaves(struct mqtt_conn *c)
         return false;
     }
     c->will = NULL;
+    if (c->keep)
+        mqtt_will_identify(e, will, c->keep->session_incarnation, keeper_attachment(c->keep->keeper));
     c->letters++;
     if (mqtt_will_publish(e, will, session_id(c->session), c, conn_will_published) == ST_OK)
         return true;

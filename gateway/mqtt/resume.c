@@ -207,6 +207,7 @@ static void resume_on_read(void *conn, enum status status, struct slice record)
     metric_add(c->door->edge->metrics, M_UNACKED_MQTT, c->flights.count);
     metric_add(c->door->edge->metrics, M_OFFERED, c->flights.count);
     if (found && left_will_is_due(c, &head) && mqtt_will_read(&head.will, &will) == ST_OK) {
+        mqtt_will_identify(c->door->edge, will, head.session_incarnation, keeper_attachment(k->keeper) - 1);
         c->letters++;
         if (mqtt_will_publish(c->door->edge, will, 0, c, left_will_published) == ST_OK)
             return;

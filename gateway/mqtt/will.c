@@ -5,6 +5,9 @@
  * it does not outlive the session. Its expiry begins when it is published. */
 #include "gateway/mqtt/will.h"
 
+#include "routing/once_id.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 
 uint8_t mqtt_will_keep(struct mqtt_conn *c, const struct mqtt_connect *p)
@@ -81,6 +84,33 @@ enum status mqtt_will_read(const struct record_will *from, struct mqtt_will **ou
     will->due_ms = from->due_ms;
     *out = will;
     return ST_OK;
+}
+
+void mqtt_will_identify(struct edge *e, struct mqtt_will *will, uint64_t session_incarnation,
+                        uint64_t attachment)
+{
+    char name[ONCE_NAME_BYTES_MAX];
+    uint8_t prop[ONCE_PROP_BYTES_MAX];
+    struct buf props;
+    struct msg *m = will->msg, *identified;
+    /* Topics that are not stored have no place for it. */
+    if ((m->flags & MSG_ONCE) || attachment > ONCE_SEQUENCE_MAX || !hub_stores(e->hub, msg_topic(m)))
+        return;
+    /* Nobody can guess the incarnation, so no client's `tg-producer` is taken for it. */
+    int len = snprintf(name, sizeof name, "$will/%016lx", (unsigned long)session_incarnation);
+    const struct once_id id = {
+        .kind = ONCE_PRODUCER, .name = slice_of(name, (size_t)len), .value = attachment};
+    size_t prop_len = once_id_write(&id, prop);
+    buf_init(&props, MSG_PROPS_BYTES_MAX);
+    if (buf_put(&props, msg_props(m)) == ST_OK && buf_put(&props, slice_of(prop, prop_len)) == ST_OK &&
+        msg_create(msg_topic(m), msg_key(m), buf_slice(&props), msg_payload(m), &identified) == ST_OK) {
+        identified->qos = m->qos;
+        identified->content = m->content;
+        identified->flags = m->flags | MSG_ONCE;
+        will->msg = identified;
+        msg_unref(m);
+    }
+    buf_deinit(&props);
 }
 
 enum status mqtt_will_publish(struct edge *e, struct mqtt_will *will, uint64_t origin, void *owner,
