@@ -87,12 +87,12 @@ static void walk_has_read(struct read *r)
 {
     struct away_walk *w = LIST_OF(r, struct away_walk, read);
     bool more = r->store.status == ST_OK && r->store.next < r->store.end;
-    for (uint64_t i = 0; i < r->store.found; i++) {
+    for (uint64_t i = 0; i < r->store.found && !w->enough; i++) {
         struct msg *m = r->store.msgs[i];
         w->on_record(w, (const char *)msg_topic(m).data + 9, msg_payload(m));
     }
     read_release(r);
-    if (!more) {
+    if (!more || w->enough) {
         w->on_end(w);
         return;
     }

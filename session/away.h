@@ -37,6 +37,7 @@ struct away_walk {
     /* For each, borrowed. */
     void (*on_record)(struct away_walk *w, const char name[KEEPER_NAME_BYTES], struct slice record);
     void (*on_end)(struct away_walk *w);
+    bool enough; /* set at any time: no more records, on_end follows */
 };
 void away_walk_start(struct away_walk *w); /* hub, lane and callbacks are set */
 

@@ -1,11 +1,13 @@
 /* GET /v1/sessions/<name>: what outlives a connection. The name is the MQTT client identifier, or the hash of
  * a WebSocket's token (what /v1/connections calls `session`; the token itself is told to nobody but the
- * client). First whether it is connected, by a walk over all loops; else its record is read from its shard.
- */
+ * client), or of user and client identifier. First whether it is connected, by a walk over all loops; else
+ * its record is read from its shard, or looked for among all records: they are named by hashes, and whose the
+ * client identifier is, the request does not say. */
 #include "gateway/http/request.h"
 
 #include "gateway/http/connection_json.h"
-#include "session/keeper.h"
+#include "gateway/mqtt/record.h"
+#include "session/away.h"
 #include "session/record.h"
 #include "session/walk.h"
 
@@ -18,6 +20,7 @@ static const char record_prefix[] = "$session/";
 struct session_request {
     struct walk walk;
     struct read read;
+    struct away_walk records;
     struct request *request; /* NULL: given up; freed when it is back */
     struct edge *edge;
     bool hash; /* the name may be that of a WebSocket's session */
@@ -60,30 +63,100 @@ static void end(struct session_request *q)
 
 /* --- its record --------------------------------------------------------------------------------- */
 
-static void put_filter(struct session_request *q, const struct record_filter *f, bool first)
+static void put_topic(struct session_request *q, struct slice filter, const struct place *place, bool first)
 {
     struct json_out *o = &q->out;
-    unsigned lanes = q->edge->facts->lane_count, lane = 0;
-    struct place place = {.lane_count = lanes};
     char text[BOOKMARK_BYTES_MAX];
     if (!first)
         json_out_literal(o, ",");
     json_out_literal(o, "{\"topic\":");
-    json_out_string(o, f->filter);
-    if (f->flags & RECORD_ACK) {
-        if (f->lane_count == 1)
-            (void)topic_filter_partition(f->filter, lanes, &lane);
-        for (unsigned i = 0; i < f->lane_count && lane + i < lanes; i++)
-            place.next[lane + i] = f->next[i];
+    json_out_string(o, filter);
+    if (place) {
         json_out_literal(o, ",\"pos\":");
-        json_out_string(o, slice_of(text, bookmark_write(q->edge->facts->epoch, &place, text)));
+        json_out_string(o, slice_of(text, bookmark_write(q->edge->facts->epoch, place, text)));
     }
-    json_out_literal(o, "}");
+}
+
+static void put_filter(struct session_request *q, const struct record_filter *f, bool first)
+{
+    unsigned lanes = q->edge->facts->lane_count, lane = 0;
+    struct place place = {.lane_count = lanes};
+    if ((f->flags & RECORD_ACK) && f->lane_count == 1)
+        (void)topic_filter_partition(f->filter, lanes, &lane);
+    for (unsigned i = 0; (f->flags & RECORD_ACK) && i < f->lane_count && lane + i < lanes; i++)
+        place.next[lane + i] = f->next[i];
+    put_topic(q, f->filter, f->flags & RECORD_ACK ? &place : NULL, first);
+    json_out_literal(&q->out, "}");
+}
+
+static void put_number(struct json_out *o, struct slice name, uint64_t value)
+{
+    json_out_literal(o, ",");
+    json_out_string(o, name);
+    json_out_literal(o, ":");
+    json_out_number(o, value);
+}
+
+static void put_subscriptions(struct session_request *q, struct slice filters)
+{
+    struct json_out *o = &q->out;
+    struct record_reader r = {.rest = filters, .lanes = q->edge->facts->lane_count};
+    struct record_subscription s;
+    uint64_t count = 0;
+    json_out_literal(o, ",\"filters\":[");
+    for (; mqtt_record_next_subscription(&r, &s) == ST_OK; count++) {
+        if (count >= CONNECTION_FILTERS_MAX)
+            continue;
+        put_topic(q, s.filter, &s.next, count == 0);
+        put_number(o, slice_cstr("qos"), s.qos);
+        json_out_literal(o, "}");
+    }
+    json_out_literal(o, "]");
+    put_number(o, slice_cstr("subscriptions"), count);
+}
+
+/* An MQTT session. Its end is not there when it has none, or not yet: it ended with its node a moment ago.
+ * One that has ended, or whose record is there for its will alone, is none. */
+static bool put_mqtt_record(struct session_request *q, struct slice name, struct slice bytes)
+{
+    const struct node_facts *facts = q->edge->facts;
+    struct json_out *o = &q->out;
+    struct record_reader r;
+    struct record_head head;
+    struct received received;
+    struct flight flight;
+    struct slice filters;
+    uint16_t id;
+    uint64_t flights = 0;
+    if (mqtt_record_open(bytes, &r, &head) != ST_OK || head.expiry_s == 0 ||
+        (head.expires_ms > 0 && head.expires_ms <= loop_wall_ms(q->edge->loop)) ||
+        !mqtt_record_valid(bytes, facts->epoch, facts->lane_count, &filters))
+        return false;
+    while (mqtt_record_next_received(&r, &received) == ST_OK) {
+    }
+    while (mqtt_record_next_flight(&r, &id, &flight) == ST_OK)
+        flights++;
+    json_out_literal(o, "{\"connected\":false,\"session\":");
+    json_out_string(o, name);
+    json_out_literal(o, ",\"client_id\":");
+    json_out_string(o, head.client_id);
+    if (head.expiry_s != RECORD_NEVER)
+        put_number(o, slice_cstr("expiry_s"), head.expiry_s);
+    if (head.expires_ms > 0)
+        put_number(o, slice_cstr("expires_ms"), head.expires_ms);
+    put_number(o, slice_cstr("unacknowledged"), flights);
+    if (head.has_will && head.will.due_ms > 0)
+        put_number(o, slice_cstr("will_ms"), head.will.due_ms);
+    put_subscriptions(q, filters);
+    json_out_literal(o, "}\n");
+    return true;
 }
 
 /* A record of another epoch, or one that cannot be read, is as good as none: nobody can resume by it. */
 static void put_record(struct session_request *q, struct slice bytes)
 {
+    if (put_mqtt_record(q, name_of(q), bytes))
+        return;
     size_t place;
     uint32_t epoch;
     unsigned lanes;
@@ -99,6 +172,36 @@ static void put_record(struct session_request *q, struct slice bytes)
     json_out_literal(o, "]}\n");
 }
 
+/* --- all records -------------------------------------------------------------------------------- */
+
+static void search_on_record(struct away_walk *w, const char name[KEEPER_NAME_BYTES], struct slice record)
+{
+    struct session_request *q = LIST_OF(w, struct session_request, records);
+    struct record_reader r;
+    struct record_head head;
+    w->enough = !q->request ||
+                (mqtt_record_open(record, &r, &head) == ST_OK && slice_equal(head.client_id, name_of(q)) &&
+                 put_mqtt_record(q, slice_of(name, KEEPER_NAME_BYTES), record));
+}
+
+static void search_on_end(struct away_walk *w)
+{
+    struct session_request *q = LIST_OF(w, struct session_request, records);
+    if (!w->enough && ++w->lane < q->edge->facts->lane_count)
+        away_walk_start(w);
+    else
+        end(q);
+}
+
+static void search(struct session_request *q)
+{
+    q->records =
+        (struct away_walk){.hub = q->edge->hub, .on_record = search_on_record, .on_end = search_on_end};
+    away_walk_start(&q->records);
+}
+
+/* --- one record ---------------------------------------------------------------------------------- */
+
 static void on_read(struct read *read)
 {
     struct session_request *q = LIST_OF(read, struct session_request, read);
@@ -106,7 +209,10 @@ static void on_read(struct read *read)
     if (s->status == ST_OK && s->found > 0 && hub_shows(q->edge->hub, s->msgs[0], true))
         put_record(q, msg_payload(s->msgs[0]));
     read_release(read);
-    end(q);
+    if (q->text.len == 0)
+        search(q); /* a client identifier may look like a hash */
+    else
+        end(q);
 }
 
 static void read_record(struct session_request *q)
@@ -139,10 +245,12 @@ static bool on_session(struct walk *w, struct session *s)
 static void on_end(struct walk *w)
 {
     struct session_request *q = LIST_OF(w, struct session_request, walk);
-    if (q->text.len == 0 && q->hash && q->request && q->out.status == ST_OK)
+    if (q->text.len > 0 || !q->request || q->out.status != ST_OK)
+        end(q);
+    else if (q->hash)
         read_record(q);
     else
-        end(q);
+        search(q);
 }
 
 /* --- the whole ---------------------------------------------------------------------------------- */

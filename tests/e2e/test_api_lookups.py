@@ -9,6 +9,7 @@ from clients import MosquittoSub, Web, curl, publish
 from mqtt_wire import Wire as Mqtt
 from node import wait_until
 from test_http import problem
+from test_mqtt_sessions import keep
 from tokens import bearer, make
 
 CONNECTION_ID = re.compile(r"test-[0-9a-f]+-[0-9]+")
@@ -146,6 +147,41 @@ def test_sessions_by_client_identifier_and_by_hash(node):
     node.kill9()
     node.restart()
     assert curl(node.api(f"/v1/sessions/{name}")).json() == said
+
+
+@pytest.mark.parametrize("version, seconds", [(4, None), (5, None), (5, 600)])
+def test_an_mqtt_session_that_is_away(make_node, version, seconds):
+    node = make_node({"node.loops": 2, "log.partitions": 4})
+    others = [keep(node, 5, f"other{number}") for number in range(3)]
+    client = "c" * 64 if seconds else "kept"  # the first looks like the hash of a session
+    away = keep(node, version, client, seconds=seconds)
+    away.subscribe(("a/+", 1), ("b", 2))
+    target = node.api(f"/v1/sessions/{client}")
+    assert curl(target).json()["connection"]["client_id"] == client
+    publish(node, "b", b"in flight")
+    away.message(acknowledge=False)
+    before = time.time()
+    away.close()
+    said = wait_until(lambda: (said := curl(target).json())["connected"] is False and said, "it to be away")
+    assert (said["client_id"], said["subscriptions"], said["unacknowledged"]) == (client, 2, 1)
+    assert sorted((f["topic"], f["qos"]) for f in said["filters"]) == [("a/+", 1), ("b", 2)]
+    assert ("expires_ms" in said) == ("expiry_s" in said)
+    if seconds:
+        assert said["expiry_s"] == seconds
+        assert before + seconds - 1 <= said["expires_ms"] / 1000 <= time.time() + seconds + 1
+    publish(node, "a/x", b"waits")
+    pos = next(f["pos"] for f in said["filters"] if f["topic"] == "a/+")
+    assert [m["text"] for m in curl(node.api(f"/v1/history/a/x?from={pos}")).json()["messages"]] == ["waits"]
+    by_name = curl(node.api(f"/v1/sessions/{said['session']}")).json()
+    assert by_name == said
+    node.kill9()
+    node.restart()
+    assert curl(node.api(f"/v1/sessions/{client}")).json() == said
+    with keep(node, version, client, seconds=0 if version == 5 else None, clean=True):
+        pass
+    wait_until(lambda: curl(node.api(f"/v1/sessions/{client}"), check=None).status == 404, "it to be over")
+    for other in others:
+        other.close()
 
 
 def test_presence_at_both_doors(node):

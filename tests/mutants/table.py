@@ -1312,4 +1312,20 @@ MUTANTS = [
         "test": "test_wills_once.py::test_the_next_will_of_a_session_is_another",
         "red": "in vain for its will",
     },
+    {
+        "name": "an MQTT session that is away found by no client identifier",
+        "file": "gateway/http/sessions.c",
+        "old": "slice_equal(head.client_id, name_of(q)) &&",
+        "new": "!slice_equal(head.client_id, name_of(q)) &&",
+        "test": "test_api_lookups.py::test_an_mqtt_session_that_is_away",
+        "red": "404",
+    },
+    {
+        "name": "only one partition looked at for a session",
+        "file": "gateway/http/sessions.c",
+        "old": "++w->lane < q->edge->facts->lane_count",
+        "new": "++w->lane < 1",
+        "test": "test_api_lookups.py::test_an_mqtt_session_that_is_away",
+        "red": "404",
+    },
 ]
