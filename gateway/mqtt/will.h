@@ -18,8 +18,8 @@ void mqtt_will_free(struct mqtt_will *will); /* NULL is allowed */
 void mqtt_will_record(const struct mqtt_will *will, struct record_will *out);
 enum status mqtt_will_read(const struct record_will *from, struct mqtt_will **out) MUST_CHECK;
 
-/* Gives it an identity, unless its client has: the same whenever the will of this attachment of this session is
- * published, and of no other. So one that is published again, because the node went down before the record
+/* Gives it an identity, unless its client has: the same whenever the will of this attachment of this session
+ * is published, and of no other. So one that is published again, because the node went down before the record
  * told, or by two who found it due at once, is known and not stored again. Without memory it has none. */
 void mqtt_will_identify(struct edge *e, struct mqtt_will *will, uint64_t session_incarnation,
                         uint64_t attachment);
