@@ -45,7 +45,7 @@ bool proposal_read(struct slice props, struct proposal *out)
 {
     struct slice value;
     if (!props_find(props, PROP_PROPOSAL, &value) || value.len != PROPOSAL_BYTES ||
-        value.data[0] > PROPOSAL_INBOX)
+        value.data[0] > PROPOSAL_DOWN)
         return false;
     *out = (struct proposal){.condition = (enum proposal_condition)value.data[0],
                              .incarnation = get_le(value.data + 1),

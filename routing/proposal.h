@@ -16,6 +16,9 @@ enum proposal_condition { /* the record is void unless .. when it comes out of t
                           PROPOSAL_ATTACH, /* the same; 0: the session has none. And its attachment is greater
                                               than that one's */
                           PROPOSAL_INBOX, /* it moves the cursor forward */
+                          /* At `$node/<name>`; these are no messages and no state of a key: */
+                          PROPOSAL_START, /* its incarnation has not ended. Those before it of the node end */
+                          PROPOSAL_DOWN, /* the node's incarnation `based_on` is alive. It ends */
 };
 
 struct proposal {
@@ -24,6 +27,12 @@ struct proposal {
     uint64_t sequence; /* of that in the lane: one more for each record that it proposes */
     uint64_t based_on;
 };
+
+/* Of a node, not of a message or a key. */
+static inline bool proposal_of_node(const struct proposal *p)
+{
+    return p->condition == PROPOSAL_START || p->condition == PROPOSAL_DOWN;
+}
 
 enum { PROPOSAL_BYTES = 1 + 8 + 8 + 8 };
 

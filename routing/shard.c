@@ -31,6 +31,11 @@ struct shard *shard_of_lane(struct shard_group *g, unsigned lane)
     abort(); /* only bound lanes are told of */
 }
 
+bool shard_elsewhere(const struct shard *s)
+{
+    return shard_deferred(s);
+}
+
 /* --- ATTACH, DETACH ----------------------------------------------------------------------------------- */
 
 static void attach_arrived_home(struct mail *mail)
@@ -90,7 +95,6 @@ static void shard_group_round(void *ctx)
         if (!s->dirty)
             continue;
         s->dirty = false;
-        shard_shares_save(s);
         g->log.ops->flush(g->log.ctx, s->lane);
         shard_send_runs(s);
         shard_show_next(s);
@@ -136,6 +140,20 @@ void shard_group_set_policies(struct shard_group *g, struct policies *p)
     g->policies = p;
 }
 
+void shard_group_set_node(struct shard_group *g, struct slice node)
+{
+    assert(node.len <= NODE_NAME_BYTES_MAX);
+    g->node.len = (uint8_t)node.len;
+    if (node.len > 0)
+        memcpy(g->node.name, node.data, node.len);
+}
+
+void shard_group_watch(struct shard_group *g, const struct shard_watch *watch, void *ctx)
+{
+    g->watch = watch;
+    g->watch_ctx = ctx;
+}
+
 void shard_group_start(struct shard_group *g)
 {
     courier_before(g->courier, shard_group_round, g);
@@ -155,18 +173,20 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     if (retained_create(&g->limits.retained, &s->retained) != ST_OK ||
         retained_create(&g->limits.sessions, &s->sessions) != ST_OK ||
         once_create(&g->limits.once, &s->once) != ST_OK || shard_inboxes_init(s) != ST_OK ||
+        (shard_deferred(s) && incarnations_create(&s->incarnations) != ST_OK) ||
         shard_shares_init(s) != ST_OK || (g->loop_count > 1 && filter_table_create(&s->interests) != ST_OK)) {
         once_destroy(s->once);
         retained_destroy(s->retained);
         retained_destroy(s->sessions);
         retained_destroy(s->inboxes.records);
+        incarnations_destroy(s->incarnations);
         filter_table_destroy(s->shares.filters);
-        retained_destroy(s->shares.records);
         free(s);
         return ST_NO_MEMORY;
     }
     timer_init(&s->sweep, shard_on_sweep);
     timer_init(&s->carry.timer, shard_on_carry_timer);
+    timer_init(&s->ahead.timer, shard_on_ahead_timer);
     g->shards[g->shard_count++] = s;
     g->log.ops->bind(g->log.ctx, lane, courier_loop(g->courier), &events, g, g->metrics);
     shard_show_next(s);
@@ -180,6 +200,7 @@ void shard_destroy(struct shard *s)
         return;
     shard_drop_waiting(s);
     shard_drop_held(s);
+    shard_ahead_drop(s);
     for (unsigned i = 0; i < s->group->loop_count; i++)
         if (s->open[i])
             run_unref(s->open[i]);
@@ -187,6 +208,7 @@ void shard_destroy(struct shard *s)
     timer_cancel(loop_timers(courier_loop(s->group->courier)), &s->carry.timer);
     filter_table_destroy(s->interests);
     once_destroy(s->once);
+    incarnations_destroy(s->incarnations);
     retained_destroy(s->retained);
     buf_deinit(&s->carry.note);
     retained_destroy(s->sessions);

@@ -35,8 +35,6 @@ struct shard_limits { /* of one lane */
     struct {
         uint64_t groups; /* of shared subscriptions; 0: there are none */
         uint64_t given, given_bytes; /* of one group, to its members and not settled */
-        uint64_t kept; /* members of one group whose session outlives its connections */
-        uint64_t kept_given; /* of a group that has any, instead of `given` when that is more */
     } share;
 };
 
@@ -50,6 +48,21 @@ void shard_group_meet(struct shard_group *g, unsigned loop_index, void *hub,
                       void (*on_arrival)(struct mail *mail));
 /* NULL: no topic has a policy. Outlives the group, or the next call of this. */
 void shard_group_set_policies(struct shard_group *g, struct policies *p);
+/* With a log whose order is given elsewhere: how this node is called there. Whatever it proposes first in a
+ * lane is its START (proposal.h). "": it has no name, and no START. At most NODE_NAME_BYTES_MAX. Once, before
+ * anything is proposed. */
+void shard_group_set_node(struct shard_group *g, struct slice node);
+/* What the nodes of such a log do to each other, told on the group's loop as a record arrives; not of what is
+ * folded at start. Nothing may be proposed inside. */
+struct shard_watch {
+    /* A session of this topic has been attached by another incarnation, in the record at `offset`. */
+    void (*on_attached)(void *ctx, struct slice topic, uint64_t offset);
+    /* The incarnation has ended in this lane: what it still proposes there is void. `own`: it is this node's.
+     * The node ends its connections, and goes on under another (topic_log.incarnation). */
+    void (*on_ended)(void *ctx, unsigned lane, uint64_t incarnation, bool own);
+};
+/* NULL: nobody is told. Both outlive the group. */
+void shard_group_watch(struct shard_group *g, const struct shard_watch *watch, void *ctx);
 /* Joins the courier's rounds; once, before the loop runs. */
 void shard_group_start(struct shard_group *g);
 
@@ -61,16 +74,6 @@ enum status shard_fold(struct shard *s) MUST_CHECK;
 /* Start-up, after shard_fold: calls back for the retained messages (borrowed) whose topic is wanted. */
 void shard_each_retained(struct shard *s, bool (*wants)(void *ctx, struct slice topic),
                          void (*on_message)(void *ctx, const struct msg *m), void *ctx);
-/* The same of the records of sessions. */
-void shard_each_session(struct shard *s, void (*on_record)(void *ctx, const struct msg *m), void *ctx);
-/* Start-up, after shard_fold of all: what the records of sessions say of a group of shared subscriptions. A
- * member: the session has subscribed to `filter`, and ends at until_ms (UINT64_MAX: never). Taken: the
- * message at `offset`, of the group whose name's hash64_stable is `tag`, is the session's. */
-void shard_share_member(struct shard *s, struct slice filter, uint64_t keep_id, uint64_t until_ms);
-void shard_share_taken(struct shard *s, uint64_t tag, uint64_t keep_id, uint64_t offset);
-bool shard_shares_kept(const struct shard *s); /* is there any group that asks? */
-/* All has been said: a session that was not named is not there any more. */
-void shard_share_recalled(struct shard *s);
 void shard_destroy(struct shard *s);
 
 /* The letters. From the same loop these are called directly; from another loop they are the
@@ -88,7 +91,7 @@ void shard_settle(struct shard *s, const struct share_settle *what);
 /* What its state is, but for what expires before `at_ms`: two that have folded the same log have the same. At
  * the start and the end, when the loop does not run, or on it; takes as long as there are entries. */
 struct shard_digest {
-    uint64_t retained, sessions, inboxes, groups, once; /* entries */
+    uint64_t retained, sessions, inboxes, once; /* entries */
     uint64_t digest;
 };
 void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *out);
@@ -96,6 +99,16 @@ void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *ou
  * its own reference. */
 void shard_arrived(struct shard *s, struct msg *m);
 struct loop *shard_loop(const struct shard *s); /* any thread */
+bool shard_elsewhere(const struct shard *s); /* the order of its records is given elsewhere; any thread */
+/* With such a log. START, unless this incarnation has proposed in the lane already: so that those before it
+ * end also while nothing is published. Statuses as topic_log.propose. */
+enum status shard_introduce(struct shard *s) MUST_CHECK;
+/* The node's incarnation is to end in this lane: it does, unless it has ended by then. The same statuses. */
+enum status shard_node_down(struct shard *s, struct slice node, uint64_t incarnation) MUST_CHECK;
+bool shard_incarnation_ended(const struct shard *s, uint64_t incarnation);
+/* Calls back for each that is alive in the lane; `node` is empty when it has never said it. */
+void shard_each_incarnation(const struct shard *s,
+                            void (*on_live)(void *ctx, struct slice node, uint64_t incarnation), void *ctx);
 /* The lane's next offset as of the shard's last turn: never ahead of the truth, so a place made of it repeats
  * at worst. Any thread. */
 uint64_t shard_next_shown(const struct shard *s);

@@ -14,7 +14,7 @@
 
 #include <assert.h>
 
-static enum status shard_hand_in(struct shard *s, const struct msg *m, const struct wish *w)
+enum status shard_hand_in(struct shard *s, const struct msg *m, const struct wish *w)
 {
     const struct topic_log *log = &s->group->log;
     const struct proposal p = {.condition = w->condition,
@@ -35,8 +35,10 @@ static enum status shard_hand_in(struct shard *s, const struct msg *m, const str
 enum status shard_propose(struct shard *s, struct msg *m, const struct wish *w)
 {
     const struct topic_log *log = &s->group->log;
-    if (shard_deferred(s))
-        return shard_hand_in(s, m, w);
+    if (shard_deferred(s)) {
+        enum status known = shard_introduces(s);
+        return known == ST_OK ? shard_hand_in(s, m, w) : known;
+    }
     enum status st = log->ops->append(log->ctx, s->lane, m, w->wait || w->after_sync);
     if (st != ST_OK)
         return st;
@@ -76,6 +78,9 @@ static struct outcome shard_judge(const struct shard *s, const struct msg *m, co
     case PROPOSAL_INBOX:
         out.status = shard_inbox_advances(s, m) ? ST_OK : ST_GONE;
         break;
+    case PROPOSAL_START:
+    case PROPOSAL_DOWN:
+        break; /* shard_node_fold */
     }
     return out;
 }
@@ -86,8 +91,12 @@ bool shard_counts(struct shard *s, const struct msg *m, struct proposal *p, stru
     *p = (struct proposal){0};
     *out = (struct outcome){.status = ST_OK};
     s->time_ms = m->ts_ms;
-    if (proposal_read(msg_props(m), p))
-        *out = shard_judge(s, m, p);
+    if (proposal_read(msg_props(m), p)) {
+        if (!shard_node_admits(s, m, p))
+            out->status = ST_FULL;
+        else
+            *out = shard_judge(s, m, p);
+    }
     bool counts = out->status == ST_OK && !out->duplicate;
     if (!counts)
         log->ops->hide(log->ctx, s->lane, m->offset);
@@ -96,7 +105,9 @@ bool shard_counts(struct shard *s, const struct msg *m, struct proposal *p, stru
 
 void shard_wait_for_own(struct shard *s, struct publish *p)
 {
+    const struct topic_log *log = &s->group->log;
     p->durable_at = s->proposed.sequence;
+    p->based_on = log->ops->incarnation(log->ctx);
     p->mail.next = NULL;
     if (s->proposed.last)
         s->proposed.last->mail.next = &p->mail;
@@ -116,13 +127,35 @@ struct publish *shard_next_own(struct shard *s)
     return p;
 }
 
+/* ST_FULL is what a door tells as "not now": the client may ask again. */
+static void shard_refuse_first(struct shard *s)
+{
+    shard_settle_publish(s, shard_next_own(s), &(struct outcome){.status = ST_FULL});
+}
+
+void shard_refuse_own(struct shard *s, uint64_t incarnation)
+{
+    while (s->proposed.first && s->proposed.first->based_on == incarnation)
+        shard_refuse_first(s);
+}
+
 /* One node's records come out in the order in which it has proposed them. Those that nobody waits for have
- * sequences too, and one that the backend has repeated was settled when it came first. */
-static void shard_settle_own(struct shard *s, const struct msg *m, uint64_t sequence,
+ * sequences too, and one that the backend has repeated was settled when it came first. What one that comes
+ * has overtaken was lost on its way, by the word of the port: it is refused. */
+static void shard_settle_own(struct shard *s, const struct msg *m, const struct proposal *from,
                              const struct outcome *out)
 {
-    assert(!s->proposed.first || s->proposed.first->durable_at >= sequence);
-    if (!s->proposed.first || s->proposed.first->durable_at != sequence)
+    const struct topic_log *log = &s->group->log;
+    bool current = from->incarnation == log->ops->incarnation(log->ctx);
+    while (current && s->proposed.first && s->proposed.first->based_on != from->incarnation)
+        shard_refuse_first(s);
+    if (!s->proposed.first || s->proposed.first->based_on != from->incarnation)
+        return;
+    while (s->proposed.first && s->proposed.first->based_on == from->incarnation &&
+           s->proposed.first->durable_at < from->sequence)
+        shard_refuse_first(s);
+    if (!s->proposed.first || s->proposed.first->based_on != from->incarnation ||
+        s->proposed.first->durable_at != from->sequence)
         return;
     struct publish *p = shard_next_own(s);
     p->msg->offset = p->msg->stored = out->duplicate ? out->original : m->offset;
@@ -130,16 +163,29 @@ static void shard_settle_own(struct shard *s, const struct msg *m, uint64_t sequ
     shard_settle_publish(s, p, out);
 }
 
+static bool shard_is_foreign(const struct shard *s, const struct proposal *p)
+{
+    const struct topic_log *log = &s->group->log;
+    return p->incarnation != log->ops->incarnation(log->ctx);
+}
+
 void shard_arrived(struct shard *s, struct msg *m)
 {
     struct proposal p;
     struct outcome out;
-    if (shard_counts(s, m, &p, &out))
+    const struct shard_watch *watch = s->group->watch;
+    bool counts = shard_counts(s, m, &p, &out);
+    if (proposal_of_node(&p))
+        counts = counts && shard_node_fold(s, m, &p, true);
+    else if (counts)
         shard_apply(s, m, true, false);
     if (p.condition == PROPOSAL_INBOX)
         shard_inbox_arrived(s, msg_topic(m));
     s->dirty = true;
     s->durable = m->offset + 1; /* nothing comes out of such a log that it may still lose */
-    if (p.incarnation == s->group->log.ops->incarnation(s->group->log.ctx))
-        shard_settle_own(s, m, p.sequence, &out);
+    shard_node_heard(s, &p);
+    shard_settle_own(s, m, &p, &out);
+    if (counts && p.condition == PROPOSAL_ATTACH && watch && shard_is_foreign(s, &p))
+        watch->on_attached(s->group->watch_ctx, msg_topic(m), m->offset);
+    shard_ahead_go(s);
 }

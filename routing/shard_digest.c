@@ -34,7 +34,7 @@ static void add_message(void *ctx, const struct msg *m)
 
 void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *out)
 {
-    uint64_t *counts[TABLES] = {&out->retained, &out->sessions, &out->inboxes, &out->groups};
+    uint64_t *counts[TABLES] = {&out->retained, &out->sessions, &out->inboxes};
     *out = (struct shard_digest){0};
     for (unsigned i = 0; i < TABLES; i++) {
         struct summing sum = {.at_ms = at_ms};
@@ -44,4 +44,6 @@ void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *ou
     }
     uint64_t once = once_state_digest(s->once, at_ms, &out->once);
     out->digest = out->digest * 31 + once;
+    if (s->incarnations)
+        out->digest = out->digest * 31 + incarnations_digest(s->incarnations);
 }

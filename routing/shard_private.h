@@ -1,13 +1,14 @@
 /* Inside routing/: the struct that the files of the shard share. shard.c makes it and attaches,
  * shard_publish.c decides and acknowledges, shard_apply.c appends and applies, shard_deliver.c collects runs,
- * shard_hold.c keeps some back until they are durable, shard_fold.c keeps the state that is a fold over the
- * records (retained messages, what is stored once), shard_carry.c keeps it alive through retention,
- * shard_read.c answers READs. The shard's loop only. */
+ * shard_hold.c keeps some back until they are durable, shard_node.c knows which nodes write, shard_fold.c
+ * keeps the state that is a fold over the records (retained messages, what is stored once), shard_carry.c
+ * keeps it alive through retention, shard_read.c answers READs. The shard's loop only. */
 #ifndef TG_ROUTING_SHARD_PRIVATE_H
 #define TG_ROUTING_SHARD_PRIVATE_H
 
 #include "routing/filter_table.h"
 #include "routing/hash_slots.h"
+#include "routing/incarnations.h"
 #include "routing/proposal.h"
 #include "routing/shard.h"
 
@@ -20,7 +21,7 @@ struct held;
 struct inbox_moved;
 
 /* What is kept as the newest message of each topic: shard_table. */
-enum { TABLE_RETAINED, TABLE_SESSIONS, TABLE_INBOXES, TABLE_GROUPS, TABLES };
+enum { TABLE_RETAINED, TABLE_SESSIONS, TABLE_INBOXES, TABLES };
 
 struct shard {
     struct shard_group *group;
@@ -36,10 +37,17 @@ struct shard {
     struct publish *first_waiting; /* by mail.next, in the order of durable_at */
     struct publish *last_waiting;
     struct { /* only with a log whose order is given elsewhere */
-        uint64_t sequence; /* of the newest */
+        uint64_t sequence; /* of the newest; goes on from one incarnation of this node to the next */
+        uint64_t introduced; /* the incarnation whose START has been proposed */
         struct publish *first,
             *last; /* those that are waited for, by mail.next, in the order of durable_at */
     } proposed;
+    struct incarnations *incarnations; /* the same */
+    struct {
+        struct read *first; /* READs from behind the end, by mail.next */
+        uint64_t lowest; /* none of them is of less */
+        struct timer timer;
+    } ahead;
     uint64_t time_ms; /* such a lane's: of the newest record that has come */
     struct filter_table *interests; /* only with several loops */
     size_t interest_count;
@@ -62,12 +70,6 @@ struct shard {
         struct hash_slots names; /* the same, by `$share/<name>/<filter>` */
         struct list all; /* and those that have ended while messages of theirs are out */
         struct list giving; /* members whose GIVE is open */
-        struct retained *records; /* the newest of each group that has a kept member */
-        struct list saving; /* share.save: to be written in this turn */
-        struct list written; /* the same: not durable yet, in the order of their offsets */
-        struct list unanswered; /* share_letter.link: answered when `durable_at` is durable */
-        struct timer again; /* armed: the log has refused a write */
-        struct hash_slots tags; /* at start: the groups by share.tag */
     } shares;
     struct timer sweep; /* armed while something in the tables will expire */
     struct {
@@ -89,6 +91,12 @@ struct shard_group {
     unsigned loop_count, shard_count;
     struct shard_limits limits;
     struct shard *shards[PLACE_LANES_MAX];
+    struct {
+        uint8_t len;
+        uint8_t name[NODE_NAME_BYTES_MAX];
+    } node;
+    const struct shard_watch *watch; /* NULL: nobody is told */
+    void *watch_ctx;
     struct {
         void *hub;
         void (*on_arrival)(struct mail *mail);
@@ -135,12 +143,16 @@ struct wish {
 /* Into the log, and applied, if the log gives it its offset at once; else it is on its way (shard_deferred).
  * Other statuses are those of topic_log.append and topic_log.propose, and nothing has happened. */
 enum status shard_propose(struct shard *s, struct msg *m, const struct wish *w) MUST_CHECK;
+/* To a log whose order is given elsewhere, as it is. */
+enum status shard_hand_in(struct shard *s, const struct msg *m, const struct wish *w) MUST_CHECK;
 /* The record has come out of the log and counts. `once`: it may have an identity. */
 void shard_apply(struct shard *s, struct msg *m, bool once, bool after_sync);
 /* Of a log whose order is given elsewhere, in its order: the lane's time is that of this record now; does it
  * count, or is it void? *p: all zeroes when it does not say. */
 bool shard_counts(struct shard *s, const struct msg *m, struct proposal *p, struct outcome *out);
 void shard_wait_for_own(struct shard *s, struct publish *p); /* which has just been proposed */
+/* Nothing that this incarnation has proposed and that is still waited for will count. */
+void shard_refuse_own(struct shard *s, uint64_t incarnation);
 struct publish *shard_next_own(struct shard *s); /* takes it out; NULL: none */
 
 /* --- shard_hold.c --- */
@@ -165,15 +177,6 @@ void shard_shares_deinit(struct shard *s);
 void shard_share_offer(struct shard *s, struct msg *m);
 void shard_share_send(struct shard *s); /* the open GIVEs leave */
 
-/* --- shard_share_kept.c --- */
-void shard_shares_save(struct shard *s); /* the end of a turn: what is to be written is appended */
-void shard_shares_durable(struct shard *s); /* all below s->durable is */
-/* At start, when the records are there. */
-enum status shard_shares_load(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */
-/* Before records below `upto` go: what stands in records of groups that have come further is written anew. */
-void shard_shares_refresh(struct shard *s, uint64_t upto);
-void shard_on_share_timer(struct timer *t);
-
 /* --- shard_inbox.c --- */
 enum status shard_inboxes_init(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */
 void shard_inboxes_deinit(struct shard *s);
@@ -186,8 +189,7 @@ void shard_inbox_arrived(struct shard *s, struct slice topic);
 /* --- shard_fold.c --- */
 static inline struct retained *shard_table(const struct shard *s, unsigned table)
 {
-    struct retained *const tables[TABLES] = {s->retained, s->sessions, s->inboxes.records, s->shares.records};
-    return tables[table];
+    return table == TABLE_RETAINED ? s->retained : table == TABLE_SESSIONS ? s->sessions : s->inboxes.records;
 }
 unsigned shard_fold_retained(struct shard *s, struct msg *m); /* into this table */
 void shard_fold_once(struct shard *s, struct msg *m);
@@ -206,6 +208,23 @@ enum status shard_take_session(struct shard *s, const struct publish *p);
  * whichever. */
 enum status shard_admits_session(const struct shard *s, const struct msg *m, enum session_write write,
                                  uint64_t based_on);
+
+/* --- shard_node.c --- */
+/* Before anything else of this incarnation of the node. */
+enum status shard_introduces(struct shard *s) MUST_CHECK;
+/* A record of this node's incarnation has come, and what has become of it. */
+void shard_node_heard(struct shard *s, const struct proposal *p);
+/* Does the record come from an incarnation that lives, and is it its first copy? */
+bool shard_node_admits(struct shard *s, const struct msg *m, const struct proposal *p);
+/* START, NODE_DOWN: the state follows, and who watches is told if it has just come. False: void. */
+bool shard_node_fold(struct shard *s, const struct msg *m, const struct proposal *p, bool arrived);
+
+/* --- shard_ahead.c --- */
+/* True: the READ is of records that this replica has not got yet, and waits for them. */
+bool shard_read_waits(struct shard *s, struct read *r);
+void shard_ahead_go(struct shard *s); /* more records have come */
+void shard_ahead_drop(struct shard *s); /* nobody is answered */
+void shard_on_ahead_timer(struct timer *t);
 
 /* --- shard_carry.c --- */
 void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto); /* store_events */

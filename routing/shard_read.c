@@ -111,8 +111,7 @@ static void shard_read_retained(struct shard *s, struct read *r)
 }
 
 /* A page of what lies behind the end: of positions that this log has never given, since its folder was put
- * back to an older state. (A replica that has yet to read so far would let it wait here instead,
- * ARCHITECTURE.md 5.) Cursors come here only with offsets that the shard has told them. */
+ * back to an older state; or that a replica has waited for in vain (shard_ahead.c). */
 static bool shard_read_beyond(struct shard *s, struct read *r)
 {
     struct store_read *sr = &r->store;
@@ -148,7 +147,7 @@ void shard_read(struct shard *s, struct read *r)
         shard_read_once(s, r);
         return;
     }
-    if (shard_read_beyond(s, r))
+    if (shard_read_waits(s, r) || shard_read_beyond(s, r))
         return;
     if (r->retained) {
         shard_read_retained(s, r);

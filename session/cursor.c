@@ -118,7 +118,7 @@ static void subscription_set_off(struct subscription *sub, bool fresh)
             if (!sub->session)
                 break;
         }
-        if (fresh && lanes == 1 && lc->state == LANE_ATTACHING && lc->next >= c->at.next[lc->lane])
+        if (fresh && lanes == 1 && lc->state == LANE_ATTACHING && lc->next == c->at.next[lc->lane])
             lane_set_live(lc); /* nothing was delivered since */
         else
             cursor_go(lc);
@@ -254,8 +254,7 @@ static void subscription_count(struct subscription *sub)
 }
 
 /* The client has seen what this log does not hold: its folder was put back to an older state. It goes on at
- * the end, and is told so. (A replica that has yet to read so far would let the cursor wait here instead,
- * ARCHITECTURE.md 5.) */
+ * the end, and is told so. A replica has only yet to read so far: there the cursor's READ waits. */
 static void cursor_beyond(struct lane_cursor *lc, uint64_t end)
 {
     lc->lost_to = lc->next;
@@ -283,7 +282,7 @@ static void cursor_attached(struct attach *a)
         lc->next = a->next;
     else if (sub->options.start == START_EARLIEST)
         lc->next = a->first;
-    else if (lc->next > a->next)
+    else if (lc->next > a->next && !shard_elsewhere(cursor_hub(lc)->map->lanes[lc->lane].shard))
         cursor_beyond(lc, a->next);
     if (--c->pending == 0)
         subscription_count(sub);

@@ -3,6 +3,7 @@
  *   READING --record--> READ --first write durable--> HELD
  *   NEW ------------------^ (nothing to read)
  *   any --ST_GONE, on_taken_over--> TAKEN
+ *   HELD --another node attached it behind us--> TAKEN
  *
  * The first write is SESSION_ATTACH under a new number, later ones are SESSION_UPDATE under the same. A write
  * that the shard refuses with ST_GONE says that somebody attached after us: nothing of ours is written from
@@ -35,6 +36,7 @@ struct keeper {
     bool last; /* closed: `record` is to be written once more */
     uint64_t attachment; /* of the record we write, or have read */
     uint64_t based_on; /* the record that was read: its offset + 1; 0: none */
+    uint64_t newest; /* record of ours that is durable, or of another node's attachment: its offset + 1 */
     uint64_t wanted, written, kept; /* versions: asked for, in the write under way, durable */
     uint64_t moved; /* acknowledgements since the last write began */
     uint32_t letters;
@@ -165,10 +167,22 @@ static void keeper_closed_too_early(struct keeper *k)
         k->state = KEEPER_READING;
 }
 
+/* Our attachment may have been followed by another node's before we hear of either. */
+static enum status keeper_write_result(struct keeper *k, const struct publish *p)
+{
+    uint64_t place = p->msg->offset + 1;
+    if (p->status != ST_OK)
+        return p->status;
+    if (place < k->newest)
+        return ST_GONE;
+    k->newest = place;
+    return ST_OK;
+}
+
 static void keeper_has_written(struct publish *p)
 {
     struct keeper *k = p->owner;
-    enum status st = p->status;
+    enum status st = keeper_write_result(k, p);
     publish_free(p);
     k->writing = false;
     metric_sub(k->hub->metrics, M_SESSION_WRITES_OPEN, 1);
@@ -315,6 +329,19 @@ static void keeper_on_taken_over(struct claim *c)
     keeper_taken(LIST_OF(c, struct keeper, claim));
 }
 
+/* What is not ours yet is read again, for its newest record is not the one that was read. */
+static void keeper_on_attached_elsewhere(struct claim *c, uint64_t offset)
+{
+    struct keeper *k = LIST_OF(c, struct keeper, claim);
+    if (offset + 1 <= k->newest)
+        return;
+    k->newest = offset + 1;
+    if (k->state != KEEPER_HELD)
+        return;
+    k->last = k->over = false;
+    keeper_taken(k); /* may close it: the letters are not all back, or the claim is still held */
+}
+
 static void keeper_on_released(struct claim *c)
 {
     struct keeper *k = LIST_OF(c, struct keeper, claim);
@@ -414,6 +441,7 @@ static enum status keeper_create(struct hub *h, struct registry *registry, const
     k->claim = (struct claim){.id = slice_of(k->claim_id, CLAIM_BYTES),
                               .on_claimed = keeper_on_claimed,
                               .on_taken_over = keeper_on_taken_over,
+                              .on_attached_elsewhere = keeper_on_attached_elsewhere,
                               .on_released = keeper_on_released};
     metric_add(h->metrics, M_SESSIONS_ATTACHED, 1);
     keeper_sent(k);

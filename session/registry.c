@@ -138,6 +138,55 @@ void registry_release(struct registry *r, struct claim *c)
     courier_send(r->courier, (unsigned)(c->hash % r->loop_count), &c->mail);
 }
 
+/* To the loop that keeps the identifier, and from there to whoever holds it. */
+struct moved {
+    struct mail mail;
+    struct registry *share;
+    struct claim *holder;
+    uint64_t offset, hash;
+    size_t len;
+    uint8_t id[]; /* \0, then the topic: as keepers claim it */
+};
+
+static void moved_arrived_home(struct mail *mail)
+{
+    struct moved *m = LIST_OF(mail, struct moved, mail);
+    m->holder->on_attached_elsewhere(m->holder, m->offset);
+    free(m);
+}
+
+/* The holder is there until its RELEASE is answered from here, behind this letter. */
+static void moved_arrived(struct mail *mail)
+{
+    struct moved *m = LIST_OF(mail, struct moved, mail);
+    struct registry *r = m->share;
+    struct claim *c = *bucket_of(r, m->hash);
+    while (c && (c->hash != m->hash || !slice_equal(c->id, slice_of(m->id, m->len))))
+        c = c->next_in_bucket;
+    if (!c || !c->on_attached_elsewhere) {
+        free(m);
+        return;
+    }
+    m->holder = c;
+    mail->on_arrival = moved_arrived_home;
+    courier_send(r->courier, c->home, mail);
+}
+
+void registry_attached_elsewhere(struct registry *r, struct slice topic, uint64_t offset)
+{
+    struct moved *m = calloc(1, sizeof *m + topic.len + 1);
+    if (!m)
+        abort();
+    m->len = topic.len + 1;
+    memcpy(m->id + 1, topic.data, topic.len);
+    m->hash = hash64(slice_of(m->id, m->len));
+    m->offset = offset;
+    unsigned to = (unsigned)(m->hash % r->loop_count);
+    m->share = r->shares[to];
+    m->mail.on_arrival = moved_arrived;
+    courier_send(r->courier, to, &m->mail);
+}
+
 enum status registry_create(struct courier *courier, struct registry **out)
 {
     struct registry *r = calloc(1, sizeof *r);

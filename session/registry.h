@@ -31,6 +31,9 @@ struct claim {
     void (*on_claimed)(struct claim *c);
     void (*on_taken_over)(struct claim *c); /* at most once; may come before on_claimed: that comes too */
     void (*on_released)(struct claim *c);
+    /* Somebody attached what the identifier stands for in the record at `offset` of a log that several nodes
+     * share; the claim stays. May come before on_claimed. NULL: it is nothing that can be attached. */
+    void (*on_attached_elsewhere)(struct claim *c, uint64_t offset);
 };
 
 enum status registry_create(struct courier *courier, struct registry **out) MUST_CHECK;
@@ -42,6 +45,9 @@ void registry_meet(struct registry *r, unsigned loop_index, struct registry *oth
 void registry_claim(struct registry *r, struct claim *c);
 /* Once, after registry_claim (it may still be under way: then only after on_claimed). */
 void registry_release(struct registry *r, struct claim *c);
+/* The session of this topic (`$session/..`) has been attached by another node (shard_watch). From any loop,
+ * by its own registry. No memory for the letter: aborts, as two would serve one session. */
+void registry_attached_elsewhere(struct registry *r, struct slice topic, uint64_t offset);
 size_t registry_count(const struct registry *r);
 
 #endif

@@ -27,6 +27,10 @@ IMPATIENT = {"TIDEGATE_WAIT_S": "4"}
 PATIENT = {}  # as all tests are: see tests/e2e/node.py
 
 
+def is_program(test):
+    return test.startswith("unit.")
+
+
 class Copy:
     """The tree's files as they are now (committed or not), with a build of their own."""
 
@@ -40,7 +44,7 @@ class Copy:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
         launcher = ["-DCMAKE_C_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-        self.run(["cmake", "--preset", "dev", "-DTIDEGATE_TESTS=OFF", *launcher], BUILD_S)
+        self.run(["cmake", "--preset", "dev", *launcher], BUILD_S)
 
     def run(self, command, seconds, more=None):
         environment = {**os.environ, "TIDEGATE_PRESET": "dev", "CCACHE_BASEDIR": str(self.root), **(more or {})}
@@ -49,18 +53,27 @@ class Copy:
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         return result.returncode, result.stdout
 
-    def build(self):
+    def build(self, *targets):
         # A planted fault may leave a variable unused; that is not what shall catch it.
-        code, output = self.run(["cmake", "--build", "build/dev", "--target", "tidegate"], BUILD_S)
+        code, output = self.run(["cmake", "--build", "build/dev", "--target", *(targets or ["tidegate"])], BUILD_S)
         if code != 0:
             raise SystemExit(f"{output[-4000:]}\nthe build failed")
 
     def test(self, names, patience, *options):
+        """Of end-to-end tests, or one program (`unit.*`), with a fresh seed of its own."""
+        if is_program(names[0]):
+            return self.run(f"build/dev/tests/{names[0]}".split(), TEST_S, patience)
         return self.run(["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options,
                          *(f"tests/e2e/{name}" for name in names)], TEST_S, patience)
 
     def slow_tests(self, names):
         """Which of them need more time than a few seconds on this machine, without a fault."""
+        for name in filter(is_program, names):
+            self.build(name.split()[0])
+            code, output = self.test([name], PATIENT)
+            if code != 0:
+                raise SystemExit(f"{output[-4000:]}\n{name} is not green without a fault")
+        names = [name for name in names if not is_program(name)]
         if not names:
             return []
         code, output = self.test(names, IMPATIENT, "-n", "2")
@@ -89,7 +102,7 @@ def judge(copy, mutant, patience):
     """None when the fault was seen, else what went wrong."""
     undo = plant(copy, mutant)
     try:
-        copy.build()
+        copy.build(*([mutant["test"].split()[0]] if is_program(mutant["test"]) else []))
         code, output = copy.test([mutant["test"]], patience, "-x")
         if code != 0 and patience is IMPATIENT and not re.search(mutant["red"], output):
             code, output = copy.test([mutant["test"]], PATIENT, "-x")
