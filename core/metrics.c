@@ -190,13 +190,24 @@ static const struct metric_row {
     [M_SHARE_MEMBERS] = {"tidegate_shared_members", GAUGE, NULL,
                          "Their members, each in each of the group's partitions."},
     [M_SHARE_BEHIND] = {"tidegate_shared_groups_behind", GAUGE, NULL,
-                        "Groups whose messages wait in the log until a member has room."},
+                        "Groups whose messages wait in the log until a member has room, or is back."},
     [M_SHARE_GIVEN] = {"tidegate_shared_given", GAUGE, NULL,
                        "Messages that lie with members of groups and are not acknowledged."},
     [M_SHARE_MOVED] = {"tidegate_shared_moved_total", COUNTER, NULL,
                        "Messages given once more, as a member could not take them, or has gone."},
     [M_SHARE_REFUSED] = {"tidegate_shared_refused_total", COUNTER, NULL,
-                         "Shared subscriptions refused in a partition (limit.shared_groups)."},
+                         "Shared subscriptions refused in a partition (limit.shared_groups, "
+                         "limit.shared_kept)."},
+    [M_SHARE_KEPT] =
+        {"tidegate_shared_kept_members", GAUGE, NULL,
+         "Members of groups whose session outlives its connections, connected or not, each in each "
+         "of the group's partitions."},
+    [M_SHARE_RECORDS] = {"tidegate_shared_records", GAUGE, NULL,
+                         "Records of groups that have such a member, each in each of its partitions."},
+    [M_SHARE_RECORD_BYTES] = {"tidegate_shared_record_bytes", GAUGE, NULL, "Memory of those records."},
+    [M_SHARE_WRITES] = {"tidegate_shared_writes_total", COUNTER, NULL, "Writes of those records."},
+    [M_SHARE_WRITES_REFUSED] = {"tidegate_shared_writes_refused_total", COUNTER, NULL,
+                                "Writes of those records that the log has refused; they are tried again."},
     [M_INBOXES] = {"tidegate_inboxes", GAUGE, NULL, "Users whose inbox has a durable cursor."},
     [M_INBOX_BYTES] = {"tidegate_inbox_bytes", GAUGE, NULL, "Memory of those cursors' records."},
 #define INBOX_WRITES      "tidegate_inbox_writes_total", COUNTER

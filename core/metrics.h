@@ -133,10 +133,15 @@ enum metric {
     M_SHARE_GROUPS, /* gauge: of shared subscriptions, each in each of its partitions; likewise the next two
                      */
     M_SHARE_MEMBERS, /* gauge */
-    M_SHARE_BEHIND, /* gauge: those whose members have no room */
+    M_SHARE_BEHIND, /* gauge: those whose members have no room, or are away */
     M_SHARE_GIVEN, /* gauge: messages that lie with members */
     M_SHARE_MOVED, /* messages given once more, as a member could not take them, or has gone */
     M_SHARE_REFUSED, /* members */
+    M_SHARE_KEPT, /* gauge: members whose session outlives its connections, each in each partition */
+    M_SHARE_RECORDS, /* gauge */
+    M_SHARE_RECORD_BYTES, /* gauge */
+    M_SHARE_WRITES,
+    M_SHARE_WRITES_REFUSED,
     M_INBOX_WRITES,
     M_INBOX_WRITES_REFUSED,
     M_SESSIONS, /* gauge */

@@ -14,6 +14,7 @@
 #include "gateway/drain.h"
 #include "gateway/edge.h"
 #include "gateway/gate.h"
+#include "gateway/mqtt/shared.h"
 #include "gateway/node_file.h"
 #include "gateway/pulse.h"
 #include "gateway/shared_directory.h"
@@ -201,7 +202,9 @@ static enum status create_loop(struct node *n, unsigned index)
                   .keep_ms = s->inbox_keep_ms},
         .share = {.groups = s->limit_shared_groups,
                   .given = s->limit_shared_given,
-                  .given_bytes = s->limit_shared_bytes},
+                  .given_bytes = s->limit_shared_bytes,
+                  .kept = s->limit_shared_kept,
+                  .kept_given = s->limit_shared_kept_given},
     };
     l->node = n;
     l->edge.metrics = metrics_register();
@@ -294,9 +297,10 @@ static void log_state(const struct node *n, const char *when)
     for (unsigned lane = 0; at_ms > 0 && lane < n->map.lane_count; lane++) {
         struct shard_digest d;
         shard_digest(n->map.lanes[lane].shard, at_ms, &d);
-        log_info("state at %s lane=%u retained=%lu sessions=%lu inboxes=%lu once=%lu digest=%016lx", when,
-                 lane, (unsigned long)d.retained, (unsigned long)d.sessions, (unsigned long)d.inboxes,
-                 (unsigned long)d.once, (unsigned long)d.digest);
+        log_info(
+            "state at %s lane=%u retained=%lu sessions=%lu inboxes=%lu groups=%lu once=%lu digest=%016lx",
+            when, lane, (unsigned long)d.retained, (unsigned long)d.sessions, (unsigned long)d.inboxes,
+            (unsigned long)d.groups, (unsigned long)d.once, (unsigned long)d.digest);
     }
 }
 
@@ -309,6 +313,7 @@ static enum status fold_lanes(struct node *n)
             return st;
     }
     log_state(n, "start");
+    mqtt_shared_recall(&n->map);
     return ST_OK;
 }
 

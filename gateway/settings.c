@@ -309,6 +309,11 @@ static const struct config_option options[] = {
      "Messages of one such group and partition that lie with its members and are not acknowledged; above, "
      "the others wait in the log"},
     {"limit.shared_bytes", CONFIG_BYTES, AT(limit_shared_bytes), "64M", NULL, 1, 0, "Bytes of those"},
+    {"limit.shared_kept", CONFIG_UINT, AT(limit_shared_kept), "1000", NULL, 0, 1000000,
+     "Members of one such group whose session outlives its connections; above, a further one's subscription "
+     "is refused"},
+    {"limit.shared_kept_given", CONFIG_UINT, AT(limit_shared_kept_given), "4096", NULL, 1, 1000000,
+     "limit.shared_given of a group that has such a member, when that is more: 8 bytes each in its record"},
     {"limit.inboxes", CONFIG_UINT, AT(limit_inboxes), "1000000", NULL, 0, 0,
      "Users of a partition whose inbox has a durable cursor; above, what a further one acknowledges is "
      "forgotten when "

@@ -100,6 +100,7 @@ struct settings {
     char *limit_address_exempt; /* '\n'-joined addresses and prefixes */
     uint64_t limit_rate_entries; /* 0 = by limit.connections */
     uint64_t limit_shared_groups, limit_shared_given, limit_shared_bytes;
+    uint64_t limit_shared_kept, limit_shared_kept_given;
     uint64_t limit_inboxes, limit_inboxes_bytes;
     uint64_t inbox_keep_ms, inbox_keep_messages; /* 0 = no end */
     uint64_t session_expiry_ms, session_save_ms, session_save_count;

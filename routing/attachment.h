@@ -21,13 +21,14 @@ static inline bool topic_session(struct slice topic)
 }
 
 /* Records of the node itself: those, cursors of inboxes (inbox_record.h), revocations
- * (gateway/auth/revocations.h) and starts and ends of nodes (proposal.h). Places and facts of this log, no
- * messages. */
+ * (gateway/auth/revocations.h), groups that are kept and starts and ends of nodes (proposal.h). Places and
+ * facts of this log, no messages. */
 static inline bool topic_own(struct slice topic)
 {
-    static const char revoked[] = "$revoked/", inbox[] = "$inbox/", node[] = "$node/";
+    static const char revoked[] = "$revoked/", inbox[] = "$inbox/", group[] = "$group/", node[] = "$node/";
     return topic_session(topic) || slice_starts_with(topic, slice_of(revoked, sizeof revoked - 1)) ||
            slice_starts_with(topic, slice_of(inbox, sizeof inbox - 1)) ||
+           slice_starts_with(topic, slice_of(group, sizeof group - 1)) ||
            slice_starts_with(topic, slice_of(node, sizeof node - 1));
 }
 

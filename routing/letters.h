@@ -4,6 +4,7 @@
 #ifndef TG_ROUTING_LETTERS_H
 #define TG_ROUTING_LETTERS_H
 
+#include "core/list.h"
 #include "core/store/store.h"
 #include "routing/position.h"
 
@@ -139,24 +140,37 @@ enum share_word {
     SHARE_OPEN, /* it can take messages */
     SHARE_FULL, /* it cannot: whatever was given before comes before the answer */
     SHARE_LEAVE, /* it is given nothing any more: whatever was comes before the answer */
+    SHARE_TAKE, /* a message that was given is its session's from now on, whatever happens: answered when that
+                   is durable */
+    SHARE_RELEASE, /* no member: a kept session has ended */
 };
+struct share_ticket;
 struct share_letter {
     struct mail mail;
     uint16_t home, lane;
     uint8_t word;
-    struct slice filter; /* JOIN: `$share/<name>/<filter>`; the owner keeps the bytes until it is back */
+    struct list link; /* the shard's */
+    struct slice
+        filter; /* JOIN, RELEASE: `$share/<name>/<filter>`; the owner keeps the bytes until it is back */
+    uint64_t keep_id; /* JOIN, RELEASE: names a session that outlives its connections, 0: it does not. JOIN is
+                         then answered when the group's record knows of it */
+    uint64_t until_ms; /* LEAVE: Unix time at which the session ends; UINT64_MAX: never; 0: now, or it does
+                          not have the subscription any more */
+    uint32_t owed; /* LEAVE: messages that wait for the session alone */
+    struct share_ticket *ticket; /* TAKE */
     uint32_t window; /* JOIN: so many messages may be with it at a time, at least 1 */
     void *seat; /* JOIN: what a GIVE names, */
     void (*on_give)(struct mail *mail); /* and where it arrives: home loop; owns the letter */
-    void *member; /* answer to JOIN; the others name it */
-    enum status status; /* answer to JOIN: ST_OK, ST_FULL: limit.shared_groups, ST_NO_MEMORY */
+    void *member; /* answer to JOIN; OPEN, FULL and LEAVE name it */
+    enum status status; /* answer to JOIN: ST_OK, ST_FULL: limit.shared_groups, limit.shared_kept,
+                           ST_NO_MEMORY; to JOIN and TAKE: what the log has refused the record with */
     uint64_t next; /* answer to JOIN: where "now" is */
+    uint64_t durable_at; /* the shard's */
     void *shard; /* where it goes, while it travels to another loop */
     void (*on_answer)(struct share_letter *l); /* home loop */
 };
 
-/* GIVE: messages to a member. Each has a ticket, which goes back exactly once (SETTLE). */
-struct share_ticket;
+/* GIVE: messages to a member. Each has a ticket, which goes back exactly once (SETTLE, TAKE). */
 struct share_gift {
     struct msg *msg; /* one reference */
     struct share_ticket *ticket;

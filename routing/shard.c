@@ -95,6 +95,7 @@ static void shard_group_round(void *ctx)
         if (!s->dirty)
             continue;
         s->dirty = false;
+        shard_shares_save(s);
         g->log.ops->flush(g->log.ctx, s->lane);
         shard_send_runs(s);
         shard_show_next(s);
@@ -181,6 +182,7 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
         retained_destroy(s->inboxes.records);
         incarnations_destroy(s->incarnations);
         filter_table_destroy(s->shares.filters);
+        retained_destroy(s->shares.records);
         free(s);
         return ST_NO_MEMORY;
     }

@@ -35,6 +35,8 @@ struct shard_limits { /* of one lane */
     struct {
         uint64_t groups; /* of shared subscriptions; 0: there are none */
         uint64_t given, given_bytes; /* of one group, to its members and not settled */
+        uint64_t kept; /* members of one group whose session outlives its connections */
+        uint64_t kept_given; /* of a group that has any, instead of `given` when that is more */
     } share;
 };
 
@@ -74,6 +76,16 @@ enum status shard_fold(struct shard *s) MUST_CHECK;
 /* Start-up, after shard_fold: calls back for the retained messages (borrowed) whose topic is wanted. */
 void shard_each_retained(struct shard *s, bool (*wants)(void *ctx, struct slice topic),
                          void (*on_message)(void *ctx, const struct msg *m), void *ctx);
+/* The same of the records of sessions. */
+void shard_each_session(struct shard *s, void (*on_record)(void *ctx, const struct msg *m), void *ctx);
+/* Start-up, after shard_fold of all: what the records of sessions say of a group of shared subscriptions. A
+ * member: the session has subscribed to `filter`, and ends at until_ms (UINT64_MAX: never). Taken: the
+ * message at `offset`, of the group whose name's hash64_stable is `tag`, is the session's. */
+void shard_share_member(struct shard *s, struct slice filter, uint64_t keep_id, uint64_t until_ms);
+void shard_share_taken(struct shard *s, uint64_t tag, uint64_t keep_id, uint64_t offset);
+bool shard_shares_kept(const struct shard *s); /* is there any group that asks? */
+/* All has been said: a session that was not named is not there any more. */
+void shard_share_recalled(struct shard *s);
 void shard_destroy(struct shard *s);
 
 /* The letters. From the same loop these are called directly; from another loop they are the
@@ -91,7 +103,7 @@ void shard_settle(struct shard *s, const struct share_settle *what);
 /* What its state is, but for what expires before `at_ms`: two that have folded the same log have the same. At
  * the start and the end, when the loop does not run, or on it; takes as long as there are entries. */
 struct shard_digest {
-    uint64_t retained, sessions, inboxes, once; /* entries */
+    uint64_t retained, sessions, inboxes, groups, once; /* entries */
     uint64_t digest;
 };
 void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *out);

@@ -110,6 +110,7 @@ void shard_on_trim_wanted(void *ctx, unsigned lane, uint64_t upto)
     s->carry.noted = false;
     once_carry_begin(s->once, upto);
     s->carry.table = 0;
+    shard_shares_refresh(s, upto);
     shard_carry_step(s);
 }
 

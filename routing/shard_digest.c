@@ -34,7 +34,7 @@ static void add_message(void *ctx, const struct msg *m)
 
 void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *out)
 {
-    uint64_t *counts[TABLES] = {&out->retained, &out->sessions, &out->inboxes};
+    uint64_t *counts[TABLES] = {&out->retained, &out->sessions, &out->inboxes, &out->groups};
     *out = (struct shard_digest){0};
     for (unsigned i = 0; i < TABLES; i++) {
         struct summing sum = {.at_ms = at_ms};

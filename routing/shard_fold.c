@@ -5,6 +5,7 @@
 
 #include "core/logging.h"
 #include "routing/attachment.h"
+#include "routing/share_record.h"
 #include "routing/topic.h"
 
 #include <poll.h>
@@ -35,8 +36,10 @@ void shard_once_changed(struct shard *s, const struct once_counts *before)
 
 void shard_retained_changed(struct shard *s)
 {
-    static const enum metric gauges[TABLES][2] = {
-        {M_RETAINED, M_RETAINED_BYTES}, {M_SESSIONS, M_SESSION_BYTES}, {M_INBOXES, M_INBOX_BYTES}};
+    static const enum metric gauges[TABLES][2] = {{M_RETAINED, M_RETAINED_BYTES},
+                                                  {M_SESSIONS, M_SESSION_BYTES},
+                                                  {M_INBOXES, M_INBOX_BYTES},
+                                                  {M_SHARE_RECORDS, M_SHARE_RECORD_BYTES}};
     for (unsigned i = 0; i < TABLES; i++) {
         const struct retained *table = shard_table(s, i);
         uint64_t count = retained_count(table), bytes = retained_bytes(table);
@@ -79,6 +82,7 @@ unsigned shard_fold_retained(struct shard *s, struct msg *m)
     struct slice topic = msg_topic(m);
     unsigned table = topic_session(topic)        ? TABLE_SESSIONS
                      : topic_inbox_record(topic) ? TABLE_INBOXES
+                     : topic_group_record(topic) ? TABLE_GROUPS
                                                  : TABLE_RETAINED;
     if (retained_fold(shard_table(s, table), m) != ST_OK)
         abort(); /* it is in the log: a shard that does not know it would tell subscribers wrongly */
@@ -198,6 +202,8 @@ static enum status fold_end(struct shard *s)
     for (unsigned i = 0; i < TABLES && st == ST_OK; i++)
         st = retained_loaded(shard_table(s, i));
     if (st == ST_OK)
+        st = shard_shares_load(s);
+    if (st == ST_OK)
         s->group->log.ops->trim(s->group->log.ctx, s->lane, 0); /* retention may begin to ask */
     return st;
 }
@@ -245,4 +251,9 @@ void shard_each_retained(struct shard *s, bool (*wants)(void *ctx, struct slice 
             msg_unref(msgs[i]);
         }
     }
+}
+
+void shard_each_session(struct shard *s, void (*on_record)(void *ctx, const struct msg *m), void *ctx)
+{
+    retained_each(s->sessions, on_record, ctx);
 }

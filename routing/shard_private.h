@@ -21,7 +21,7 @@ struct held;
 struct inbox_moved;
 
 /* What is kept as the newest message of each topic: shard_table. */
-enum { TABLE_RETAINED, TABLE_SESSIONS, TABLE_INBOXES, TABLES };
+enum { TABLE_RETAINED, TABLE_SESSIONS, TABLE_INBOXES, TABLE_GROUPS, TABLES };
 
 struct shard {
     struct shard_group *group;
@@ -70,6 +70,12 @@ struct shard {
         struct hash_slots names; /* the same, by `$share/<name>/<filter>` */
         struct list all; /* and those that have ended while messages of theirs are out */
         struct list giving; /* members whose GIVE is open */
+        struct retained *records; /* the newest of each group that has a kept member */
+        struct list saving; /* share.save: to be written in this turn */
+        struct list written; /* the same: not durable yet, in the order of their offsets */
+        struct list unanswered; /* share_letter.link: answered when `durable_at` is durable */
+        struct timer again; /* armed: the log has refused a write */
+        struct hash_slots tags; /* at start: the groups by share.tag */
     } shares;
     struct timer sweep; /* armed while something in the tables will expire */
     struct {
@@ -177,6 +183,15 @@ void shard_shares_deinit(struct shard *s);
 void shard_share_offer(struct shard *s, struct msg *m);
 void shard_share_send(struct shard *s); /* the open GIVEs leave */
 
+/* --- shard_share_kept.c --- */
+void shard_shares_save(struct shard *s); /* the end of a turn: what is to be written is appended */
+void shard_shares_durable(struct shard *s); /* all below s->durable is */
+/* At start, when the records are there. */
+enum status shard_shares_load(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */
+/* Before records below `upto` go: what stands in records of groups that have come further is written anew. */
+void shard_shares_refresh(struct shard *s, uint64_t upto);
+void shard_on_share_timer(struct timer *t);
+
 /* --- shard_inbox.c --- */
 enum status shard_inboxes_init(struct shard *s) MUST_CHECK; /* ST_NO_MEMORY */
 void shard_inboxes_deinit(struct shard *s);
@@ -189,7 +204,8 @@ void shard_inbox_arrived(struct shard *s, struct slice topic);
 /* --- shard_fold.c --- */
 static inline struct retained *shard_table(const struct shard *s, unsigned table)
 {
-    return table == TABLE_RETAINED ? s->retained : table == TABLE_SESSIONS ? s->sessions : s->inboxes.records;
+    struct retained *const tables[TABLES] = {s->retained, s->sessions, s->inboxes.records, s->shares.records};
+    return tables[table];
 }
 unsigned shard_fold_retained(struct shard *s, struct msg *m); /* into this table */
 void shard_fold_once(struct shard *s, struct msg *m);

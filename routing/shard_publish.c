@@ -176,6 +176,7 @@ void shard_on_durable(void *ctx, unsigned lane, uint64_t next)
     }
     s->durable = next;
     shard_release_durable(s);
+    shard_shares_durable(s);
     shard_carry_durable(s);
 }
 

@@ -18,8 +18,11 @@
  * says OPEN; what was on its way comes back before that (session/share.c), so nothing overtakes it.
  *
  * LEAVE is answered when no ticket of the member is out, and no READ is under way: then nothing of the lane
- * points to the member's loop, nor waits for this one. */
-#include "routing/shard_private.h"
+ * points to the member's loop, nor waits for this one.
+ *
+ * A group with a kept member (shard_share_kept.c) goes on without a connection: its cursor, and the places of
+ * what was given and not settled. The messages themselves are then read again. */
+#include "routing/share_private.h"
 
 #include "core/hash.h"
 #include "core/pool.h"
@@ -31,27 +34,6 @@
 enum { STRIDE = 1 << 20, FREE_WEIGHT_MAX = 16 };
 enum { READ_COUNT_MAX = 256, READ_BYTES_MAX = 64 << 10, NOT_READY = 0 };
 
-struct share {
-    struct shard *shard;
-    struct filter_entry entry;
-    struct list link; /* shares.all */
-    struct list members; /* those that leave too */
-    uint32_t member_count; /* that do not leave; 0: the group has ended */
-    struct share_member **ready; /* a heap by pass: those that can be given to */
-    uint32_t ready_count, ready_cap;
-    uint64_t pass; /* of the one that was given to last */
-    uint64_t given, given_bytes; /* tickets out */
-    struct list back; /* tickets of messages to be given again, by offset */
-    bool live; /* all records have been looked at */
-    bool reading;
-    uint64_t next; /* not live: all below have been looked at */
-    struct store_read read;
-    uint64_t hash;
-    struct slice filter; /* within name */
-    size_t name_len;
-    uint8_t name[];
-};
-
 struct share_member {
     struct share *share;
     struct list link; /* share->members */
@@ -62,16 +44,10 @@ struct share_member {
     uint16_t loop;
     uint32_t window, open; /* tickets out with it */
     bool full;
+    struct share_kept *kept; /* its session; NULL: it ends with the connection */
     struct share_letter *leaving; /* LEAVE, to be answered */
     uint64_t pass;
     uint32_t place; /* in share->ready, from 1; NOT_READY */
-};
-
-struct share_ticket {
-    struct share_member *member;
-    struct share *share;
-    struct list link; /* share->back */
-    struct msg *msg; /* a reference */
 };
 
 /* --- whose turn it is --------------------------------------------------------------------------------- */
@@ -173,7 +149,10 @@ static struct share_give *member_letter(struct share_member *m)
 static bool share_has_room(const struct share *g)
 {
     const struct shard_limits *limits = &g->shard->group->limits;
-    return g->ready_count > 0 && g->given < limits->share.given &&
+    uint64_t most = limits->share.given;
+    if (g->kept_count > 0 && limits->share.kept_given < most)
+        most = limits->share.kept_given; /* the record has them all */
+    return g->ready_count > 0 && g->given < most &&
            (g->given == 0 || g->given_bytes < limits->share.given_bytes);
 }
 
@@ -182,7 +161,7 @@ static uint64_t msg_weight(const struct msg *m)
     return (uint64_t)m->topic_len + m->payload_len + m->props_len;
 }
 
-/* False: no memory. The ticket is not in `back`. */
+/* False: no memory. */
 static bool share_give_ticket(struct share *g, struct share_ticket *t)
 {
     struct share_member *m = g->ready[0];
@@ -191,6 +170,8 @@ static bool share_give_ticket(struct share *g, struct share_ticket *t)
         return false;
     letter->gifts[letter->count++] = (struct share_gift){.msg = msg_ref(t->msg), .ticket = t};
     t->member = m;
+    list_unlink(&t->link);
+    list_push(&g->out, &t->link);
     g->pass = m->pass;
     uint32_t free_count = m->window - m->open;
     m->pass += STRIDE / (free_count < FREE_WEIGHT_MAX ? free_count : FREE_WEIGHT_MAX);
@@ -203,8 +184,9 @@ static bool share_give_ticket(struct share *g, struct share_ticket *t)
     return true;
 }
 
-static void ticket_drop(struct share_ticket *t)
+void share_ticket_drop(struct share_ticket *t)
 {
+    list_unlink(&t->link);
     msg_unref(t->msg);
     free(t);
 }
@@ -214,21 +196,32 @@ static bool share_give_new(struct share *g, struct msg *m)
     struct share_ticket *t = share_has_room(g) ? malloc(sizeof *t) : NULL;
     if (!t)
         return false;
-    *t = (struct share_ticket){.share = g, .msg = msg_ref(m)};
+    *t = (struct share_ticket){.share = g, .msg = msg_ref(m), .offset = m->offset};
     list_init(&t->link);
     if (share_give_ticket(g, t))
         return true;
-    ticket_drop(t);
+    share_ticket_drop(t);
     return false;
 }
 
-static void share_count(struct share *g, enum metric why, uint64_t count)
+enum status share_owe(struct share *g, uint64_t offset)
+{
+    struct share_ticket *t = malloc(sizeof *t);
+    if (!t)
+        return ST_NO_MEMORY;
+    *t = (struct share_ticket){.share = g, .offset = offset};
+    list_init(&t->link);
+    list_push(&g->back, &t->link);
+    return ST_OK;
+}
+
+void share_count(struct share *g, enum metric why, uint64_t count)
 {
     metric_add(g->shard->group->metrics, M_OFFERED, count);
     metric_add(g->shard->group->metrics, why, count);
 }
 
-static void share_set_live(struct share *g, bool live)
+void share_set_live(struct share *g, bool live)
 {
     if (g->live == live)
         return;
@@ -258,7 +251,6 @@ void shard_share_offer(struct shard *s, struct msg *m)
 /* --- the cursor --------------------------------------------------------------------------------------- */
 
 static void share_pump(struct share *g);
-static void share_part(struct share *g);
 
 static bool share_wants(void *ctx, struct slice topic)
 {
@@ -279,7 +271,8 @@ static void share_take(struct share *g, struct msg **msgs, uint64_t found, uint6
 {
     g->next = next;
     for (uint64_t i = 0; i < found; i++) {
-        if (g->next == next && !share_give_new(g, msgs[i]))
+        bool due = g->next == next && !share_has_passed(g, msgs[i]->offset);
+        if (due && !share_give_new(g, msgs[i]))
             g->next = msgs[i]->offset;
         msg_unref(msgs[i]);
     }
@@ -303,20 +296,21 @@ static void share_has_read(struct store_read *r)
 }
 
 /* From the log: the reader's thread. */
-static void share_read_log(struct share *g)
+static void share_read_log(struct share *g, uint64_t from, uint64_t to, uint32_t count,
+                           void (*on_done)(struct store_read *r))
 {
     const struct topic_log *log = &g->shard->group->log;
     struct slice inbox;
     g->reading = true;
     g->read = (struct store_read){.lane = g->shard->lane,
-                                  .from = g->next,
-                                  .to = shard_end(g->shard),
-                                  .count_max = share_room(g),
+                                  .from = from,
+                                  .to = to,
+                                  .count_max = count,
                                   .bytes_max = READ_BYTES_MAX,
                                   .wants = share_wants,
                                   .wants_ctx = g,
                                   .home = courier_loop(g->shard->group->courier),
-                                  .on_done = share_has_read};
+                                  .on_done = on_done};
     if (topic_filter_literal(g->filter)) {
         g->read.topic = g->filter;
     } else if (topic_inbox_filter(g->filter, &inbox)) {
@@ -350,26 +344,84 @@ static bool share_read_recent(struct share *g)
     return true;
 }
 
+/* --- what has come back and is not in memory any more ------------------------------------------------- */
+
+/* Of the tickets to be read, those below `to` that were not found: they cannot be had any more. */
+static void share_lost(struct share *g, uint64_t to, enum metric why)
+{
+    LIST_EACH (node, &g->back) {
+        struct share_ticket *t = LIST_OF(node, struct share_ticket, link);
+        if (t->msg || t->offset >= to)
+            continue;
+        share_count(g, why, 1);
+        share_ticket_drop(t);
+        share_moved(g);
+    }
+}
+
+/* Both are in the order of offsets. Frees `msgs`. */
+static void share_found(struct share *g, struct msg **msgs, uint64_t found)
+{
+    uint64_t i = 0;
+    LIST_EACH (node, &g->back) {
+        struct share_ticket *t = LIST_OF(node, struct share_ticket, link);
+        while (i < found && msgs[i]->offset < t->offset)
+            i++;
+        if (i < found && !t->msg && msgs[i]->offset == t->offset)
+            t->msg = msg_ref(msgs[i]);
+    }
+    for (i = 0; i < found; i++)
+        msg_unref(msgs[i]);
+    free(msgs);
+}
+
+static void share_has_fetched(struct store_read *r)
+{
+    struct share *g = LIST_OF(r, struct share, read);
+    g->reading = false;
+    if (r->status == ST_GONE) {
+        share_lost(g, r->first, M_DROPPED_RETENTION);
+    } else if (r->status == ST_CORRUPT) {
+        share_lost(g, r->next, M_DROPPED_DAMAGED);
+    } else if (r->status == ST_OK) {
+        share_found(g, r->msgs, r->found);
+        share_lost(g, r->next, M_DROPPED_RETENTION);
+    }
+    share_part(g);
+}
+
+/* From the first of `back`, which is not in memory, on. */
+static void share_fetch(struct share *g)
+{
+    if (!g->reading)
+        share_read_log(g, LIST_OF(g->back.next, struct share_ticket, link)->offset,
+                       LIST_OF(g->back.prev, struct share_ticket, link)->offset + 1, READ_COUNT_MAX,
+                       share_has_fetched);
+}
+
 /* What has come back goes first, then what the cursor reads. Once something has been given, the next SETTLE
  * comes here again. */
 static void share_pump(struct share *g)
 {
     while (!list_empty(&g->back) && share_has_room(g)) {
         struct share_ticket *t = LIST_OF(g->back.next, struct share_ticket, link);
+        if (!t->msg) {
+            share_fetch(g);
+            return;
+        }
         if (!share_give_ticket(g, t))
             return;
-        list_unlink(&t->link);
         metric_add(g->shard->group->metrics, M_SHARE_MOVED, 1);
     }
     uint64_t given = g->given;
     while (!g->live && !g->reading && share_has_room(g) && g->given == given)
         if (!share_read_recent(g))
-            share_read_log(g);
+            share_read_log(g, g->next, shard_end(g->shard), share_room(g), share_has_read);
 }
 
 /* --- members come and go ------------------------------------------------------------------------------ */
 
-static struct share *share_find(const struct shard *s, struct slice name)
+struct share *share_find(const struct shard *s, struct slice name)
 {
     uint64_t hash = hash64(name);
     size_t at = 0;
@@ -379,7 +431,7 @@ static struct share *share_find(const struct shard *s, struct slice name)
     return g;
 }
 
-static enum status share_create(struct shard *s, struct slice name, struct share **out)
+enum status share_create(struct shard *s, struct slice name, struct share **out)
 {
     if (s->shares.names.count >= s->group->limits.share.groups)
         return ST_FULL;
@@ -388,13 +440,16 @@ static enum status share_create(struct shard *s, struct slice name, struct share
         return ST_NO_MEMORY;
     g->shard = s;
     g->hash = hash64(name);
+    g->tag = hash64_stable(name);
     g->name_len = name.len;
     memcpy(g->name, name.data, name.len);
     bool shared = topic_share_filter(slice_of(g->name, name.len), &g->filter);
     assert(shared);
     (void)shared;
     list_init(&g->members);
+    list_init(&g->out);
     list_init(&g->back);
+    share_kept_init(g);
     g->live = true;
     if (hash_slots_reserve(&s->shares.names) != ST_OK ||
         filter_table_link(s->shares.filters, g->filter, &g->entry) != ST_OK) {
@@ -410,18 +465,16 @@ static enum status share_create(struct shard *s, struct slice name, struct share
 
 static void share_drop_back(struct share *g)
 {
-    while (!list_empty(&g->back)) {
-        struct share_ticket *t = LIST_OF(g->back.next, struct share_ticket, link);
-        list_unlink(&t->link);
-        ticket_drop(t);
-    }
+    while (!list_empty(&g->back))
+        share_ticket_drop(LIST_OF(g->back.next, struct share_ticket, link));
 }
 
-/* Nobody is left to be given to, and a new member makes a new group. */
-static void share_end(struct share *g)
+void share_end(struct share *g)
 {
     struct shard *s = g->shard;
     share_set_live(g, true);
+    g->over = true;
+    share_forget(g);
     hash_slots_remove(&s->shares.names, g->hash, g);
     filter_table_unlink(s->shares.filters, &g->entry);
     metric_sub(s->group->metrics, M_SHARE_GROUPS, 1);
@@ -431,6 +484,7 @@ static void share_end(struct share *g)
 static void share_free(struct share *g)
 {
     list_unlink(&g->link);
+    share_kept_deinit(g);
     free(g->ready);
     free(g);
 }
@@ -441,14 +495,33 @@ static void letter_arrived_home(struct mail *mail)
     l->on_answer(l);
 }
 
-static void letter_answer(struct shard *s, struct share_letter *l)
+void share_answer(struct shard *s, struct share_letter *l)
 {
     l->mail.on_arrival = letter_arrived_home;
     courier_send(s->group->courier, l->home, &l->mail);
 }
 
-/* Members that leave and have nothing out any more are gone; then the group goes on, or is gone too. */
-static void share_part(struct share *g)
+/* Only kept members are left, and they are away: what came back is read again when somebody is there. */
+static void share_rest(struct share *g)
+{
+    if (g->live) {
+        g->next = shard_end(g->shard);
+        share_set_live(g, false);
+    }
+    LIST_EACH (node, &g->back) {
+        struct share_ticket *t = LIST_OF(node, struct share_ticket, link);
+        if (t->msg && (t->msg->flags & MSG_UNSTORED)) {
+            share_count(g, M_DROPPED_UNSTORED, 1);
+            share_ticket_drop(t);
+            continue;
+        }
+        msg_unref(t->msg);
+        t->msg = NULL;
+    }
+    share_save_now(g);
+}
+
+void share_part(struct share *g)
 {
     struct shard *s = g->shard;
     LIST_EACH (node, &g->members) {
@@ -456,36 +529,51 @@ static void share_part(struct share *g)
         if (!m->leaving || m->open > 0 || g->reading)
             continue;
         list_unlink(&m->link);
-        letter_answer(s, m->leaving);
+        share_answer(s, m->leaving);
         free(m);
     }
+    bool empty = list_empty(&g->members) && !g->reading;
     if (g->member_count > 0)
         share_pump(g);
-    else if (list_empty(&g->members) && !g->reading)
+    else if (empty && g->kept_count > 0)
+        share_rest(g);
+    else if (empty)
         share_free(g);
+}
+
+/* One more may be ready. */
+static enum status share_make_room(struct share *g)
+{
+    if (g->member_count < g->ready_cap)
+        return ST_OK;
+    uint32_t cap = g->ready_cap ? g->ready_cap * 2 : 4;
+    struct share_member **ready = realloc(g->ready, cap * sizeof(struct share_member *));
+    if (!ready)
+        return ST_NO_MEMORY;
+    g->ready = ready;
+    g->ready_cap = cap;
+    return ST_OK;
 }
 
 static enum status member_create(struct shard *s, const struct share_letter *l, struct share_member **out)
 {
     struct share *g = share_find(s, l->filter);
     struct share_member *m = calloc(1, sizeof *m);
+    struct share_kept *kept = NULL;
     enum status st = m ? ST_OK : ST_NO_MEMORY;
     bool fresh = !g;
     if (st == ST_OK && fresh)
         st = share_create(s, l->filter, &g);
-    if (st == ST_OK && g->member_count == g->ready_cap) {
-        uint32_t cap = g->ready_cap ? g->ready_cap * 2 : 4;
-        struct share_member **ready = realloc(g->ready, cap * sizeof(struct share_member *));
-        st = ready ? ST_OK : ST_NO_MEMORY;
-        if (ready) {
-            g->ready = ready;
-            g->ready_cap = cap;
-        } else if (fresh) {
+    bool made = fresh && st == ST_OK;
+    if (st == ST_OK)
+        st = share_make_room(g);
+    if (st == ST_OK && l->keep_id)
+        st = share_keep(g, l->keep_id, &kept);
+    if (st != ST_OK) {
+        if (made) {
             share_end(g);
             share_free(g);
         }
-    }
-    if (st != ST_OK) {
         free(m);
         return st;
     }
@@ -494,6 +582,7 @@ static enum status member_create(struct shard *s, const struct share_letter *l, 
                                .on_give = l->on_give,
                                .loop = l->home,
                                .window = l->window,
+                               .kept = kept,
                                .full = true};
     list_init(&m->giving_link);
     list_init(&m->link);
@@ -510,7 +599,10 @@ static void share_join(struct shard *s, struct share_letter *l)
     l->member = m;
     l->next = shard_end(s);
     metric_add(s->group->metrics, l->status == ST_OK ? M_SHARE_MEMBERS : M_SHARE_REFUSED, 1);
-    letter_answer(s, l);
+    if (m && m->kept)
+        share_save_then(m->share, l);
+    else
+        share_answer(s, l);
 }
 
 static void share_leave(struct share_letter *l)
@@ -522,9 +614,45 @@ static void share_leave(struct share_letter *l)
     if (m->giving)
         member_send(m);
     metric_sub(g->shard->group->metrics, M_SHARE_MEMBERS, 1);
-    if (--g->member_count == 0)
+    g->member_count--;
+    if (m->kept)
+        share_kept_leaves(g, m->kept, l);
+    if (!share_lives(g))
         share_end(g);
     share_part(g);
+}
+
+/* The ticket comes back. */
+static void ticket_returns(struct share_ticket *t)
+{
+    struct share *g = t->share;
+    t->member->open--;
+    g->given--;
+    g->given_bytes -= msg_weight(t->msg);
+    list_unlink(&t->link);
+    metric_sub(g->shard->group->metrics, M_SHARE_GIVEN, 1);
+}
+
+/* The member has room now, and the message is somewhere else. */
+static void member_goes_on(struct share_member *m)
+{
+    member_judge(m);
+    if (m->leaving)
+        share_part(m->share);
+    else
+        share_pump(m->share);
+}
+
+/* A kept session has written down that the message is with it: the group has to know as well. */
+static void share_take_ticket(struct share_letter *l)
+{
+    struct share_ticket *t = l->ticket;
+    struct share_member *m = t->member;
+    struct share *g = t->share;
+    ticket_returns(t);
+    share_ticket_drop(t);
+    share_save_then(g, l);
+    member_goes_on(m);
 }
 
 void shard_share(struct shard *s, struct share_letter *l)
@@ -538,17 +666,23 @@ void shard_share(struct shard *s, struct share_letter *l)
         m->full = false;
         member_judge(m);
         share_pump(m->share);
-        letter_answer(s, l);
+        share_answer(s, l);
         break;
     case SHARE_FULL:
         m->full = true;
         member_judge(m);
         if (m->giving)
             member_send(m);
-        letter_answer(s, l);
+        share_answer(s, l);
         break;
     case SHARE_LEAVE:
         share_leave(l);
+        break;
+    case SHARE_TAKE:
+        share_take_ticket(l);
+        break;
+    case SHARE_RELEASE:
+        share_release(s, l);
         break;
     }
 }
@@ -556,7 +690,7 @@ void shard_share(struct shard *s, struct share_letter *l)
 static void share_put_back(struct share *g, struct share_ticket *t)
 {
     struct list *at = &g->back;
-    while (at->prev != &g->back && LIST_OF(at->prev, struct share_ticket, link)->msg->offset > t->msg->offset)
+    while (at->prev != &g->back && LIST_OF(at->prev, struct share_ticket, link)->offset > t->offset)
         at = at->prev;
     list_push(at, &t->link);
 }
@@ -566,28 +700,30 @@ void shard_settle(struct shard *s, const struct share_settle *what)
     struct share_ticket *t = what->ticket;
     struct share_member *m = t->member;
     struct share *g = t->share;
-    m->open--;
-    g->given--;
-    g->given_bytes -= msg_weight(t->msg);
-    metric_sub(s->group->metrics, M_SHARE_GIVEN, 1);
-    if (what->again && g->member_count > 0)
+    (void)s;
+    ticket_returns(t);
+    if (what->again && share_lives(g)) {
         share_put_back(g, t);
-    else
-        ticket_drop(t);
-    member_judge(m);
-    if (m->leaving)
-        share_part(g);
-    else
-        share_pump(g);
+    } else {
+        share_ticket_drop(t);
+        share_moved(g);
+    }
+    member_goes_on(m);
 }
 
 /* --- life --------------------------------------------------------------------------------------------- */
 
 enum status shard_shares_init(struct shard *s)
 {
+    static const struct retained_limits no_limits = {UINT64_MAX, UINT64_MAX}; /* by what is in them */
     list_init(&s->shares.all);
     list_init(&s->shares.giving);
-    return filter_table_create(&s->shares.filters);
+    list_init(&s->shares.saving);
+    list_init(&s->shares.written);
+    list_init(&s->shares.unanswered);
+    timer_init(&s->shares.again, shard_on_share_timer);
+    enum status st = filter_table_create(&s->shares.filters);
+    return st == ST_OK ? retained_create(&no_limits, &s->shares.records) : st;
 }
 
 /* All members have left by then, but for a node that could not wait for them. */
@@ -601,6 +737,8 @@ void shard_shares_deinit(struct shard *s)
         share_drop_back(g);
         share_free(g);
     }
+    timer_cancel(loop_timers(courier_loop(s->group->courier)), &s->shares.again);
+    retained_destroy(s->shares.records);
     filter_table_destroy(s->shares.filters);
     hash_slots_deinit(&s->shares.names);
 }

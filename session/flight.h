@@ -21,12 +21,15 @@ enum {
     FLIGHT_UNSTORED = 2, /* the message is not in the log: it cannot be had again */
     FLIGHT_COVERED = 4, /* the owner's: the record that is being written knows of its state */
     FLIGHT_INBOX = 8, /* the owner's: its end moves the cursor of an inbox */
+    FLIGHT_SHARED = 16, /* the owner's: of a shared subscription, `group` says which */
+    FLIGHT_TAKING = 32, /* the owner's: its group is being told that it is the session's (hub.h) */
 };
 
 struct flight {
     uint64_t offset; /* where the message is */
     struct msg *msg; /* one reference; FLIGHT_HELD only */
     struct share_ticket *ticket; /* the owner's: of a shared subscription (hub.h, hub_settle) */
+    uint64_t group; /* FLIGHT_SHARED: hash64_stable of its filter */
     uint32_t subscription_id;
     uint16_t lane;
     uint8_t qos; /* 1, 2 */

@@ -96,6 +96,15 @@ void hub_read(struct hub *h, struct read *r);
 /* What became of a message of a shared subscription (transport.h, `ticket`). `again`: the client has not
  * taken it, another member of the group is to have it. Once a ticket, also after its session has ended. */
 void hub_settle(struct hub *h, unsigned lane, struct share_ticket *ticket, bool again);
+/* Instead of that: the session's record has the message, which is the session's from now on. on_taken follows
+ * when that is durable, not inside this call; `status`: or what the log has refused it with. ST_NO_MEMORY: it
+ * does not follow, and the ticket is as it was. */
+enum status hub_share_take(struct hub *h, unsigned lane, struct share_ticket *ticket,
+                           void (*on_taken)(void *ctx, uint32_t tag, enum status status), void *ctx,
+                           uint32_t tag) MUST_CHECK;
+/* A kept session (subscription_options.kept_as) that had this shared subscription, and no connection, has
+ * ended. Without memory it is found at the next start. */
+void hub_share_release(struct hub *h, struct slice filter, uint64_t kept_as);
 
 /* Sends the letter to the shard of `$user/<id>`'s partition (l->lane is set); l->on_answer follows, not
  * inside this call. */
@@ -171,13 +180,14 @@ struct subscription_options {
                           start are kept no more: dropped, and told as a gap of retention */
     uint64_t start_value;
     uint32_t window; /* shared: so many messages may be with it, at least 1 */
+    uint64_t kept_as; /* shared: names the session, which outlives its connections; 0: it does not */
     void *door; /* the door's own data */
     uint32_t door_index; /* as that */
 };
 /* Replaces a subscription of the same filter: nothing of the old one comes after this call.
  * ST_OK: ops->subscribed follows, not inside this call. ST_INVALID: the filter. ST_FULL: subscriptions_max.
  * `$share/<name>/<filter>` is a shared subscription: of the options only qos, retain_as_published, held,
- * subscription_id, window and those of the door count, and ops->live is not called. */
+ * subscription_id, window, kept_as and those of the door count, and ops->live is not called. */
 enum status session_subscribe(struct session *s, struct slice filter, const struct subscription_options *o,
                               struct subscription **out) MUST_CHECK;
 /* ST_NOT_FOUND. */
@@ -189,8 +199,15 @@ struct slice subscription_filter(const struct subscription *sub);
 const struct subscription_options *subscription_options_of(const struct subscription *sub);
 /* The door's own data of a subscription may change while it lives. */
 void subscription_set_door(struct subscription *sub, void *door);
-/* It is given nothing more of shared subscriptions, as it is about to end. */
-void session_leave_shares(struct session *s);
+/* It is given nothing more of shared subscriptions, as it is about to end, or, if it is kept, to be without a
+ * connection until `until_ms` (Unix time; UINT64_MAX: for ever). `owed`, then: how many messages of the group
+ * and lane wait for it alone. */
+struct share_leaving {
+    uint64_t until_ms; /* 0: it ends */
+    uint32_t (*owed)(void *ctx, struct slice filter, unsigned lane);
+    void *ctx;
+};
+void session_leave_shares(struct session *s, const struct share_leaving *how);
 /* Inside `subscribed`: a shared one that is over the limits. It gets nothing, and is to be ended. */
 bool subscription_refused(const struct subscription *sub);
 /* Once, after `subscribed` of one that is held, or inside it. It may end the subscription. */

@@ -181,7 +181,7 @@ enum status seats_create(struct subscription *sub) MUST_CHECK; /* ST_NO_MEMORY *
 void seats_join(struct subscription *sub);
 /* The connection will take messages, for the first time or once more. */
 void seats_open(struct subscription *sub);
-void seats_leave(struct subscription *sub);
+void seats_leave(struct subscription *sub, const struct share_leaving *how); /* NULL: it ends */
 
 /* --- lag.c --- */
 /* True: the cursor is over its limit and will jump; cursor_go is called then. */

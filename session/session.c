@@ -125,7 +125,7 @@ void subscription_end(struct subscription *sub)
     struct session *s = sub->session;
     assert(s);
     if (sub->shared)
-        seats_leave(sub);
+        seats_leave(sub, NULL);
     metrics_for_behind(sub);
     for (unsigned i = 0; sub->behind && i < sub->channel->lane_count; i++)
         pace_forget(&sub->behind->lanes[i]);

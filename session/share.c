@@ -23,6 +23,8 @@ struct seat {
     bool room; /* there is some again: OPEN is to follow */
     bool moving; /* `gate` is under way */
     bool left;
+    uint64_t until_ms; /* left: what LEAVE says */
+    uint32_t owed;
     struct share_letter letter; /* JOIN, later LEAVE */
     struct share_letter gate; /* OPEN, FULL */
 };
@@ -143,6 +145,13 @@ static void seat_has_left(struct share_letter *l)
     subscription_release(seat->sub);
 }
 
+static void seat_say_leave(struct seat *seat)
+{
+    seat->letter.until_ms = seat->until_ms;
+    seat->letter.owed = seat->owed;
+    letter_send(seat, &seat->letter, SHARE_LEAVE, seat_has_left);
+}
+
 /* Everything is known that `subscribed` tells. */
 static void seats_ready(struct subscription *sub)
 {
@@ -166,7 +175,7 @@ static void seat_joined(struct share_letter *l)
     s->at.next[seat->lane] = l->next;
     s->pending--;
     if (seat->left && seat->member)
-        letter_send(seat, &seat->letter, SHARE_LEAVE, seat_has_left);
+        seat_say_leave(seat);
     else if (sub->session && !seat->left && s->pending == 0)
         seats_ready(sub);
     subscription_release(sub);
@@ -188,29 +197,99 @@ void seats_join(struct subscription *sub)
         seat->full = seat->told = true;
         seat->letter = (struct share_letter){.filter = slice_of(ch->filter, ch->filter_len),
                                              .window = window > 0 ? window : 1,
+                                             .keep_id = sub->options.kept_as,
                                              .seat = seat,
                                              .on_give = seat_on_give};
         letter_send(seat, &seat->letter, SHARE_JOIN, seat_joined);
     }
 }
 
-void seats_leave(struct subscription *sub)
+void seats_leave(struct subscription *sub, const struct share_leaving *how)
 {
+    struct slice filter = subscription_filter(sub);
     for (unsigned i = 0; i < sub->channel->lane_count; i++) {
         struct seat *seat = &sub->shared->seats[i];
-        bool had_left = seat->left;
+        if (seat->left)
+            continue;
         seat->left = true;
-        if (seat->member && !had_left)
-            letter_send(seat, &seat->letter, SHARE_LEAVE, seat_has_left);
+        seat->until_ms = how ? how->until_ms : 0;
+        seat->owed = how && how->owed ? how->owed(how->ctx, filter, seat->lane) : 0;
+        if (seat->member)
+            seat_say_leave(seat);
     }
 }
 
-void session_leave_shares(struct session *s)
+void session_leave_shares(struct session *s, const struct share_leaving *how)
 {
     LIST_EACH (node, &s->subscriptions) {
         struct subscription *sub = LIST_OF(node, struct subscription, link);
         if (sub->shared)
-            seats_leave(sub);
+            seats_leave(sub, how);
+    }
+}
+
+/* --- without a seat ----------------------------------------------------------------------------- */
+
+struct share_call {
+    struct share_letter letter;
+    struct hub *hub;
+    void (*on_taken)(void *ctx, uint32_t tag, enum status status);
+    void *ctx;
+    uint32_t tag;
+    uint8_t filter[]; /* RELEASE */
+};
+
+static void call_answered(struct share_letter *l)
+{
+    struct share_call *call = LIST_OF(l, struct share_call, letter);
+    call->hub->letters--;
+    if (call->on_taken)
+        call->on_taken(call->ctx, call->tag, l->status);
+    free(call);
+}
+
+static void call_send(struct hub *h, struct share_call *call)
+{
+    call->hub = h;
+    call->letter.on_answer = call_answered;
+    h->letters++;
+    shard_map_share(h->map, h->courier, &call->letter);
+}
+
+enum status hub_share_take(struct hub *h, unsigned lane, struct share_ticket *ticket,
+                           void (*on_taken)(void *ctx, uint32_t tag, enum status status), void *ctx,
+                           uint32_t tag)
+{
+    struct share_call *call = calloc(1, sizeof *call);
+    if (!call)
+        return ST_NO_MEMORY;
+    *call = (struct share_call){
+        .letter = {.word = SHARE_TAKE, .lane = (uint16_t)lane, .ticket = ticket, .status = ST_OK},
+        .on_taken = on_taken,
+        .ctx = ctx,
+        .tag = tag};
+    call_send(h, call);
+    return ST_OK;
+}
+
+void hub_share_release(struct hub *h, struct slice filter, uint64_t kept_as)
+{
+    unsigned first = 0, count = h->map->lane_count;
+    struct slice matched;
+    if (!topic_share_filter(filter, &matched))
+        return;
+    if (topic_filter_partition(matched, count, &first))
+        count = 1;
+    for (unsigned lane = first; lane < first + count; lane++) {
+        struct share_call *call = calloc(1, sizeof *call + filter.len);
+        if (!call)
+            return;
+        memcpy(call->filter, filter.data, filter.len);
+        call->letter = (struct share_letter){.word = SHARE_RELEASE,
+                                             .lane = (uint16_t)lane,
+                                             .filter = slice_of(call->filter, filter.len),
+                                             .keep_id = kept_as};
+        call_send(h, call);
     }
 }
 

@@ -42,6 +42,9 @@ test  python3-cryptography   their RSA and ECDSA keys
 test  python3-jsonschema     an independent judge of openapi.json
 test  python3-selenium       drives the browser
 test  mosquitto              a broker for the bridges to go to, and to compare with (its service is left off)
+test  default-jre-headless   runs the Kafka brokers (tools/kafka)
+test  maven                  fetches their jars, once
+test  python3-kafka          an independent Kafka client
 test  redis-server           the directory in Redis (its service is left off)
 test  redis-sentinel         its failover (likewise)
 test  nodejs                 runs mqtt.js

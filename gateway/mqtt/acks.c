@@ -32,11 +32,12 @@ static void flight_done(struct mqtt_conn *c, uint16_t id)
 {
     bool was_full = flights_full(&c->flights);
     mqtt_inbox_done(c, id, flights_find(&c->flights, id));
+    bool shared = flights_find(&c->flights, id)->ticket != NULL; /* its place is the group's */
     mqtt_flight_settle(c, flights_find(&c->flights, id), false);
     flights_end(&c->flights, id);
     metric_sub(c->door->edge->metrics, M_UNACKED_MQTT, 1);
     metric_add(c->door->edge->metrics, M_DELIVERED_MQTT, 1);
-    if (c->keep && c->keep->keeper)
+    if (c->keep && c->keep->keeper && !shared)
         keeper_moved(c->keep->keeper, 1);
     if (was_full || c->flights.open <= c->flights.max / 2)
         mqtt_conn_has_got_room(c);

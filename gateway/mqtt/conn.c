@@ -138,34 +138,12 @@ static bool conn_will_leaves(struct mqtt_conn *c)
     return false;
 }
 
-/* What it has of shared subscriptions (4.8.2): another member gets what it has not acknowledged. But a QoS 2
- * message that was sent may have been taken: it is nobody else's, and its session ends here. */
-static void conn_give_back(struct mqtt_conn *c)
-{
-    struct metrics *m = c->door->edge->metrics;
-    struct flight *flight;
-    uint16_t id = 0;
-    while ((flight = flights_behind(&c->flights, &id))) {
-        bool sent = flight->state != FLIGHT_HELD;
-        if (!flight->ticket)
-            continue;
-        mqtt_flight_settle(c, flight, !(flight->flags & FLIGHT_UNSTORED) && (flight->qos == 1 || !sent));
-        if (flight->qos == 2 && sent) {
-            metric_sub(m, M_UNACKED_MQTT, 1);
-            metric_add(m, M_DROPPED_SESSION, 1);
-            flights_end(&c->flights, id);
-        }
-    }
-}
-
 /* Session and identifier go back; what is on the way comes back to a closed connection. */
 static void conn_detach(struct mqtt_conn *c)
 {
     mqtt_subacks_forget(c);
     bool leaving = conn_will_leaves(c);
-    if (c->session)
-        session_leave_shares(c->session); /* what it gives back is not to come to it again */
-    conn_give_back(c);
+    mqtt_shared_leave(c);
     if (c->keep)
         mqtt_keep_end(c);
     mqtt_inbox_end(c);

@@ -80,7 +80,8 @@ static enum status deliver_begin(struct mqtt_conn *c, const struct delivery *d, 
 
 /* A message that may not leave before the session's record knows who gets it under which identifier: QoS 2,
  * and what comes behind one that waits. */
-static enum status deliver_later(struct mqtt_conn *c, const struct delivery *d, struct frame_shape *shape)
+static enum status deliver_later(struct mqtt_conn *c, const struct subscription *sub,
+                                 const struct delivery *d, struct frame_shape *shape)
 {
     struct mqtt_keep *k = c->keep;
     struct flight *flight;
@@ -92,6 +93,7 @@ static enum status deliver_later(struct mqtt_conn *c, const struct delivery *d, 
     if (!room || !mqtt_conn_has_room(c, plan.bytes) || !flight_take(c, d, shape, &flight))
         return ST_AGAIN;
     flight->state = FLIGHT_HELD;
+    mqtt_shared_mark(flight, sub);
     flight->msg = msg_ref(d->msg);
     k->held_bytes += plan.bytes;
     mqtt_keep_step(c, MQTT_PUBLISH, shape->packet_id, MQTT_RC_SUCCESS);
@@ -191,13 +193,14 @@ static enum status mqtt_deliver(void *conn, struct subscription *sub, struct del
         return ST_AGAIN;
     if (!d->live && o->no_local && is_own(c, d->msg))
         return ST_NOT_FOUND;
-    if (c->keep && !d->retained && shape.qos == 0 && !d->live && mqtt_keep_missed(c->keep, d->msg))
+    bool owed = d->retained || d->live || d->ticket; /* a group has kept it for whoever comes first */
+    if (c->keep && !owed && shape.qos == 0 && mqtt_keep_missed(c->keep, d->msg))
         return ST_NOT_FOUND; /* nobody was there, and QoS 0 is not kept */
     bool own = shape.subscription_id > 0 || c->aliases_out.max > 0;
     bool waits = c->keep && shape.qos > 0 && c->keep->resend.open; /* what was in flight goes first */
     bool later = c->keep && (shape.qos == 2 || (shape.qos == 1 && c->keep->held_bytes > 0));
     enum status st = waits   ? ST_AGAIN
-                     : later ? deliver_later(c, d, &shape)
+                     : later ? deliver_later(c, sub, d, &shape)
                      : own   ? deliver_own(c, d, &shape)
                              : deliver_shared(c, d, &shape);
     if (st == ST_OK) {

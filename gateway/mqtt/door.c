@@ -4,6 +4,7 @@
 #include "gateway/gate.h"
 #include "gateway/host.h"
 #include "gateway/mqtt/refusal.h"
+#include "gateway/mqtt/shared.h"
 #include "gateway/tls/identity.h"
 #include "gateway/tls/server.h"
 
@@ -79,7 +80,8 @@ struct review {
 static void review_subscription(void *ctx, struct subscription *sub)
 {
     struct review *r = ctx;
-    r->lost = r->lost || !mqtt_conn_may(r->conn, ACL_SUBSCRIBE, subscription_filter(sub));
+    r->lost =
+        r->lost || !mqtt_conn_may(r->conn, ACL_SUBSCRIBE, mqtt_shared_matched(subscription_filter(sub)));
 }
 
 /* MQTT has no word for a subscription that the server ends: the client is disconnected, and told why when it

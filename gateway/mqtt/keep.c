@@ -104,7 +104,8 @@ static size_t filter_bytes(struct mqtt_conn *c, struct slice filter)
 {
     unsigned lane;
     unsigned lanes = hub_lane_count(c->door->edge->hub);
-    return 7 + filter.len + 16u * (topic_filter_partition(filter, lanes, &lane) ? 1 : lanes);
+    return 7 + filter.len +
+           16u * (topic_filter_partition(mqtt_shared_matched(filter), lanes, &lane) ? 1 : lanes);
 }
 
 struct sum {
@@ -215,6 +216,27 @@ static void step_go(struct mqtt_conn *c, const struct mqtt_step *step)
     mqtt_conn_send(c, &p);
 }
 
+/* A QoS 2 message of a shared subscription waits for its group, too (shared.h), and what comes behind it with
+ * it: all leave in their order. */
+static bool step_waits(const struct mqtt_conn *c, const struct mqtt_step *step)
+{
+    const struct flight *flight = flights_find(&c->flights, step->packet_id);
+    return step->type == MQTT_PUBLISH && flight && (flight->flags & FLIGHT_TAKING);
+}
+
+void mqtt_keep_go_on(struct mqtt_conn *c)
+{
+    struct mqtt_keep *k = c->keep;
+    while (k->step_head < k->step_known && !c->broken) {
+        const struct mqtt_step step = k->steps[k->step_head & (k->step_cap - 1)];
+        if (step_waits(c, &step))
+            break;
+        k->step_head++;
+        step_go(c, &step);
+    }
+    mqtt_publish_unpause(c);
+}
+
 static void on_settled(struct keeper_wait *w, enum status status)
 {
     struct mqtt_keep *k = LIST_OF(w, struct mqtt_keep, settle);
@@ -227,13 +249,11 @@ static void on_settled(struct keeper_wait *w, enum status status)
     }
     k->accepted -= k->accepted_covered;
     k->accepted_covered = 0;
-    while (k->step_head < k->step_covered) {
-        const struct mqtt_step step = k->steps[k->step_head++ & (k->step_cap - 1)];
-        step_go(c, &step);
-    }
-    if (k->step_head < k->step_tail)
+    mqtt_shared_take(c, k->step_known, k->step_covered);
+    k->step_known = k->step_covered;
+    if (k->step_known < k->step_tail)
         settle_want(k);
-    mqtt_publish_unpause(c);
+    mqtt_keep_go_on(c);
 }
 
 /* --- life --------------------------------------------------------------------------------------- */
@@ -294,6 +314,7 @@ static void on_closed(struct keeper_wait *w, enum status status)
 {
     struct mqtt_keep *k = LIST_OF(w, struct mqtt_keep, closed);
     (void)status;
+    mqtt_shared_return(k->conn);
     k->conn->letters--;
     mqtt_conn_detached(k->conn);
 }
@@ -333,6 +354,7 @@ void mqtt_keep_free(struct mqtt_conn *c)
         return;
     buf_deinit(&c->keep->record);
     free(c->keep->steps);
+    free(c->keep->left);
     free(c->keep);
     c->keep = NULL;
 }

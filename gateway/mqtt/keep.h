@@ -5,6 +5,7 @@
  *   resume.c    CONNECT: the record is read, made this connection's, and its filters are subscribed again
  *   resend.c    what was in flight is sent again
  *   afterlife.c records that no connection has: wills and expiry
+ *   shared.h    shared subscriptions
  *
  * The rule: nothing is told to the client that the record must know first. SUBACK, UNSUBACK and CONNACK wait
  * for it; so do a QoS 2 PUBLISH (who gets what under which identifier), PUBREL (PUBREC has come) and PUBCOMP
@@ -23,6 +24,7 @@
 
 #include "gateway/mqtt/conn_private.h"
 #include "gateway/mqtt/record.h"
+#include "gateway/mqtt/shared.h"
 #include "routing/once_id.h"
 #include "session/keeper.h"
 
@@ -50,7 +52,8 @@ struct mqtt_keep {
 
     struct mqtt_step *steps; /* ring, cap is a power of two */
     uint32_t step_cap;
-    uint64_t step_head, step_covered, step_tail; /* below `covered`: the record under way knows of it */
+    uint64_t step_head, step_known, step_covered, step_tail; /* below `covered`: the record under way knows of
+                                                                it, below `known`: the durable one does */
     uint32_t releasing; /* PUBCOMPs among them */
     uint32_t accepted; /* QoS 2 taken in since the last record, */
     uint32_t accepted_covered; /* and what the one under way knows of them */
@@ -58,6 +61,9 @@ struct mqtt_keep {
     struct keeper_wait attach, settle, closed;
     struct list subacks; /* struct pending_suback: wait for the record */
     uint64_t held_bytes; /* of messages that are not sent yet */
+
+    struct mqtt_shared_left *left; /* shared.c: go back to their groups when the last record is written */
+    uint32_t left_count;
 
     struct { /* resend.c */
         bool open; /* not finished */
@@ -79,6 +85,8 @@ void mqtt_keep_free(struct mqtt_conn *c);
 enum status mqtt_keep_snapshot(void *conn, struct buf *out);
 /* The client may send this when the record knows of it. */
 void mqtt_keep_step(struct mqtt_conn *c, enum mqtt_type type, uint16_t packet_id, uint8_t reason);
+/* Something that held the steps up has gone. */
+void mqtt_keep_go_on(struct mqtt_conn *c);
 /* The packet is not taken in now, but when the record has been written: a QoS 2 PUBLISH behind a PUBREL, and
  * whatever would let more wait for the record than there is a bound for. */
 bool mqtt_keep_holds(struct mqtt_conn *c, const struct mqtt_packet *p);

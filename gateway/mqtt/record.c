@@ -18,7 +18,7 @@ enum {
     OPTION_INBOX = 32,
     OPTIONS = 63
 };
-enum { KEPT_FLIGHT_FLAGS = FLIGHT_RETAIN | FLIGHT_UNSTORED | FLIGHT_INBOX };
+enum { KEPT_FLIGHT_FLAGS = FLIGHT_RETAIN | FLIGHT_UNSTORED | FLIGHT_INBOX | FLIGHT_SHARED, GROUP_BYTES = 8 };
 
 /* --- writing: room is taken first, so nothing is added by half ---------------------------------- */
 
@@ -110,18 +110,34 @@ enum status mqtt_record_put_received(struct buf *out, const struct received_ids 
     return ST_OK;
 }
 
+/* With QoS 1 a message of a shared subscription is the group's, until it is acknowledged. */
+static bool is_the_groups(const struct flight *f)
+{
+    return f->ticket && f->qos == 1;
+}
+
 enum status mqtt_record_put_flights(struct buf *out, const struct flights *flights)
 {
-    size_t bytes = 2 + (size_t)flights->count * FLIGHT_BYTES;
+    size_t bytes = 2, count = 0;
     const struct flight *f;
     uint32_t place = 0;
     uint16_t id;
     uint8_t *to;
+    while ((f = flights_next(flights, &place, &id))) {
+        if (is_the_groups(f))
+            continue;
+        count++;
+        bytes += FLIGHT_BYTES;
+        if (f->flags & FLIGHT_SHARED)
+            bytes += GROUP_BYTES;
+    }
     enum status st = room(out, bytes, &to);
     if (st != ST_OK)
         return st;
-    to = put_le(to, flights->count, 2);
-    while ((f = flights_next(flights, &place, &id))) {
+    to = put_le(to, count, 2);
+    for (place = 0; (f = flights_next(flights, &place, &id));) {
+        if (is_the_groups(f))
+            continue;
         to = put_le(to, id, 2);
         to = put_le(to, f->qos, 1);
         to = put_le(to, f->state, 1);
@@ -129,6 +145,8 @@ enum status mqtt_record_put_flights(struct buf *out, const struct flights *fligh
         to = put_le(to, f->lane, 2);
         to = put_le(to, f->offset, 8);
         to = put_le(to, f->subscription_id, 4);
+        if (f->flags & FLIGHT_SHARED)
+            to = put_le(to, f->group, GROUP_BYTES);
     }
     buf_advance(out, bytes);
     return ST_OK;
@@ -275,6 +293,8 @@ enum status mqtt_record_next_flight(struct record_reader *r, uint16_t *id, struc
     out->lane = (uint16_t)take_le(&t, 2);
     out->offset = take_le(&t, 8);
     out->subscription_id = (uint32_t)take_le(&t, 4);
+    if (out->flags & FLIGHT_SHARED)
+        out->group = take_le(&t, GROUP_BYTES);
     bool half = out->state == FLIGHT_RECEIVED || out->state == FLIGHT_RELEASED;
     bool unsent = out->state == FLIGHT_HELD || out->state == FLIGHT_SENT || out->state == FLIGHT_OWED;
     if (t.failed || *id == 0 || out->qos < 1 || out->qos > 2 || (out->flags & ~KEPT_FLIGHT_FLAGS) ||
@@ -301,7 +321,10 @@ enum status mqtt_record_next_subscription(struct record_reader *r, struct record
     s->walking = options & OPTION_WALKING;
     s->inbox = options & OPTION_INBOX;
     s->first_lane = 0;
-    s->lane_count = topic_filter_partition(s->filter, r->lanes, &s->first_lane) ? 1 : r->lanes;
+    struct slice matched = s->filter;
+    if (!topic_share_filter(s->filter, &matched)) /* a shared one lies where its messages do */
+        matched = s->filter;
+    s->lane_count = topic_filter_partition(matched, r->lanes, &s->first_lane) ? 1 : r->lanes;
     s->next = s->walk = (struct place){.lane_count = r->lanes};
     for (unsigned i = 0; i < s->lane_count; i++)
         s->next.next[s->first_lane + i] = take_le(&t, 8);

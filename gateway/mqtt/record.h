@@ -18,6 +18,7 @@
  *   u16 count of messages in flight to it, in the order of sending, each
  *     u16 packet identifier, u8 QoS, u8 state (session/flight.h), u8 flags, u16 lane, u64 offset
  *     u32 subscription identifier
+ *     with flag 16, of a shared subscription: u64 stable hash of its filter
  *   a run of filters, each
  *     u8 options: QoS, 4 = no local, 8 = retain as published, 16 = walks over retained messages,
  *        32 = moves the cursor of its user's inbox
@@ -72,6 +73,7 @@ struct record_subscription {
 enum status mqtt_record_begin(struct buf *out, const struct record_head *head) MUST_CHECK;
 /* After the head, in this order, each once. */
 enum status mqtt_record_put_received(struct buf *out, const struct received_ids *ids) MUST_CHECK;
+/* But for those with QoS 1 of a shared subscription, which are the group's. */
 enum status mqtt_record_put_flights(struct buf *out, const struct flights *flights) MUST_CHECK;
 enum status mqtt_record_put_subscription(struct buf *out, const struct record_subscription *s) MUST_CHECK;
 

@@ -7,6 +7,7 @@
  * identifier before has written its last record when we read. */
 #include "gateway/mqtt/keep.h"
 
+#include "core/logging.h"
 #include "gateway/mqtt/inbox.h"
 #include "gateway/mqtt/will.h"
 
@@ -196,6 +197,9 @@ static void resume_on_read(void *conn, enum status status, struct slice record)
         return;
     }
     k->present = found && resume_take(c, record, &head);
+    if (found && !k->present && buf_put(&k->record, record) != ST_OK)
+        log_warn(
+            "no memory: groups of shared subscriptions learn at the next start that a session has ended");
     if (!k->present && !resume_begin_new(k)) {
         mqtt_connect_refuse(c, MQTT_RC_SERVER_BUSY, "no random numbers");
         return;
@@ -240,7 +244,7 @@ void mqtt_resume_placed(struct mqtt_conn *c, const struct place *at)
 static enum status resume_subscribe(struct mqtt_conn *c, const struct record_subscription *r)
 {
     struct subscription *sub;
-    if (!mqtt_conn_may(c, ACL_SUBSCRIBE, r->filter)) /* not any more */
+    if (!mqtt_conn_may(c, ACL_SUBSCRIBE, mqtt_shared_matched(r->filter))) /* not any more */
         return ST_FORBIDDEN;
     const struct subscription_options o = {.qos = r->qos,
                                            .no_local = r->no_local,
@@ -251,6 +255,8 @@ static enum status resume_subscribe(struct mqtt_conn *c, const struct record_sub
                                            .retained_again = r->walking,
                                            .walk_from = r->walking ? &r->walk : NULL,
                                            .owed = true,
+                                           .window = c->flights.max,
+                                           .kept_as = mqtt_shared_name(c),
                                            .held = true};
     c->no_local |= r->no_local;
     enum status st = session_subscribe(c->session, r->filter, &o, &sub);
@@ -267,6 +273,8 @@ static void resume_filters(struct mqtt_conn *c)
     k->placing = 1;
     while (mqtt_record_next_subscription(&r, &s) == ST_OK) {
         enum status st = resume_subscribe(c, &s);
+        if (st != ST_OK && st != ST_NO_MEMORY)
+            hub_share_release(c->door->edge->hub, s.filter, k->session_incarnation);
         if (st == ST_NO_MEMORY) { /* the rest is not to be forgotten: the record stays */
             c->broken = true;
             mqtt_conn_dirty(c);
@@ -287,6 +295,8 @@ static void resume_on_attached(struct keeper_wait *w, enum status status)
     struct mqtt_conn *c = k->conn;
     switch ((int)status) {
     case ST_OK:
+        if (!k->present && k->record.len > 0)
+            mqtt_shared_release(c, buf_slice(&k->record)); /* the session before, which is no more */
         resume_filters(c);
         break;
     case ST_AGAIN: /* its will was sent meanwhile, or its expiry begun: afterlife.c */

@@ -28,7 +28,8 @@ static const char *suback_words(const struct pending_suback *pending)
     case MQTT_RC_TOPIC_FILTER_INVALID:
         return "no topic filter, or over limit.topic_bytes or limit.topic_levels";
     case MQTT_RC_QUOTA_EXCEEDED:
-        return "limit.subscriptions or limit.session_bytes is reached";
+        return "limit.subscriptions, limit.session_bytes, limit.shared_groups or limit.shared_kept is "
+               "reached";
     case MQTT_RC_IMPLEMENTATION_SPECIFIC_ERROR:
         return "no such $ topics, or a tg- property that cannot be kept";
     default:
@@ -100,6 +101,10 @@ void mqtt_on_subscribed(void *conn, struct subscription *sub, const struct place
     (void)replay;
     subscription_set_door(sub, NULL);
     uint32_t index = subscription_options_of(sub)->door_index;
+    if (subscription_refused(sub) && !pending && c->state == MQTT_STATE_CLAIMING) {
+        mqtt_connect_refuse(c, MQTT_RC_QUOTA_EXCEEDED, "a shared subscription of the session has no room");
+        return; /* it stays in the session's record */
+    }
     if (subscription_refused(sub) && session_unsubscribe(c->session, subscription_filter(sub)) == ST_OK &&
         pending)
         pending->reasons[index] = c->version == MQTT_V5 ? MQTT_RC_QUOTA_EXCEEDED : 0x80;
@@ -194,7 +199,7 @@ static enum status subscribe_start(struct mqtt_conn *c, const struct mqtt_subscr
 
 bool mqtt_shared_available(const struct mqtt_conn *c)
 {
-    return c->door->edge->settings->limit_shared_groups > 0 && !(c->keep && c->keep->expiry_s > 0);
+    return c->door->edge->settings->limit_shared_groups > 0;
 }
 
 static uint8_t filter_objection(const struct mqtt_conn *c, struct slice filter, enum start start)
@@ -229,9 +234,13 @@ static void subscribe_in_place_of(struct mqtt_conn *c, const struct subscription
 {
     const struct subscription_options *before = subscription_options_of(old);
     unsigned first, count;
-    if (o->start != START_LIVE || slice_starts_with(subscription_filter(old), slice_cstr("$share/")) ||
-        (before->door && before->start != START_AFTER))
+    if (o->start != START_LIVE || (before->door && before->start != START_AFTER))
         return;
+    if (slice_starts_with(subscription_filter(old), slice_cstr("$share/"))) {
+        o->start = START_AFTER; /* in place, as the one before: a record that is made meanwhile has it */
+        o->after = NULL;
+        return;
+    }
     subscription_lanes(old, &first, &count);
     *place = (struct place){.lane_count = hub_lane_count(c->door->edge->hub)};
     for (unsigned i = first; i < first + count; i++)
@@ -253,6 +262,7 @@ static uint8_t subscribe_filter(struct mqtt_conn *c, struct slice filter,
     if (c->keep && !mqtt_keep_has_room(c, filter))
         return MQTT_RC_QUOTA_EXCEEDED; /* limit.session_bytes */
     chosen.held = c->keep != NULL; /* until SUBACK */
+    chosen.kept_as = mqtt_shared_name(c);
     if (old) {
         subscribe_in_place_of(c, old, &chosen, &place);
         suback_let_go(old);

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import kafka_server
 from certificates import Certificates
 from node import PATIENCE, PRESET, PROGRAM, Node
 
@@ -22,12 +23,14 @@ def pytest_configure(config):
 # the tests of test_ws). ThreadSanitizer makes a test four times as long: it gets those that it can see something in.
 NO_THREADS = {"test_acl", "test_batch", "test_cli", "test_cloudevents", "test_demo_page", "test_http_hostile", "test_log_tool",
               "test_mqtt_bytes", "test_openapi", "test_policies", "test_quickstart", "test_torn_tail", "test_ws"}
+# There is no node in these: what the preset makes of it changes nothing.
+NO_NODE = {"test_kafka_kit"}
 
 
 def pytest_collection_modifyitems(config, items):
-    if PRESET == "tsan":
-        config.hook.pytest_deselected(items=[item for item in items if item.module.__name__ in NO_THREADS])
-        items[:] = [item for item in items if item.module.__name__ not in NO_THREADS]
+    without = {"tsan": NO_THREADS | NO_NODE, "asan": NO_NODE}.get(PRESET, set())
+    config.hook.pytest_deselected(items=[item for item in items if item.module.__name__ in without])
+    items[:] = [item for item in items if item.module.__name__ not in without]
 
 
 def pytest_collection_finish():
@@ -84,3 +87,42 @@ def make_node(tmp_path):
 @pytest.fixture
 def node(make_node):
     return make_node()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory, certificates):
+    folder = kafka_server.common_folder(tmp_path_factory)
+    brokers = kafka_server.join(folder / "kafka", tls=kafka_server.make_certificates(certificates))
+    yield brokers
+    brokers.leave()
+
+
+@pytest.fixture
+def kafka(kafka_broker):
+    """One broker of all workers; topics of the test's own."""
+    return kafka_server.Kafka(kafka_broker)
+
+
+@pytest.fixture(scope="session")
+def kafka_brokers(tmp_path_factory):
+    """Not there until the first turn."""
+    folder, joined = kafka_server.common_folder(tmp_path_factory), []
+
+    def get():
+        if not joined:
+            joined.append(kafka_server.join(folder / "kafka3", count=3))
+        return joined[0]
+
+    yield get, folder / "kafka3.turn"
+    for brokers in joined:
+        brokers.leave()
+
+
+@pytest.fixture
+def kafka3(kafka_brokers):
+    """Three brokers, for this test alone while it runs."""
+    get, turn = kafka_brokers
+    with kafka_server.Turn(turn):
+        three = kafka_server.Three(get())
+        three.heal()
+        yield three

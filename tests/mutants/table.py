@@ -769,7 +769,7 @@ MUTANTS = [
     },
     {
         "name": "what a member has not acknowledged is done with",
-        "file": "gateway/mqtt/conn.c",
+        "file": "gateway/mqtt/shared.c",
         "old": "!(flight->flags & FLIGHT_UNSTORED) && (flight->qos == 1 || !sent));",
         "new": "!(flight->flags & FLIGHT_UNSTORED) && !sent);",
         "test": "test_shared.py::test_what_a_member_leaves_unacknowledged_goes_to_another[cut-1]",
@@ -777,7 +777,7 @@ MUTANTS = [
     },
     {
         "name": "a QoS 2 message of a shared subscription is sent to another",
-        "file": "gateway/mqtt/conn.c",
+        "file": "gateway/mqtt/shared.c",
         "old": "!(flight->flags & FLIGHT_UNSTORED) && (flight->qos == 1 || !sent));",
         "new": "!(flight->flags & FLIGHT_UNSTORED));",
         "test": "test_shared.py::test_a_qos_2_message_that_was_sent_is_nobody_elses",
@@ -785,10 +785,10 @@ MUTANTS = [
     },
     {
         "name": "a member gives back before it leaves",
-        "file": "gateway/mqtt/conn.c",
-        "old": """        session_leave_shares(c->session); /* what it gives back is not to come to it again */
+        "file": "gateway/mqtt/shared.c",
+        "old": """        session_leave_shares(c->session, &how); /* what it gives back is not to come to it again */
 """,
-        "new": """        (void)0;
+        "new": """        (void)how;
 """,
         "test": "test_shared.py::test_what_a_member_leaves_unacknowledged_goes_to_another[cut-1]",
         "red": "AssertionError",
@@ -832,6 +832,46 @@ MUTANTS = [
 """,
         "test": "test_shared.py::test_subscribing_again_keeps_what_waits_for_the_group",
         "red": "what waits",
+    },
+    {
+        "name": "a kept member leaves its group with its connection",
+        "file": "gateway/mqtt/shared.c",
+        "old": "    bool kept = is_kept(c);",
+        "new": "    bool kept = is_kept(c) && false;",
+        "test": "test_shared_kept.py::test_with_no_member_on_line_the_group_keeps_what_it_is_owed[5-1-disconnect]",
+        "red": "what came while nobody was there",
+    },
+    {
+        "name": "what was out is not given again after a crash",
+        "file": "routing/shard_share_kept.c",
+        "old": "        st = share_owe(g, offsets[i]);",
+        "new": "        st = g ? ST_OK : ST_NO_MEMORY;",
+        "test": "test_shared_kept.py::test_what_was_out_when_its_place_was_written_comes_again",
+        "red": "all: \\[1[0-9]\\]",
+    },
+    {
+        "name": "what waited for a session that has ended is not counted",
+        "file": "routing/shard_share_kept.c",
+        "old": "    if (k->owed > 0)",
+        "new": "    if (k->owed > 1000)",
+        "test": "test_shared_kept.py::test_qos_2_is_dropped_and_counted_when_its_session_ends[clean start]",
+        "red": "it to be counted",
+    },
+    {
+        "name": "a kept member is kept for ever",
+        "file": "routing/shard_share_kept.c",
+        "old": "    if (first == UINT64_MAX)",
+        "new": "    if (first > 0)",
+        "test": "test_shared_kept.py::test_the_group_ends_with_its_last_member[expiry-stays]",
+        "red": "the group to end",
+    },
+    {
+        "name": "the place of a group does not move with the log",
+        "file": "routing/shard_carry.c",
+        "old": "    shard_shares_refresh(s, upto);",
+        "new": "    (void)upto;",
+        "test": "test_shared_kept.py::test_retention_takes_what_nobody_came_for_and_counts_it",
+        "red": "assert",
     },
     {
         "name": "a bridge that acknowledges before the log has it",

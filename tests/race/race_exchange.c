@@ -330,7 +330,7 @@ static void node_open(const struct store_options *options, struct buf *error)
                                               {100, 100, 1 << 20, 1000000},
                                               {100, 1 << 20},
                                               {{100, 1 << 20}, 10, 3, 0},
-                                              {10, 100, 1 << 20}};
+                                              {10, 100, 1 << 20, 10, 100}};
     CHECK(store_open(options, &store, error) == ST_OK);
     map.lane_count = LANES;
     map.epoch = store_epoch(store);

@@ -24,7 +24,7 @@ static struct shard_group *group; /* on loop 0 */
 static struct shard_map map;
 static struct metrics *metrics;
 static struct shard_limits limits = {
-    {3, 1 << 20}, {3, 3, 1 << 20, 60000}, {3, 1 << 20}, {{3, 1 << 20}, 1000, 3, 0}, {2, 4, 1 << 20}};
+    {3, 1 << 20}, {3, 3, 1 << 20, 60000}, {3, 1 << 20}, {{3, 1 << 20}, 1000, 3, 0}, {2, 4, 1 << 20, 2, 4}};
 static uint64_t wall_ms = 1700000000000, mono_ms = 1000;
 static struct receiver receivers[LOOPS];
 

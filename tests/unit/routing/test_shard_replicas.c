@@ -538,7 +538,7 @@ static void run(unsigned seed)
 Test(shard_replicas, have_the_same_state_at_each_offset_and_forget_the_same)
 {
     limits = (struct shard_limits){
-        {6, 1 << 20}, {3, 5, 1 << 20, 2000}, {4, 1 << 20}, {{4, 1 << 20}, 50, 3, 300}, {2, 4, 1 << 20}};
+        {6, 1 << 20}, {3, 5, 1 << 20, 2000}, {4, 1 << 20}, {{4, 1 << 20}, 50, 3, 300}, {2, 4, 1 << 20, 2, 4}};
     run(test_seed());
 }
 
@@ -549,6 +549,6 @@ Test(shard_replicas, deliver_once_what_has_an_identity)
                                    {100, 100, 16 << 20, UINT64_C(1) << 40},
                                    {4, 1 << 20},
                                    {{4, 1 << 20}, 50, 3, 300},
-                                   {2, 4, 1 << 20}};
+                                   {2, 4, 1 << 20, 2, 4}};
     run(test_seed());
 }

@@ -82,7 +82,7 @@ static void join(struct member *m, unsigned loop, unsigned room, unsigned window
 
 static void leave(struct member *m)
 {
-    session_leave_shares(m->session);
+    session_leave_shares(m->session, &(struct share_leaving){0});
     while (m->held_count > 0)
         settle(m, 0, true);
     session_end(m->session);
