@@ -34,16 +34,17 @@ static void drain_on_timer(struct timer *t)
 /* Clients come back over at least so long, and no faster than they are told. */
 static uint64_t drain_spread_ms(const struct drain *d)
 {
-    enum { LEAST_MS = 4000, MOST_MS = 60000 };
+    enum { MOST_MS = 60000 };
     uint64_t count = atomic_load(&d->edge->facts->connections);
     uint64_t spread = d->rate > 0 ? count * 1000 / d->rate : 0;
-    return spread < LEAST_MS ? LEAST_MS : spread > MOST_MS ? MOST_MS : spread;
+    return spread < DRAIN_SPREAD_MS ? DRAIN_SPREAD_MS : spread > MOST_MS ? MOST_MS : spread;
 }
 
 void drain_begin(struct drain *d)
 {
-    mqtt_door_drain_begin(d->mqtt);
-    web_door_drain_begin(d->web, drain_spread_ms(d));
+    uint64_t spread_ms = drain_spread_ms(d);
+    mqtt_door_drain_begin(d->mqtt, spread_ms);
+    web_door_drain_begin(d->web, spread_ms);
     d->last_ms = loop_now_ms(d->edge->loop);
     d->credit = (uint64_t)THOUSANDTHS * d->loop_count; /* the first one at once */
     timer_init(&d->timer, drain_on_timer);

@@ -5,6 +5,15 @@
 
 #include "gateway/edge.h"
 
+enum { DRAIN_SPREAD_MS = 4000 }; /* at least */
+
+/* Spread, so that all the clients of a node do not come back at once. */
+static inline uint32_t drain_retry_ms(uint64_t spread_ms, uint64_t seed)
+{
+    enum { LEAST_MS = 500 };
+    return (uint32_t)(LEAST_MS + seed * 2654435761u % spread_ms);
+}
+
 struct drain {
     struct edge *edge;
     struct web_door *web;

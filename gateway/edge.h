@@ -84,7 +84,7 @@ enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd /* taken ove
 /* A drain: new ones are told that there is no service (CONNACK 0x88, 3); then calls tell at most *most
  * connections (which becomes what is left of that) to go as soon as what they have published is answered. How
  * many are still to be told, or have answers due. */
-void mqtt_door_drain_begin(struct mqtt_door *d);
+void mqtt_door_drain_begin(struct mqtt_door *d, uint64_t spread_ms);
 unsigned mqtt_door_drain(struct mqtt_door *d, unsigned *most);
 void mqtt_door_stop(struct mqtt_door *d); /* no new ones; DISCONNECT 0x8B to 5.0 clients, close */
 void mqtt_door_destroy(struct mqtt_door *d); /* NULL is allowed */

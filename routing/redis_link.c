@@ -119,9 +119,10 @@ static void go_down_tls(struct redis_link *l)
 static void *create_array(const redisReadTask *task, element_count count)
 {
     struct redis_link *l = task->privdata;
-    if (count < 0 || (size_t)count > REDIS_REPLY_ELEMENTS_MAX - l->elements)
+    size_t elements = (size_t)count; /* below 0, which hiredis 0.14 has room for, is too many as well */
+    if (elements > REDIS_REPLY_ELEMENTS_MAX - l->elements)
         return NULL;
-    l->elements += (size_t)count;
+    l->elements += elements;
     return l->create_array(task, count);
 }
 

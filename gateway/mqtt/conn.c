@@ -9,6 +9,7 @@
 #include "gateway/mqtt/keep.h"
 
 #include "core/logging.h"
+#include "gateway/drain.h"
 #include "gateway/gate.h"
 #include "gateway/mqtt/afterlife.h"
 #include "gateway/mqtt/inbox.h"
@@ -246,11 +247,28 @@ void mqtt_conn_refuse(struct mqtt_conn *c, uint8_t reason, enum metric why)
     mqtt_conn_refuse_saying(c, reason, NULL, why);
 }
 
-/* Another server cannot be named yet: 0x8B, not 0x9C or 0x9D (MQTT 5.0, 3.14.2.1). */
+/* Another server cannot be named: the session is here. So 0x8B, not 0x9C or 0x9D (MQTT 5.0, 3.14.2.1); when
+ * to come again is a user property, as `retry_ms` of a WebSocket's bye. */
+static void conn_tell_drain(struct mqtt_conn *c)
+{
+    struct mqtt_packet p = {.type = MQTT_DISCONNECT, .reasoned = {.reason = MQTT_RC_SERVER_SHUTTING_DOWN}};
+    char pair[32] = "\x26\0\x08retry_ms\0";
+    const size_t value = 1 + 2 + 8 + 2;
+    int len = snprintf(pair + value, sizeof pair - value, "%u",
+                       drain_retry_ms(c->door->drain_spread_ms, c->door->drain_told++));
+    pair[value - 1] = (char)len;
+    p.reasoned.props.present = MQTT_HAS_USER_PROPERTY;
+    p.reasoned.props.raw = slice_of(pair, value + (size_t)len);
+    mqtt_conn_send(c, &p);
+}
+
 void mqtt_conn_drain_step(struct mqtt_conn *c)
 {
-    if (c->draining && c->state < MQTT_STATE_CLOSING && c->open_head == c->open_tail)
-        mqtt_conn_refuse(c, MQTT_RC_SERVER_SHUTTING_DOWN, M_DISCONNECT_SERVER);
+    if (!c->draining || c->state >= MQTT_STATE_CLOSING || c->open_head != c->open_tail)
+        return;
+    if (c->version == MQTT_V5 && c->state == MQTT_STATE_CONNECTED)
+        conn_tell_drain(c);
+    mqtt_conn_close(c, M_DISCONNECT_SERVER, false);
 }
 
 /* --- output ------------------------------------------------------------------------------------- */

@@ -42,6 +42,7 @@ struct mqtt_door {
     struct list refused; /* those that are not taken (refusal.h) */
     unsigned refused_count;
     bool draining; /* nobody is taken any more */
+    uint64_t drain_spread_ms, drain_told; /* over which they are to come back; how many have been told */
     struct mqtt_afterlife *afterlife; /* of sessions that no connection has */
     struct loop_hook flush;
     struct auth_watcher watcher; /* of revocations */

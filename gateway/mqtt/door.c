@@ -150,9 +150,10 @@ enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd)
                          door_on_stream, d, &d->tls);
 }
 
-void mqtt_door_drain_begin(struct mqtt_door *d)
+void mqtt_door_drain_begin(struct mqtt_door *d, uint64_t spread_ms)
 {
     d->draining = true;
+    d->drain_spread_ms = spread_ms;
 }
 
 unsigned mqtt_door_drain(struct mqtt_door *d, unsigned *most)

@@ -22,8 +22,6 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-enum { RETRY_SPREAD_MS = 4000 };
-
 static void conn_on_event(struct loop_watch *w, uint32_t events);
 static void conn_on_timer(struct timer *t);
 
@@ -290,9 +288,7 @@ void conn_close(struct conn *c, uint16_t code, const char *why, enum conn_end en
         return;
     if (code >= 4000) {
         struct buf *scratch = &c->door->scratch;
-        /* Spread over some seconds, so that all the clients of a node do not come back at once. */
-        uint64_t spread_ms = c->draining ? c->door->drain_spread_ms : RETRY_SPREAD_MS;
-        uint64_t retry_ms = code < 4100 ? 500 + session_id(c->session) * 2654435761u % spread_ms : 0;
+        uint64_t retry_ms = code < 4100 ? web_door_retry_ms(c->door, session_id(c->session)) : 0;
         buf_clear(scratch);
         if (ws_put_bye(scratch, code, why, retry_ms) == ST_OK)
             conn_put_text(c, buf_slice(scratch));

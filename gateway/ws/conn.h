@@ -9,6 +9,7 @@
 #ifndef TG_GATEWAY_WS_CONN_H
 #define TG_GATEWAY_WS_CONN_H
 
+#include "gateway/drain.h"
 #include "gateway/edge.h"
 #include "gateway/outq.h"
 #include "gateway/ws/flow.h"
@@ -86,6 +87,18 @@ struct web_door {
     struct buf texts; /* decoded strings of the request in hand */
     uint8_t *input; /* CONN_READ_BYTES */
 };
+
+/* It takes no clients any more: requests are answered 503, and the connection ends behind them. */
+static inline bool web_door_leaves(const struct web_door *d)
+{
+    return d->drain_spread_ms > 0 || atomic_load(&d->edge->facts->stopping);
+}
+
+/* When a client that is sent away is to come again. `seed`: another for each. */
+static inline uint32_t web_door_retry_ms(const struct web_door *d, uint64_t seed)
+{
+    return drain_retry_ms(d->drain_spread_ms > 0 ? d->drain_spread_ms : DRAIN_SPREAD_MS, seed);
+}
 
 enum conn_credential {
     CREDENTIAL_OF_NOBODY,

@@ -372,8 +372,6 @@ void web_door_use_settings(struct web_door *d)
 
 void web_door_drain_begin(struct web_door *d, uint64_t spread_ms)
 {
-    acceptor_pause(d->acceptor);
-    tls_port_stop(d->tls);
     d->drain_spread_ms = spread_ms;
 }
 

@@ -106,7 +106,7 @@ void feed_goodbye(struct feed *f, uint16_t code, const char *why)
         f->end = code == 4100 ? END_EXPIRED : END_REVOKED;
     if (f->state != FEED_OPEN) {
         feed_refuse(f, unauthorized ? 401 : 503, unauthorized ? "unauthorized" : "unavailable", why,
-                    unauthorized ? 0 : BOOKMARK_MS);
+                    unauthorized ? 0 : web_door_retry_ms(f->door, f->door->problems));
         return;
     }
     feed_put_bye(f, code, why);

@@ -71,8 +71,7 @@ static void put_scratch(struct feed *f, enum status encoded)
 void feed_put_bye(struct feed *f, uint16_t code, const char *why)
 {
     struct buf *scratch = &f->door->scratch;
-    /* Spread over some seconds, so that all the readers of a node do not come back at once. */
-    unsigned retry_ms = (unsigned)(500 + session_id(f->session) * 2654435761u % 4000);
+    unsigned retry_ms = web_door_retry_ms(f->door, session_id(f->session));
     feed_put_bookmark(f);
     put_scratch(f, buf_printf(scratch, "retry: %u\nevent: bye\ndata: {\"code\":%u,\"why\":\"%s\"}\n\n",
                               retry_ms, (unsigned)code, why));

@@ -265,7 +265,7 @@ static void front_settle(struct front *f, const struct web_head *h)
     const struct web_door *d = f->door;
     bool body = h->body_bytes > 0 || h->chunked;
     bool read = !h->chunked && h->body_bytes <= SKIP_BYTES_MAX && !(body && web_head_has(h, WEB_EXPECT));
-    f->last = !h->persists || !read || d->drain_spread_ms > 0 || atomic_load(&d->edge->facts->stopping);
+    f->last = !h->persists || !read || web_door_leaves(d);
     f->skip_bytes = f->last ? 0 : h->body_bytes;
 }
 

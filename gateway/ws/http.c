@@ -294,10 +294,6 @@ static bool read_opening(struct conn *c, struct feed_opening *o)
 /* It becomes a feed at the end of the turn. */
 static void begin_feed(struct conn *c, enum feed_kind kind)
 {
-    if (c->door->drain_spread_ms > 0 || atomic_load(&c->door->edge->facts->stopping)) {
-        (void)refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
-        return;
-    }
     if (!client_permitted(c))
         return;
     c->opening_feed = calloc(1, sizeof *c->opening_feed);
@@ -369,10 +365,21 @@ static void begin_request(struct conn *c)
         make_id(c->door, f->request_id);
 }
 
+/* A client of a drain is answered, not left waiting in the listener's queue: it can go elsewhere. */
+static bool refuse_leaving(struct conn *c)
+{
+    char field[32];
+    snprintf(field, sizeof field, "Retry-After: %u\r\n",
+             (web_door_retry_ms(c->door, c->door->problems) + 999) / 1000);
+    return refuse(c, 503, "unavailable", "the node is stopping", field);
+}
+
 void http_serve(struct conn *c)
 {
     begin_request(c);
-    if (has_header(c, WEB_UPGRADE))
+    if (web_door_leaves(c->door))
+        (void)refuse_leaving(c);
+    else if (has_header(c, WEB_UPGRADE))
         serve_upgrade(c);
     else if (request_valid(c))
         serve_get(c);
@@ -474,8 +481,6 @@ static bool read_upgrade_query(struct conn *c)
 
 static bool upgrade_valid(struct conn *c)
 {
-    if (c->door->drain_spread_ms > 0 || atomic_load(&c->door->edge->facts->stopping))
-        return refuse(c, 503, "unavailable", "the node is stopping", "Retry-After: 1\r\n");
     const struct web_head *h = c->front->request;
     if (h->target_flaw)
         return refuse(c, 400, "bad_request", h->target_flaw, NULL);

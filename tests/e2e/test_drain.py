@@ -9,8 +9,10 @@ import time
 import pytest
 
 from clients import Web, curl, publish
+from http_wire import Wire as Http, request
 from mqtt_wire import Wire, connect, publish as publish_packet
 from node import PATIENCE, PROGRAM, wait_until
+from test_sse import Stream
 from test_sync import disk  # noqa: F401 (a fixture)
 from test_ws import Raw, frame
 
@@ -83,6 +85,84 @@ def test_who_comes_meanwhile_is_told(make_node, disk):  # noqa: F811
         disk.release()
         assert owed.packet() == (0x40, b"\x00\x09")
         assert owed.disconnect_code() == 0x8b
+    assert ended(node) == 0
+
+
+def upgrade(path):
+    return request(path, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", method="GET")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_who_comes_meanwhile_by_http_is_told(make_node, disk, certificates, tls):  # noqa: F811
+    """A request at the public port is answered 503, which says when to try again, and the connection ends."""
+    own = {**certificates.settings(), "http.tls_port": 0} if tls else {}
+    node = make_node({"drain.rate": 0, "drain.max_ms": "10m", **own}, environment=disk.environment)
+    node.tls = certificates.client() if tls else None
+
+    def http():
+        wire = Http.__new__(Http)
+        wire.socket = node.connect("http")
+        wire.file = wire.socket.makefile("rb")
+        return wire
+
+    with Wire(node, 5, "owed") as owed:
+        disk.hold()
+        owed.send(publish_packet("a/5", b"5", 1, 9))
+        wait_until(lambda: node.metric("tidegate_publishes_open") == 1, "the publish to be under way")
+        kept = http()
+        assert kept.ask(request("/none", method="GET")).status == 404
+        node.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in reasons(node), "the drain")
+        wait_until(lambda: http().ask(request("/none", method="GET")).status == 503, "the loop to have heard of it")
+        for asked in (request("/demo/", method="GET"), request("/sse?topic=t", method="GET"), upgrade("/ws"), upgrade("/mqtt"),
+                      request("/poll?topic=t", method="GET"), request("/x", body=b"1")):
+            wire = http()
+            answer = wire.ask(asked)
+            assert answer.status == 503 and answer.fields["content-type"] == "application/problem+json"
+            assert json.loads(answer.body)["code"] == "unavailable"
+            assert 1 <= int(answer.fields["retry-after"]) <= 5 and answer.fields["connection"] == "close"
+            assert wire.is_closed()
+        assert kept.ask(request("/none", method="GET")).status == 503 and kept.is_closed()
+        silent = http()  # holds up nothing
+        disk.release()
+        assert owed.packet() == (0x40, b"\x00\x09")
+    assert ended(node) == 0 and silent.is_closed()
+
+
+def test_event_streams_and_polls(make_node):
+    """A stream ends with `bye` and the time to come again; a poll that waits is answered 503 at once; who comes
+    again where he was misses nothing."""
+    node = make_node({"drain.rate": 0}, keep_ports=True)
+    with Stream(node, topic="t") as stream:
+        assert stream.wait_id()
+        polled = []
+        poll = threading.Thread(target=lambda: polled.append(Stream(node, door="poll", topic="t", wait_ms=60000)))
+        poll.start()
+        wait_until(lambda: len(curl(node.api("/v1/connections")).json()["connections"]) == 2, "the poll to wait")
+        node.process.send_signal(signal.SIGTERM)
+        assert stream.event("bye") == {"code": 4001, "why": "drain"} and stream.is_over()
+        poll.join(END_S)
+        assert ended(node) == 0
+    assert polled[0].status == 503 and 1 <= int(polled[0].head["retry-after"]) <= 5
+    assert json.loads(polled[0].body)["retry_ms"] < 5000
+    node.restart()
+    publish(node, "t", b"1")
+    with Stream(node, topic="t", fields=f"Last-Event-ID: {stream.id}\r\n") as again:
+        assert again.message()["text"] == "1"
+
+
+def test_mqtt_is_told_when_to_come_again(make_node):
+    """As a WebSocket: in a user property of 0x8B, each its own."""
+    node = make_node({"drain.rate": 0})
+    clients = [Wire(node, 5, f"c{i}") for i in range(5)]
+    node.process.send_signal(signal.SIGTERM)
+    times = []
+    for rest in [client.rest() for client in clients]:
+        assert rest[:1] + rest[2:3] + rest[4:15] == b"\xe0\x8b\x26\x00\x08retry_ms" and rest[1] == len(rest) - 2
+        times.append(int(rest[17:]))
+    assert len(set(times)) == 5, f"they come again together: {times}"
+    assert all(500 <= ms < 4500 for ms in times)
     assert ended(node) == 0
 
 

@@ -431,7 +431,7 @@ def test_a_stopping_node_says_so(make_node):
     for wire in five + four:
         wire.subscribe("s/#")
     node.stop()
-    assert [wire.rest() for wire in five] == [b"\xe0\x01\x8b"] * 8
+    assert [wire.disconnect_code() for wire in five] == [0x8b] * 8
     assert [wire.rest() for wire in four] == [b""] * 8
 
 
