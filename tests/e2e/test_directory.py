@@ -8,6 +8,7 @@ import pytest
 from clients import Web, curl
 from node import PROGRAM, Node, wait_until
 from redis_server import Redis, Sentinel
+from test_sse import Stream
 from tokens import make, mqtt_client
 
 # So short that a test does not wait for them, so long that a busy machine keeps them.
@@ -317,3 +318,65 @@ def test_a_connection_that_ends_while_redis_is_away(cluster):
     wait_until(lambda: not where(a)["connections"], "the connection to end")
     cluster.redis.thaw()
     same_everywhere([a, b], "alice", [])
+
+
+# --- what is kept, and for how long ----------------------------------------------------------------------------------
+
+def test_entries_are_written_again_at_half_of_their_time(cluster):
+    a = cluster.add("a", **{"directory.redis.entry_ms": 4000})
+    fresh(a)
+    with Web(a, hello={"token": make(a, "alice")}):
+        same_everywhere([a], "alice", [("a", "ws")])
+        least = left = 4000
+
+        def again():
+            nonlocal least, left
+            left = int(cluster.redis.ask("PTTL", "tidegate:user:alice"))
+            assert left > 0, "nobody has written it again in time"
+            least = min(least, left)
+            return left > least + 1000
+        wait_until(again, "its time to begin anew")
+        same_everywhere([a], "alice", [("a", "ws")])
+    same_everywhere([a], "alice", [])
+
+
+def test_more_removals_than_may_wait(cluster):
+    """Redis says nothing for a while. Commands that it owes an answer to are bounded, and so are the removals behind them:
+    above that everything is registered again, and nobody who has gone stays in it."""
+    a, b = (cluster.add(name, **{"directory.redis.timeout_ms": 60000, "directory.redis.pending": 2, "directory.redis.lease_ms": 60000,
+                                 "limit.user_connections": 2000}) for name in "ab")
+    wait_until(lambda: cluster.redis.ask("GET", "tidegate:young") == "1", "the first data of this Redis")
+    cluster.redis.ask("DEL", "tidegate:young")  # or it would say stale for as long as these times are
+    fresh(a, b)
+    crowd = []
+    webs = {name: Web(a, hello={"token": make(a, name)}) for name in ("alice", "bob", "carol", "dora")}
+    try:
+        for name in webs:
+            same_everywhere([a, b], name, [("a", "ws")])
+        before = a.metric("tidegate_directory_registrations_again_total", "overflow")
+        cluster.redis.freeze()
+        token = make(a, "crowd")
+        while a.metric("tidegate_directory_pending") < 1024 + 100:  # two commands each; 1,024 may be owed
+            crowd += [Stream(a, f"Authorization: Bearer {token}\r\n", topic="t") for _ in range(20)]
+            assert len(crowd) <= 1000
+        for name in ("alice", "bob"):
+            webs[name].__exit__()
+        wait_until(lambda: a.metric("tidegate_directory_entries") == len(crowd) + 2, "both to have gone")
+        assert a.metric("tidegate_directory_registrations_again_total", "overflow") == before
+        webs["carol"].__exit__()
+        wait_until(lambda: a.metric("tidegate_directory_registrations_again_total", "overflow") > before, "the overflow")
+        cluster.redis.thaw()
+        for name in ("alice", "bob", "carol"):
+            same_everywhere([a, b], name, [])
+        same_everywhere([a, b], "dora", [("a", "ws")])
+        wait_until(lambda: where(b, "crowd")["count"] == len(crowd) and not where(b, "crowd")["stale"], "the crowd to be there")
+    finally:
+        for stream in crowd:
+            stream.close()
+        for web in webs.values():
+            web.__exit__()
+
+
+def test_two_nodes_of_one_name_both_say_so(cluster):
+    a, twin = cluster.add("a"), cluster.add("twin", **{"node.id": "a"})
+    wait_until(lambda: all("another node calls itself by our name" in node.log(1000) for node in (a, twin)), "both to say it")

@@ -1454,4 +1454,28 @@ MUTANTS = [
         "test": "test_drain.py::test_mqtt_is_told_when_to_come_again",
         "red": "come again together",
     },
+    {
+        "name": "a directory's entries not written again",
+        "file": "routing/directory_register.c",
+        "old": "        if (now_ms - e->written_ms < d->o.entry_ms / 2)",
+        "new": "        if (now_ms - e->written_ms < 2 * d->o.entry_ms)",
+        "test": "test_directory.py::test_entries_are_written_again_at_half_of_their_time",
+        "red": "nobody has written it again in time",
+    },
+    {
+        "name": "removals of the directory wait without a bound",
+        "file": "routing/directory_register.c",
+        "old": "d->removal_count < d->o.pending_max ?",
+        "new": "d->removal_count < UINT64_MAX ?",
+        "test": "test_directory.py::test_more_removals_than_may_wait",
+        "red": "the overflow",
+    },
+    {
+        "name": "another node of one's own name goes unnoticed",
+        "file": "routing/directory_redis.c",
+        "old": "before.life != d->life &&",
+        "new": "before.life == 0 &&",
+        "test": "test_directory.py::test_two_nodes_of_one_name_both_say_so",
+        "red": "both to say it",
+    },
 ]

@@ -26,6 +26,7 @@ def need(program, package):
     path = shutil.which(program)
     if path is None:
         raise Trouble(f"{program} is not installed: tools/packages.sh install demo (Debian package {package})")
+        raise Trouble(f"{program} is not installed: tools/packages.sh install test (Debian package {package})")
     return path
 
 
@@ -65,7 +66,7 @@ def run_maven(into, log, say):
                 say(f"  ... {fetched} files fetched")
     if maven.wait() != 0 or not list(into.glob("kafka_2.13-*.jar")):
         reasons = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line] or ["no reason given"]
-        raise Trouble("Maven could not fetch Kafka's jars: " + reasons[0] +
+        raise Trouble("Maven could not fetch Kafka's jars:\n  " + "\n  ".join(reasons[:2]) +
                       f"\n  whole log: {log}\n  It needs a network, or a mirror that ~/.m2/settings.xml names.")
 
 
