@@ -2,7 +2,9 @@
  *
  * A list is a walk (session/walk.h): each loop writes its own connections into the answer while it has the
  * letter, so nobody looks into another loop's memory. One connection is a walk that begins right before its
- * number and ends with it. */
+ * number and ends with it.
+ *
+ * Of a user, the last page ends with what the directory knows of him at other nodes: which, not how far. */
 #include "gateway/http/request.h"
 
 #include "gateway/http/connection_json.h"
@@ -14,10 +16,11 @@ enum { LIST_DEFAULT = 100, LIST_MAX = 1000, TEXT_BYTES_MAX = 64 << 20 };
 
 struct list_request {
     struct walk walk;
+    struct directory_find find; /* of `user`, when the walk is over */
     struct request *request; /* NULL: given up; freed when it is back */
     struct edge *edge;
     uint64_t only; /* this one, whole; 0: a list */
-    bool kick;
+    bool kick, listed; /* listed: there is one in the answer */
     uint32_t left;
     uint64_t last; /* what `next` names when there may be more */
     struct slice user, topic; /* in `texts`; empty: any */
@@ -113,6 +116,7 @@ static void reply_one(struct list_request *l)
 static void reply_list(struct list_request *l)
 {
     json_out_literal(&l->out, "]");
+    json_out_freshness(&l->out, l->find.shared, l->find.stale, l->find.as_of_ms);
     if (l->walk.stopped) {
         json_out_literal(&l->out, ",\"next\":");
         connection_json_id(&l->out, l->edge->facts, l->last);
@@ -121,15 +125,60 @@ static void reply_list(struct list_request *l)
     reply(l, 200);
 }
 
-static void on_end(struct walk *w)
+static void finish(struct list_request *l)
 {
-    struct list_request *l = LIST_OF(w, struct list_request, walk);
     if (l->only)
         reply_one(l);
     else
         reply_list(l);
     buf_deinit(&l->text);
+    free(l->find.found);
     free(l);
+}
+
+/* --- at other nodes ------------------------------------------------------------------------------ */
+
+static void put_elsewhere(struct list_request *l, const struct directory_found *f)
+{
+    struct json_out *o = &l->out;
+    char id[256 + CONNECTION_ID_TAIL_BYTES + 1];
+    size_t len = connection_id_write(f->node, f->incarnation, f->connection, id, sizeof id);
+    json_out_put(o, slice_cstr(l->listed ? ",{\"id\":" : "{\"id\":"));
+    json_out_string(o, slice_of(id, len));
+    json_out_literal(o, ",\"node\":");
+    json_out_string(o, slice_cstr(f->node));
+    json_out_literal(o, ",\"door\":");
+    json_out_string(o, slice_cstr(f->door));
+    json_out_literal(o, ",\"user\":");
+    json_out_string(o, l->user);
+    json_out_literal(o, ",\"since_ms\":");
+    json_out_number(o, f->since_ms);
+    json_out_literal(o, "}");
+    l->listed = true;
+}
+
+static void on_found(struct directory_find *f)
+{
+    struct list_request *l = LIST_OF(f, struct list_request, find);
+    for (uint32_t i = 0; i < f->found_count; i++)
+        if (strcmp(f->found[i].node, l->edge->settings->node_id) != 0)
+            put_elsewhere(l, &f->found[i]);
+    if (f->status != ST_OK)
+        l->out.status = f->status;
+    finish(l);
+}
+
+static void on_end(struct walk *w)
+{
+    struct list_request *l = LIST_OF(w, struct list_request, walk);
+    struct directory d = hub_directory(l->edge->hub);
+    if (!l->request || l->user.len == 0 || l->topic.len > 0 || w->stopped) {
+        finish(l);
+        return;
+    }
+    l->find.user = l->user;
+    l->find.on_found = on_found;
+    d.ops->find(d.ctx, &l->find);
 }
 
 /* --- on each loop ------------------------------------------------------------------------------- */
@@ -154,8 +203,9 @@ static bool on_session(struct walk *w, struct session *s)
         return true;
     if (l->left == 0) /* there is one more: that is why there is a `next` */
         return false;
-    if (l->last != 0)
+    if (l->listed)
         json_out_literal(&l->out, ",");
+    l->listed = true;
     connection_json_put(&l->out, l->edge->facts, s, false);
     l->last = session_id(s);
     l->left--;
@@ -201,5 +251,5 @@ void connections_give_up(struct request *r)
     struct list_request *l = r->pending;
     l->request = NULL; /* it comes back some time, and is freed */
     r->pending = NULL;
-    request_unavailable(r, "not all loops have answered in time");
+    request_unavailable(r, "not all loops, or not the directory, have answered in time");
 }

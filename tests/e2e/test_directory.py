@@ -320,6 +320,48 @@ def test_a_connection_that_ends_while_redis_is_away(cluster):
     same_everywhere([a, b], "alice", [])
 
 
+def listed(node, user, **more):
+    query = "".join(f"&{name}={value}" for name, value in more.items())
+    return curl(node.api(f"/v1/connections?user={user}{query}")).json()
+
+
+def test_the_connections_of_a_user_are_listed_at_every_node(cluster):
+    a, b, c = nodes = [cluster.add(name) for name in "abc"]
+    fresh(*nodes)
+    with Web(a, hello={"token": make(a, "alice")}) as web, Web(a, hello={"token": make(a, "alice")}):
+        web.subscribe("t")
+        client = mqtt_client(b, make(b, "alice"))
+        answers = same_everywhere(nodes, "alice", [("a", "ws"), ("a", "ws"), ("b", "mqtt")])
+        ids = sorted(item["id"] for item in answers[0]["connections"])
+        for node in nodes:
+            answer = listed(node, "alice")
+            assert sorted(item["id"] for item in answer["connections"]) == ids and not answer["stale"] and "next" not in answer
+            assert all(item["user"] == "alice" and item["since_ms"] > 0 for item in answer["connections"])
+            # Whole where they are, and only there.
+            assert ["subscriptions" in item for item in answer["connections"]] == [item["node"] == node.settings["node.id"]
+                                                                                  for item in answer["connections"]]
+        first = listed(a, "alice", max=1)
+        assert len(first["connections"]) == 1 and "stale" not in first
+        rest = listed(a, "alice", after=first["next"])
+        assert sorted(item["id"] for item in first["connections"] + rest["connections"]) == ids
+        assert {item["node"] for item in listed(a, "alice", topic="t")["connections"]} == {"a"}
+        assert listed(c, "nobody")["connections"] == [] and listed(c, "nobody")["stale"] is False
+        assert "stale" not in curl(a.api("/v1/connections")).json()
+        curl(c.api(f"/v1/connections/{ids[0]}"), check=404)
+
+        cluster.redis.stop()
+        wait_until(lambda: all("degraded" in ready(node) for node in nodes), "the nodes to say so")
+        away = listed(b, "alice")  # from memory
+        assert away["stale"] and away["as_of"] > 0 and sorted(item["id"] for item in away["connections"]) == ids
+        with Web(c, hello={"token": make(c, "carol")}):
+            own = listed(c, "carol")  # whom it was never asked for
+            assert own["stale"] and own["as_of"] is None and [item["node"] for item in own["connections"]] == ["c"]
+        cluster.redis.start()
+        same_everywhere(nodes, "alice", [("a", "ws"), ("a", "ws"), ("b", "mqtt")])
+        assert sorted(item["id"] for item in listed(c, "alice")["connections"]) == ids
+        client.close()
+
+
 # --- what is kept, and for how long ----------------------------------------------------------------------------------
 
 def test_entries_are_written_again_at_half_of_their_time(cluster):

@@ -1478,4 +1478,12 @@ MUTANTS = [
         "test": "test_directory.py::test_two_nodes_of_one_name_both_say_so",
         "red": "both to say it",
     },
+    {
+        "name": "connections of a user at other nodes are not listed",
+        "file": "gateway/http/connections.c",
+        "old": "    if (!l->request || l->user.len == 0 || l->topic.len > 0 || w->stopped) {",
+        "new": "    if (!l->request || l->user.len > 0 || l->topic.len > 0 || w->stopped) {",
+        "test": "test_directory.py::test_the_connections_of_a_user_are_listed_at_every_node",
+        "red": "AssertionError",
+    },
 ]
