@@ -49,6 +49,7 @@ struct client {
     bool ending; /* it waits until its session has ended */
     struct keeper_wait ended;
     uint64_t ended_at; /* it may have: the event; 0: it has not */
+    uint64_t last_end; /* the newest of these events */
     struct {
         bool on; /* told that it is in force */
         uint64_t at; /* the event */
@@ -228,6 +229,13 @@ static unsigned filter_index(struct slice filter)
     return i;
 }
 
+/* It was attached to a session that its client has ended since, or no client hears of it: what it resumes is
+ * not what is owed. */
+static bool conn_is_stale(const struct conn *c)
+{
+    return c->lost || c->asked < c->client->last_end;
+}
+
 /* A filter of the record: what it passes over must have reached the client. */
 static void resume_filter(struct conn *c, const struct record_filter *r)
 {
@@ -239,6 +247,8 @@ static void resume_filter(struct conn *c, const struct record_filter *r)
         unsigned lane = first + i;
         uint64_t *got = &client->owed[filter].got[lane];
         place.next[lane] = r->next[i];
+        if (conn_is_stale(c))
+            continue;
         if (client->owed[filter].on)
             REQUIRE(check_next_owed(filter, lane, *got) >= r->next[i],
                     "client %u goes on at %lu of lane %u, and has all but what follows %lu", client->index,
@@ -246,9 +256,10 @@ static void resume_filter(struct conn *c, const struct record_filter *r)
         else
             *got = r->next[i];
     }
-    if (!client->owed[filter].on)
+    if (!client->owed[filter].on && !conn_is_stale(c)) {
         client->owed[filter].at = ++events;
-    client->owed[filter].on = true;
+        client->owed[filter].on = true;
+    }
     conn_subscribe(c, filter, &place);
 }
 
@@ -267,6 +278,8 @@ static void conn_resume(struct conn *c)
         had[filter_index(r.filter)] = true;
         resume_filter(c, &r);
     }
+    if (conn_is_stale(c))
+        return;
     for (unsigned i = 0; i < FILTERS; i++) {
         if (had[i] || !client->owed[i].on || client->owed[i].at > c->asked)
             continue;
@@ -400,7 +413,7 @@ static bool conn_serves(const struct conn *c)
 
 static void client_end(struct client *client)
 {
-    client->ended_at = ++events;
+    client->ended_at = client->last_end = ++events;
     client->ending = true;
     client->ended.on_kept = on_session_ended;
     conn_close(client->conn, KEEPER_FORGET);
