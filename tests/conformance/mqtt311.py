@@ -145,7 +145,7 @@ STATEMENTS = [
     ("6.0.0-2", B, "Packets are not aligned with frames.", "e2e/test_mqtt_ws.py::test_packets_in_fragments_with_pings_between"),
     ("6.0.0-3", C, "The client offers the subprotocol mqtt.", "e2e/test_mqtt_ws.py::test_subprotocols"),
     ("6.0.0-4", S, "The server selects mqtt.", "e2e/test_mqtt_ws.py::test_subprotocols"),
-    ("7.0.0-1", B, "A server that connects to others conforms as a client too.", "pending: bridges bring connections of the server's own"),
+    ("7.0.0-1", B, "A server that connects to others conforms as a client too (a bridge sends again under new identifiers, without DUP: PROTOCOL.md 7).", "client::connect_of_a_bridge client::a_bridge_sends_again_what_was_not_acknowledged client::a_bridge_acknowledges_each_message_once client::a_bridge_pings client::a_bridge_gives_up_a_server_that_does_not_speak_mqtt"),
     ("7.0.0-2", B, "No extension is needed to interoperate.", "connect::connack_in_bytes e2e/test_mqtt.py::test_mosquitto_gets_the_bytes_that_mosquitto_sent"),
     ("7.1.1-1", S, "A server has an ordered, lossless transport.", "e2e/test_mqtt_bytes.py::test_connect_subscribe_publish_in_one_segment"),
     ("7.1.2-1", C, "So has a client.", "client: has the transport that it has"),
