@@ -332,7 +332,7 @@ def test_connack_tells_the_limits(make_node):
     with Wire(node, 5, "", keep_alive=50, props=b"\x11\xff\xff\xff\xff") as wire:
         told = connack_properties(wire)
         assert told[0x21] == 10 and 0x24 not in told and 0x25 not in told
-        assert told[0x27] > 1 << 20 and 0x29 not in told and told[0x2A] == 0 and told[0x22] == 32
+        assert told[0x27] > 1 << 20 and 0x29 not in told and told[0x2A] == 1 and told[0x22] == 32
         assert 0x11 not in told and told[0x12] and 0x13 not in told
         with Wire(node, 5, "", keep_alive=101) as another:
             assert connack_properties(another)[0x13] == 100
