@@ -1479,6 +1479,8 @@ MUTANTS = [
         "new": "",
         "test": "unit.sim.cluster 400000",
         "red": "are never answered",
+    },
+    {
         "name": "a drain that serves new clients by HTTP",
         "file": "gateway/ws/http.c",
         "old": "    if (web_door_leaves(c->door))\n",
