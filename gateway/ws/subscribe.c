@@ -126,10 +126,14 @@ void serve_subscribed(struct conn *c, struct subscribing *s)
 /* From here on what is acknowledged counts from where this subscription begins. */
 static void place_tally(struct tally *t, const struct subscription *sub)
 {
-    if (t->places == TALLY_OWN) /* resumed: it began with them */
-        return;
-    for (unsigned i = 0; i < t->lane_count; i++)
-        t->lanes[i].acked = subscription_reached(sub, t->first_lane + i);
+    /* Resumed: it began with them. Where the log does not reach so far it goes on at the end, and a place
+     * that stayed behind that would pass over what comes there. */
+    bool resumed = t->places == TALLY_OWN;
+    for (unsigned i = 0; i < t->lane_count; i++) {
+        uint64_t begins = subscription_reached(sub, t->first_lane + i);
+        if (!resumed || begins < t->lanes[i].acked)
+            t->lanes[i].acked = begins;
+    }
     t->places = TALLY_OWN;
 }
 

@@ -3,8 +3,12 @@ served from a place that means something else now."""
 
 import shutil
 
+import pytest
+
 from clients import Web, curl, history, publish
 from mqtt_wire import Wire, user
+from node import wait_until
+from tokens import make
 
 
 def order(position):
@@ -57,3 +61,56 @@ def test_a_position_of_a_lost_future(node):
     with Web(node) as web:
         assert web.subscribe("t/1", {"after": [kept[-1]]})["replay"] == 1
         assert web.next()["pos"] == new
+
+
+def lost(node, topic):
+    """Positions that this log does not have: right behind its end, and far behind it."""
+    lane, last = publish(node, topic, b"0").json()["pos"].rsplit(".", 1)
+    return f"{lane}.{int(last, 16) + 64:016x}", f"{lane}.{2**63 - 1:016x}"
+
+
+def replayed(web):
+    """Positions of what comes until `live`; a gap is none."""
+    items = []
+    while "live" not in (item := web.event()):
+        items += [] if "id" in item else [item]
+    return [item["msg"]["pos"] for item in items]
+
+
+@pytest.mark.parametrize("far", [0, 1])
+def test_what_comes_after_a_lost_future_is_owed(make_node, far):
+    """Whoever resumed behind the end of the log is told so once; from then on his session is as any other."""
+    node = make_node({"session.save_ms": "20ms"})
+    with Web(node, hello={}) as web:
+        web.subscribe("t/1", ack=True)
+        token = web.hello["session"]
+        web.abort()
+    with Web(node, hello={"session": token, "after": {"t/1": [lost(node, "t/1")[far]]}}) as web:
+        assert web.hello["resumed"] and web.next("gap")["why"] == "epoch"
+        web.next_item("live")
+        sent = [publish(node, "t/1", data).json()["pos"] for data in (b"1", b"2", b"3")]
+        came = [web.next_item("msg") for _ in range(3)]
+        assert [item["msg"]["pos"] for item in came] == sent
+        web.post({"ack": {"n": 1}})
+        web.abort()
+    with Web(node, hello={"session": token}) as web:
+        assert web.hello["resumed"] and replayed(web) == sent[1:]
+
+
+def test_an_inbox_is_not_read_into_a_lost_future(node):
+    """What his devices have acknowledged is all that counts as seen by the user, wherever one of them began."""
+    def send(text):
+        return curl(node.api("/v1/users/ann/messages"), data=text).json()["pos"]
+
+    hello = {"token": make(node, "ann"), "inbox": True}
+    lane, last = send(b"0").rsplit(".", 1)
+    beyond = f"{lane}.{int(last, 16) + 4096:016x}"
+    with Web(node, hello={**hello, "after": {"$user/ann/#": [beyond]}}) as web:
+        assert web.next("gap")["why"] == "epoch"
+        sent = [send(text) for text in (b"1", b"2")]
+        assert [web.next_item("msg")["n"] for _ in sent] == [1, 2]
+        web.post({"ack": {"n": 1}})
+        wait_until(lambda: curl(node.api("/v1/users/ann")).json()["inbox"] == {"pos": sent[0], "unread": 1},
+                   "the cursor at what was acknowledged")
+    with Web(node, hello=hello) as web:
+        assert replayed(web) == sent[1:]

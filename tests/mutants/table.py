@@ -1528,4 +1528,12 @@ MUTANTS = [
         "test": "test_directory.py::test_the_connections_of_a_user_are_listed_at_every_node",
         "red": "AssertionError",
     },
+    {
+        "name": "a session stays at a place that the log does not have",
+        "file": "gateway/ws/subscribe.c",
+        "old": "if (!resumed || begins < t->lanes[i].acked)",
+        "new": "if (!resumed)",
+        "test": "test_lost_future.py::test_what_comes_after_a_lost_future_is_owed",
+        "red": "AssertionError|KeyError",
+    },
 ]
