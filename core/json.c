@@ -19,6 +19,13 @@
 
 _Static_assert(JSON_DEPTH_MAX <= 64, "scan_value keeps one bit a level in a 64-bit word");
 
+static unsigned depth_max = JSON_DEPTH_MAX;
+
+void json_limit_depth(unsigned depth)
+{
+    depth_max = depth;
+}
+
 static const uint64_t ONES = 0x0101010101010101u;
 static const uint64_t HIGHS = 0x8080808080808080u;
 static const uint64_t INTEGER_MAX = ((uint64_t)1 << 53) - 1;
@@ -233,7 +240,7 @@ static const uint8_t *scan_value(const uint8_t *p, const uint8_t *end)
         if (!p || p == end)
             return NULL;
         if (*p == '{' || *p == '[') {
-            if (depth == JSON_DEPTH_MAX)
+            if (depth == depth_max)
                 return NULL;
             depth++;
             in_object = in_object << 1 | (*p == '{');

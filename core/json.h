@@ -1,11 +1,15 @@
 /* JSON over slices, without allocation: a validator and a pull scanner (RFC 8259, strict). For the
- * hot path; everything else uses jansson. Nesting is at most JSON_DEPTH_MAX deep. Any thread. */
+ * hot path; everything else uses jansson. Nesting is bounded (json_limit_depth). Any thread. */
 #ifndef TG_CORE_JSON_H
 #define TG_CORE_JSON_H
 
 #include "core/buf.h"
 
 enum { JSON_DEPTH_MAX = 64 };
+
+/* Text that is nested deeper is not valid; at first JSON_DEPTH_MAX, and at most that, at least 1. Of the process: before
+ * other threads run. */
+void json_limit_depth(unsigned depth);
 
 /* Not JSON_NULL, JSON_STRING ...: those are jansson's, and a file may need both. */
 enum json_type {

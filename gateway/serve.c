@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/hash.h"
+#include "core/json.h"
 #include "core/logging.h"
 #include "core/metrics.h"
 #include "gateway/bridge/bridges.h"
@@ -188,6 +189,7 @@ int serve_command(int count, char **words)
     if (code == 0) {
         log_setup((enum log_level)settings->log_level, (enum log_form)settings->log_form);
         hash_setup();
+        json_limit_depth((unsigned)settings->limit_json_depth);
         metrics_set_version(TIDEGATE_VERSION);
         code = run(&a, &settings);
         settings_free(settings);

@@ -2,6 +2,7 @@
  * second value does not belong here. */
 #include "gateway/settings.h"
 
+#include "core/json.h"
 #include "core/store/store.h"
 #include "gateway/bridge_topics.h"
 #include "gateway/gate.h"
@@ -279,6 +280,9 @@ static const struct config_option options[] = {
      "Head of an HTTP request, at both ports; above, it is answered 431 (414: its target alone) and closed. "
      "A "
      "connection of the private API takes twice that in memory"},
+    {"limit.json_depth", CONFIG_UINT, AT(limit_json_depth), "64", NULL, 4, JSON_DEPTH_MAX,
+     "Arrays and objects of a JSON text inside one another: bodies, WebSocket frames, payloads that are "
+     "published as JSON; above, it is not taken for JSON"},
 
     {"limit.lag_messages", CONFIG_UINT, AT(limit_lag_messages), "0", NULL, 0, 0,
      "Positions of a partition that a subscription may be behind; above, it goes on with the newest half of "

@@ -4,6 +4,7 @@
  * them
  *   {} or nothing, "ttl_ms"                         by a user, for himself: with all that his credential says
  */
+#include "core/json.h"
 #include "gateway/http/request.h"
 
 #include "gateway/auth/tickets.h"
@@ -102,8 +103,9 @@ void tickets_begin(struct request *r)
 void tickets_run(struct request *r)
 {
     struct slice text = buf_slice(&r->body);
-    json_t *body = text.len > 0 ? json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, NULL)
-                                : json_object();
+    json_t *body = text.len == 0 ? json_object() : NULL;
+    if (json_valid(text)) /* it knows limit.json_depth */
+        body = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
     const json_t *ttl = json_object_get(body, "ttl_ms"), *user = json_object_get(body, "user"),
                  *claims = json_object_get(body, "claims");
     buf_deinit(&r->body);

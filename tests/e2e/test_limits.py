@@ -1,5 +1,6 @@
 """Everything that can grow has an end, and what is lost by it is counted."""
 
+import json
 import socket
 import struct
 import subprocess
@@ -243,6 +244,32 @@ def connects(node, client_id):
         return True
     except (AssertionError, ConnectionError):
         return False
+
+
+def nested(depth, middle="1"):
+    return "[" * depth + middle + "]" * depth
+
+
+def test_json_is_nested_as_deep_as_is_allowed(make_node):
+    node = make_node({"limit.json_depth": 8})
+    before = node.metric("tidegate_messages_refused_total", "invalid")
+    for depth, code in ((8, 200), (9, 400), (100000, 400)):
+        for path, body in (("/v1/publish/a", nested(depth)),
+                           ("/v1/publish", '{"messages":[{"topic":"a","data":' + nested(depth - 1) + "}]}"),
+                           ("/v1/tickets", '{"user":"u","claims":{"a":' + nested(depth - 2) + "}}")):
+            answer = curl(node.api(path), "-H", "Content-Type: application/json", data=body.encode(), check=None)
+            assert answer.status == code, (path, depth, answer.body)
+            if code != 200:
+                assert answer.json()["code"] == "bad_request"
+    assert node.metric("tidegate_messages_refused_total", "invalid") > before
+    with Web(node) as web:
+        assert "ok" in web.answer(web.request({"pub": {"topic": "a", "data": json.loads(nested(7))}}))
+        web.events.get(timeout=WAIT_S)
+        for depth in (8, 5000):
+            web.post_text('{"id":9,"pub":{"topic":"a","data":' + nested(depth) + "}}")
+            item = web.events.get(timeout=WAIT_S)
+            assert "err" in item and item["err"]["code"] == "bad_request", item
+        assert "ok" in web.answer(web.request({"pub": {"topic": "a", "text": "1"}})), "the connection stays"
 
 
 def test_the_private_api_has_a_limit_of_its_own(make_node):
