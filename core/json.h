@@ -7,8 +7,8 @@
 
 enum { JSON_DEPTH_MAX = 64 };
 
-/* Text that is nested deeper is not valid; at first JSON_DEPTH_MAX, and at most that, at least 1. Of the process: before
- * other threads run. */
+/* Text that is nested deeper is not valid; at first JSON_DEPTH_MAX, and at most that, at least 1. Of the
+ * process: before other threads run. */
 void json_limit_depth(unsigned depth);
 
 /* Not JSON_NULL, JSON_STRING ...: those are jansson's, and a file may need both. */

@@ -92,8 +92,8 @@ struct settings {
     uint64_t limit_connections, limit_user_connections, limit_revocations, limit_tickets, limit_message_bytes,
         limit_topic_bytes, limit_topic_levels, limit_subscriptions, limit_inflight, limit_ws_unacked,
         limit_publish_open, limit_batch_messages, limit_batch_bytes, limit_history_count,
-        limit_http_head_bytes, limit_json_depth, limit_retained, limit_retained_bytes, limit_sessions, limit_sessions_bytes,
-        limit_session_bytes;
+        limit_http_head_bytes, limit_json_depth, limit_retained, limit_retained_bytes, limit_sessions,
+        limit_sessions_bytes, limit_session_bytes;
     uint64_t limit_address_connections, limit_connect_rate_address, limit_connect_rate_user,
         limit_connect_rate_node, limit_connect_burst, limit_publish_rate_address, limit_publish_rate_user,
         limit_publish_rate_node, limit_publish_burst; /* 0 = none */
