@@ -641,6 +641,8 @@ MUTANTS = [
 """,
         "test": "test_reload_rules.py::test_key_files_are_read_again_or_nothing_is",
         "red": "AssertionError",
+    },
+    {
         "name": "a start on a full disk that gives up",
         "file": "core/store/writer.c",
         "old": """    return st == ST_OK || st == ST_AGAIN ? st : fail(w, "begin the log", w->onset->where);
@@ -1105,6 +1107,8 @@ MUTANTS = [
         "new": "c->will_qos == 3",
         "test": "../conformance/test_conf_connect.py::test_the_reserved_connect_flag",
         "red": "assert|2000",
+    },
+    {
         "name": "the ticket of an event stream opens all else",
         "file": "gateway/auth/tickets.c",
         "old": "    if (good && k->spent && use != TICKET_STREAM_AGAIN)\n        return NULL;\n",
