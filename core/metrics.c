@@ -297,6 +297,11 @@ static const struct metric_row {
     [M_SNAPSHOTS] = {"tidegate_snapshots_total", COUNTER, NULL, "Snapshots of the log that were made."},
     [M_LOG_CARRIED] = {"tidegate_log_carried_records_total", COUNTER, NULL,
                        "Retained messages appended again because retention removes their segment."},
+    [M_LOG_VOIDS] = {"tidegate_log_voids", GAUGE, NULL,
+                     "Records of a mirror that are void (repetitions, decisions that came late) and that reads "
+                     "skip."},
+    [M_LOG_VOIDS_SHOWN] = {"tidegate_log_voids_shown_total", COUNTER, NULL,
+                           "Void records beyond log.voids: reads show them."},
     [M_LOG_NAMES_BYTES] = {"tidegate_log_names_bytes", GAUGE, NULL,
                            "Memory of topic names that replays of filters with wildcards have met."},
 #define FILTERED "tidegate_log_filter_records_total", COUNTER

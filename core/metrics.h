@@ -192,6 +192,8 @@ enum metric {
     M_LOG_TRIMMED_SEGMENTS,
     M_LOG_CARRIED,
     M_LOG_NAMES_BYTES, /* gauge */
+    M_LOG_VOIDS, /* gauge */
+    M_LOG_VOIDS_SHOWN,
     M_LOG_FILTER_MERGED, /* records that reads by a filter have passed, by how */
     M_LOG_FILTER_SCANNED,
     M_LOG_SCRUB_BYTES,

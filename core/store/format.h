@@ -86,7 +86,8 @@ static inline uint32_t record_optional_bytes(uint8_t flags)
 /* Records that no reader of messages is shown. */
 enum { RECORD_HIDDEN = RECORD_INTERNAL | RECORD_CARRIED };
 
-enum { START_KIND = 1, START_AFTER_CLEAN_STOP = 1 };
+/* What an internal record is: its payload's first two bytes. 2 is once_note.h's. */
+enum { START_KIND = 1, HOLE_KIND = 3, START_AFTER_CLEAN_STOP = 1 };
 
 struct start_payload {
     uint16_t kind, flags;

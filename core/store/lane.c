@@ -27,6 +27,7 @@ enum {
     MARK_AFTER_MS = 1000,
     RECORDS_UNSYNCED_MAX = STORE_OFFSET_JUMP / 2, /* half: the writer may have as many in sync mode "never" */
     KEPT_ROOM_SHARE = 8, /* of a segment, on a full disk: for state and what is carried */
+    HOLE_FILLED_MAX = 64, /* offsets of a mirror's hole: so many are filled */
     CARRY_ROOM_SHARE = 16, /* the last of it: for what is carried alone */
     SEGMENTS_AN_AGE = 4, /* so that what is kept is at most a quarter older than retention_ms */
 };
@@ -298,6 +299,68 @@ enum status lane_append(struct lane *l, struct msg *m, bool wait)
     return ST_OK;
 }
 
+/* --- a mirror: offsets are given --- */
+
+/* A record that nobody is shown, at the next offset. */
+static enum status append_internal(struct lane *l, struct slice payload, uint64_t time_ms)
+{
+    uint64_t bytes = record_internal_bytes(payload);
+    enum status st = take_room(l, time_ms, bytes, RANK_MESSAGE);
+    if (st != ST_OK)
+        return st;
+    struct frame *f = l->open;
+    l->next++;
+    l->last_time_ms = time_ms;
+    record_encode_internal(payload, time_ms, f->record_count, f->seed, f->bytes + f->len);
+    took_room(l, bytes, false);
+    return ST_OK;
+}
+
+/* Offsets within a segment have no holes (scan.c): a short one is filled with records that say nothing,
+ * behind a long one a segment begins. */
+static enum status pass_hole(struct lane *l, uint64_t to, uint64_t time_ms)
+{
+    const uint16_t kind = HOLE_KIND;
+    enum status st = ST_OK;
+    if (to - l->next <= HOLE_FILLED_MAX) {
+        while (l->next < to && st == ST_OK)
+            st = append_internal(l, slice_of(&kind, sizeof kind), time_ms);
+        return st;
+    }
+    if (l->open)
+        close_frame(l);
+    uint64_t end = l->next;
+    l->next = to;
+    st = roll(l, time_ms, end, l->env->options->segment_bytes, sizeof(struct frame_header));
+    if (st != ST_OK)
+        l->next = end;
+    return st;
+}
+
+enum status lane_append_at(struct lane *l, struct msg *m)
+{
+    assert(l->env->options->mirror_epoch && m->offset >= l->next);
+    uint64_t time_ms = m->ts_ms > l->last_time_ms ? m->ts_ms : l->last_time_ms;
+    enum status st = m->offset > l->next ? pass_hole(l, m->offset, time_ms) : ST_OK;
+    if (st != ST_OK)
+        return st;
+    if (m->flags & MSG_NOTE) {
+        st = append_internal(l, msg_payload(m), time_ms);
+    } else {
+        uint64_t bytes = record_stored_bytes(m);
+        st = take_room(l, time_ms, bytes, RANK_MESSAGE);
+        if (st == ST_OK) {
+            m->ts_ms = l->last_time_ms = time_ms;
+            l->next++;
+            record_encode(m, l->open->record_count, l->open->seed, l->open->bytes + l->open->len);
+            took_room(l, bytes, false);
+        }
+    }
+    m->stored = m->offset;
+    m->ts_ms = st == ST_OK ? time_ms : m->ts_ms;
+    return st;
+}
+
 enum status lane_carry(struct lane *l, struct msg *m)
 {
     uint64_t bytes = record_carried_bytes(m), time_ms = time_of_append(l);
@@ -475,8 +538,21 @@ static uint64_t first_file_bytes(const struct lane *l)
     return bytes > STORE_SEGMENT_BYTES_MIN ? bytes : STORE_SEGMENT_BYTES_MIN;
 }
 
+/* It says nothing of its own: the next record begins a segment, and with it a file. */
+static enum status begin_mirror(struct lane *l, uint64_t next)
+{
+    l->next = l->durable = next;
+    atomic_init(&l->durable_next, next);
+    atomic_init(&l->synced_next, next);
+    atomic_init(&l->written_next, next);
+    atomic_init(&l->sealed_next, next);
+    return roll(l, l->last_time_ms, next, first_file_bytes(l), sizeof(struct frame_header));
+}
+
 enum status lane_begin(struct lane *l, uint64_t next, uint64_t previous_next, bool after_clean_stop)
 {
+    if (l->env->options->mirror_epoch)
+        return begin_mirror(l, next);
     uint64_t time_ms = clock_wall_ms(l->env->options->clock);
     struct start_payload start = {.kind = START_KIND,
                                   .flags = after_clean_stop ? START_AFTER_CLEAN_STOP : 0,

@@ -7,6 +7,7 @@
 
 #include "core/store/frame.h"
 #include "core/store/store.h"
+#include "core/store/voids.h"
 
 struct completion;
 struct maker;
@@ -51,6 +52,7 @@ struct lane {
     uint64_t last_time_ms;
     uint64_t unsynced_bytes; /* of frames and the open frame that are not durable */
     uint64_t frame_bytes_guess; /* as large as the last frame was */
+    struct voids *voids; /* of a mirror; NULL: none */
     struct timer lazy_timer, mark_timer;
 
     /* Frames in memory, oldest first: those not durable, and the last recent_bytes of durable ones. A ring.
@@ -96,6 +98,8 @@ void lane_bind(struct lane *l, struct loop *loop, const struct store_events *eve
 void lane_finish(struct lane *l);
 
 enum status lane_append(struct lane *l, struct msg *m, bool wait) MUST_CHECK;
+/* Of a mirror (store_mirror.h). */
+enum status lane_append_at(struct lane *l, struct msg *m) MUST_CHECK;
 enum status lane_carry(struct lane *l, struct msg *m) MUST_CHECK;
 enum status lane_note(struct lane *l, struct slice note, uint64_t *offset) MUST_CHECK;
 /* Ends the segment, so that everything below *upto (all that was appended) will be sealed. ST_NO_MEMORY,

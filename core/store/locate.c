@@ -127,6 +127,25 @@ static uint32_t volumes_below(const struct shelf *shelf, uint64_t offset)
     return i < shelf->count && shelf->volumes[i]->base_offset < offset ? i + 1 : i;
 }
 
+static bool has_voids(const struct shelf *shelf, const struct volume *v)
+{
+    return shelf->voids && voids_between(shelf->voids, v->base_offset, v->next_offset) > 0;
+}
+
+/* Among places [from, end) of a volume in which some are void. True: settled. */
+static bool locate_last_shown(const struct shelf *shelf, const struct volume *v, struct index_places p,
+                              uint32_t from, uint32_t end, struct store_read *r)
+{
+    while (end > from) {
+        uint64_t offset = v->base_offset + p.places[--end].delta;
+        if (!voids_has(shelf->voids, offset) && --r->seek_left == 0) {
+            settle(r, offset);
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool locate_last(struct query_tools *t, struct shelf *shelf, struct store_read *r)
 {
     uint64_t list_id = query_list_id(r);
@@ -144,11 +163,15 @@ static bool locate_last(struct query_tools *t, struct shelf *shelf, struct store
         struct index_places p = volume_find(v, list_id);
         uint64_t kept = r->first > v->base_offset ? r->first - v->base_offset : 0;
         uint32_t from = index_places_below(p, kept), end = index_places_below(p, r->seek - v->base_offset);
-        if (end >= from && end - from >= r->seek_left) {
+        if (has_voids(shelf, v)) {
+            if (locate_last_shown(shelf, v, p, from, end, r))
+                return true;
+        } else if (end >= from && end - from >= r->seek_left) {
             settle(r, v->base_offset + p.places[end - r->seek_left].delta);
             return true;
+        } else {
+            r->seek_left -= end > from ? end - from : 0;
         }
-        r->seek_left -= end > from ? end - from : 0;
         r->seek = v->base_offset;
     }
     return false;

@@ -154,6 +154,10 @@ static enum go collect(struct step *s, const struct record *record)
 {
     struct store_read *r = s->read;
     uint64_t before = record->offset + r->reverse, behind = record->offset + !r->reverse;
+    if (!r->state_only && voids_has(s->shelf->voids, record->offset)) {
+        r->next = behind;
+        return GO_ON;
+    }
     if (r->count_only) {
         r->found++;
         r->next = behind;
@@ -209,6 +213,11 @@ static enum status fetch(struct step *s, struct index_place place, struct record
                          frame_base, out);
 }
 
+static bool has_voids(const struct step *s, uint64_t from, uint64_t to)
+{
+    return s->shelf->voids && voids_between(s->shelf->voids, from, to) > 0;
+}
+
 static enum go topic_span(struct step *s, uint64_t stop)
 {
     struct store_read *r = s->read;
@@ -216,7 +225,7 @@ static enum go topic_span(struct step *s, uint64_t stop)
     uint32_t i = index_places_below(p, r->next - s->volume->base_offset);
     uint32_t end = index_places_below(p, stop - s->volume->base_offset);
     /* By the index alone: a name whose topic_id collides would be counted too. */
-    if (r->count_only && !(r->inbox && r->wants)) {
+    if (r->count_only && !(r->inbox && r->wants) && !has_voids(s, r->next, stop)) {
         r->found += end - i;
         i = end;
     }
@@ -486,9 +495,10 @@ static enum go merge_span(struct step *s, struct merge *m, uint64_t stop)
     enum go go = GO_ON;
     struct index_place place;
     s->tools->source.ahead = FAR_AHEAD_BYTES;
-    if (r->count_only) /* as topic_span */
+    bool by_lists = r->count_only && !has_voids(s, r->next, stop); /* as topic_span */
+    if (by_lists)
         r->found += m->records;
-    while (!r->count_only && go == GO_ON && merge_next(m, &place)) {
+    while (!by_lists && go == GO_ON && merge_next(m, &place)) {
         uint64_t offset = s->volume->base_offset + place.delta;
         struct record record;
         if (fetch(s, place, &record) != ST_OK)

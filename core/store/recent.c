@@ -49,7 +49,7 @@ static bool look_at_frame(const struct lane *l, const struct frame *f, struct qu
         struct slice topic =
             slice_of(f->bytes + at + sizeof h + record_optional_bytes(h.flags), h.topic_bytes);
         bool shown = !f->control && !(h.flags & RECORD_HIDDEN);
-        if (offset >= q->next && shown && is_wanted(q, topic)) {
+        if (offset >= q->next && shown && is_wanted(q, topic) && !voids_has(l->voids, offset)) {
             struct record r;
             if (q->found == q->count_max)
                 return false;

@@ -55,7 +55,8 @@ static uint8_t bits_of(const struct msg *m)
     return (uint8_t)bits;
 }
 
-static void encode(const struct msg *m, uint8_t flags, uint32_t delta, uint32_t seed, uint8_t *out)
+static void encode(const struct msg *m, uint8_t flags, uint32_t delta, uint64_t time_ms, uint32_t seed,
+                   uint8_t *out)
 {
     uint64_t exact = msg_record_bytes(m, flags), stored = align8(exact);
     assert(exact <= RECORD_BYTES_MAX && props_valid(msg_props(m)));
@@ -63,7 +64,7 @@ static void encode(const struct msg *m, uint8_t flags, uint32_t delta, uint32_t 
         .record_bytes = (uint32_t)exact,
         .offset_delta = delta,
         .topic_id = hash64_stable(msg_topic(m)),
-        .time_ms = m->ts_ms,
+        .time_ms = time_ms,
         .topic_bytes = m->topic_len,
         .key_bytes = m->key_len,
         .props_bytes = m->props_len,
@@ -88,13 +89,18 @@ static void encode(const struct msg *m, uint8_t flags, uint32_t delta, uint32_t 
 
 void record_encode(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out)
 {
-    encode(m, flags_of(m, false), delta, seed, out);
+    encode(m, flags_of(m, false), delta, m->ts_ms, seed, out);
+}
+
+void record_encode_unplaced(const struct msg *m, uint32_t seed, uint8_t *out)
+{
+    encode(m, flags_of(m, false), 0, 0, seed, out);
 }
 
 void record_encode_carried(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out)
 {
     assert(m->flags & MSG_RETAIN);
-    encode(m, flags_of(m, true), delta, seed, out);
+    encode(m, flags_of(m, true), delta, m->ts_ms, seed, out);
 }
 
 uint32_t record_internal_bytes(struct slice payload)

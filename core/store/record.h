@@ -29,6 +29,8 @@ uint64_t record_stored_bytes(const struct msg *m);
 /* Writes exactly record_stored_bytes(m) at `out` (8-aligned). The offset is that of the frame + delta;
  * time is m->ts_ms. */
 void record_encode(const struct msg *m, uint32_t delta, uint32_t seed, uint8_t *out);
+/* The same without a place or a time: delta 0, time 0 (store_mirror.h). */
+void record_encode_unplaced(const struct msg *m, uint32_t seed, uint8_t *out);
 /* The same of a message that is in the log already: a carried record (FORMAT.md 5), which keeps m->offset
  * and m->ts_ms. */
 uint64_t record_carried_bytes(const struct msg *m);

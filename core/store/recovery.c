@@ -260,6 +260,8 @@ static uint64_t item_end(const struct item *item)
 
 static uint64_t highest_witness(const struct run *run)
 {
+    if (run->r->mirror)
+        return 0;
     uint64_t synced = run->r->synced_below;
     for (uint32_t i = 0; i < run->count; i++) {
         const struct item *item = &run->items[i];
@@ -457,6 +459,13 @@ static enum status shelve(struct run *run, struct item *item)
     return refuse(run, st, item, "cannot write its index");
 }
 
+/* A mirror: something is missing between item `i` and the one before. */
+static bool lost_before(const struct run *run, uint32_t i)
+{
+    uint64_t end = i > 0 ? item_end(&run->items[i - 1]) : run->r->first;
+    return run->items[i].previous_next > end;
+}
+
 static enum status judge_all(struct run *run)
 {
     enum status st = ST_OK;
@@ -465,7 +474,9 @@ static enum status judge_all(struct run *run)
         if (i > 0 && run->items[i].base_offset < item_end(&run->items[i - 1]))
             return refuse(run, ST_CORRUPT, &run->items[i],
                           "overlaps the segment before it; put the folder back as it was");
-        if (!run->items[i].indexed && !run->items[i].judged)
+        if (run->r->mirror && lost_before(run, i))
+            st = remove_items(run, i);
+        else if (!run->items[i].indexed && !run->items[i].judged)
             st = judge(run, i);
     }
     /* Also one with an index: a mark that did not fit began it, and then the process stopped. */
@@ -480,6 +491,8 @@ static enum status judge_all(struct run *run)
 /* Everything below is known to be synced before any frame has been read. */
 static uint64_t known_witness(const struct run *run)
 {
+    if (run->r->mirror)
+        return 0;
     uint64_t synced = run->r->synced_below;
     for (uint32_t i = 0; i < run->count; i++) {
         const struct item *item = &run->items[i];
@@ -615,7 +628,7 @@ enum status recovery_run(struct shelf *shelf, struct recovery *r, struct buf *er
         st = refuse_errno(&run, NULL, "sync the folder");
     if (st == ST_OK)
         tell_missing(&run);
-    r->end = r->synced_below;
+    r->end = r->mirror ? r->first : r->synced_below;
     for (uint32_t i = 0; i < run.count && st == ST_OK; i++) {
         st = shelve(&run, &run.items[i]);
         r->end = item_end(&run.items[i]) > r->end ? item_end(&run.items[i]) : r->end;

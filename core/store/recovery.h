@@ -10,6 +10,7 @@ struct recovery {
     uint64_t first; /* of the MANIFEST: lowest offset kept */
     uint64_t synced_below; /* `end` of the MANIFEST */
     unsigned threads; /* to read segments with, 1 to CREW_MAX */
+    bool mirror; /* whatever is wrong, the log ends before it: the rest comes again (store_mirror.h) */
     /* answer */
     uint64_t end; /* of what was recovered; at least synced_below */
     uint64_t torn_bytes; /* cut away */

@@ -17,6 +17,7 @@
 #include "core/store/recent.h"
 #include "core/store/recovery.h"
 #include "core/store/snapshot.h"
+#include "core/store/store_mirror.h"
 #include "core/store/writer.h"
 
 #include <errno.h>
@@ -46,6 +47,7 @@ struct store {
     struct lane *lanes;
     struct shelf shelves[STORE_LANES_MAX];
     char *folders[STORE_LANES_MAX];
+    struct voids *voids[STORE_LANES_MAX]; /* of a mirror */
 };
 
 static enum status refuse(struct buf *error, enum status st, const char *where, const char *what)
@@ -65,6 +67,12 @@ static enum status check_options(const struct store_options *o, struct buf *erro
         return refuse(error, ST_INVALID, o->dir, "a segment must have 64 KiB to 4 GiB");
     if (o->sync == STORE_SYNC_INTERVAL && o->sync_interval_ms == 0)
         return refuse(error, ST_INVALID, o->dir, "the interval of syncs must be at least 1 ms");
+    if (o->voids_max > VOIDS_MAX)
+        return refuse(error, ST_INVALID, o->dir, "too many void records are to be remembered");
+    if (!o->mirror_epoch && mirror_is_here(o->dir))
+        return refuse(error, ST_INVALID, o->dir,
+                      "this folder holds a mirror of a log that is kept elsewhere; give this one a folder of "
+                      "its own (data.dir), or set log.backend to what it was");
     if (strlen(o->dir) > PATH_MAX - 64)
         return refuse(error, ST_INVALID, o->dir, "the path is too long");
     return ST_OK;
@@ -83,6 +91,7 @@ static enum status load_manifest(struct store *s, struct buf *error)
     enum status st = manifest_read(s->options.dir, m);
     if (st == ST_NOT_FOUND) {
         *m = (struct manifest){.lane_count = s->options.lane_count, .stopped = true};
+        m->epoch = s->options.mirror_epoch;
         while (m->epoch == 0) {
             if (getrandom(&m->epoch, sizeof m->epoch, 0) != (ssize_t)sizeof m->epoch)
                 return folder_refuse(error, s->options.dir, "get random numbers");
@@ -99,6 +108,8 @@ static enum status load_manifest(struct store *s, struct buf *error)
                       "tidegate log restore makes a log of it");
     if (st != ST_OK)
         return folder_refuse(error, s->options.dir, "read MANIFEST");
+    if (s->options.mirror_epoch && m->epoch != s->options.mirror_epoch)
+        return refuse(error, ST_CORRUPT, s->options.dir, "the log is of another epoch than its mirror says");
     if (m->lane_count != s->options.lane_count) {
         char what[128];
         snprintf(what, sizeof what,
@@ -129,7 +140,10 @@ static enum status make_lane_folder(struct store *s, unsigned i, struct buf *err
     s->folders[i] = strdup(folder);
     if (!s->folders[i])
         return refuse(error, ST_NO_MEMORY, folder, "no memory");
-    s->shelves[i] = (struct shelf){.lane = i, .folder = s->folders[i], .files = s->files};
+    if (s->options.mirror_epoch && voids_create(s->options.voids_max, &s->voids[i]) != ST_OK)
+        return refuse(error, ST_NO_MEMORY, folder, "no memory");
+    s->shelves[i] =
+        (struct shelf){.lane = i, .folder = s->folders[i], .files = s->files, .voids = s->voids[i]};
     /* Without memory reads by filters look at every record. */
     if (s->options.names_bytes > 0 &&
         vocabulary_create(s->options.names_bytes, &s->shelves[i].words) != ST_OK)
@@ -153,7 +167,7 @@ static void take_recovered(struct store *s, unsigned i, const struct recovery *r
         log_warn("cut a torn end off the log lane=%u bytes=%llu next=%llu", i,
                  (unsigned long long)r->torn_bytes, (unsigned long long)r->end);
     uint64_t next = r->end;
-    if (!s->manifest.stopped) {
+    if (!s->manifest.stopped && !s->options.mirror_epoch) {
         next = s->manifest.lanes[i].next > next ? s->manifest.lanes[i].next : next;
         next += STORE_OFFSET_JUMP;
     }
@@ -176,6 +190,7 @@ static enum status recover_lanes(struct store *s, struct buf *error)
         all->lanes[i].r = (struct recovery){.log_epoch = s->manifest.epoch,
                                             .first = s->manifest.lanes[i].first,
                                             .synced_below = s->manifest.lanes[i].end,
+                                            .mirror = s->options.mirror_epoch != 0,
                                             .threads = threads > count ? threads / count : 1};
         buf_init(&all->lanes[i].error, ERROR_BYTES_MAX);
         st = make_lane_folder(s, i, error);
@@ -199,7 +214,11 @@ static enum status recover_lanes(struct store *s, struct buf *error)
 static enum status begin_lanes(struct store *s, bool after_clean_stop, struct buf *error)
 {
     for (unsigned i = 0; i < s->options.lane_count; i++) {
+        const struct shelf *shelf = &s->shelves[i];
         lane_init(&s->lanes[i], &s->env, i);
+        s->lanes[i].voids = s->voids[i];
+        if (s->options.mirror_epoch && shelf->count > 0)
+            s->lanes[i].last_time_ms = shelf->volumes[shelf->count - 1]->last_time_ms;
         atomic_init(&s->lanes[i].first, s->manifest.lanes[i].first);
     }
     for (unsigned i = 0; i < s->options.lane_count; i++) {
@@ -244,6 +263,7 @@ static void free_store(struct store *s)
     for (unsigned i = 0; i < s->options.lane_count; i++) {
         shelf_deinit(&s->shelves[i]);
         free(s->folders[i]);
+        voids_destroy(s->voids[i]);
         if (s->lanes && s->lanes[i].env)
             lane_deinit(&s->lanes[i]);
     }
@@ -403,6 +423,20 @@ void store_bind(struct store *s, unsigned lane, struct loop *loop, const struct 
 enum status store_append(struct store *s, unsigned lane, struct msg *m, bool wait)
 {
     return lane_append(own_lane(s, lane), m, wait);
+}
+
+enum status store_append_at(struct store *s, unsigned lane, struct msg *m)
+{
+    return lane_append_at(own_lane(s, lane), m);
+}
+
+void store_hide(struct store *s, unsigned lane, uint64_t offset)
+{
+    struct lane *l = lane_of(s, lane);
+    uint64_t before = voids_count(l->voids);
+    enum status st = voids_add(l->voids, offset);
+    metric_add(l->metrics, M_LOG_VOIDS, voids_count(l->voids) - before);
+    metric_add(l->metrics, M_LOG_VOIDS_SHOWN, st != ST_OK);
 }
 
 enum status store_carry(struct store *s, unsigned lane, struct msg *m)

@@ -54,6 +54,8 @@ struct store_options {
     unsigned disk_warn_percent; /* of the disk used: a warning; 0 and 100 = never */
     unsigned disk_refuse_percent; /* of the disk used: ST_NO_SPACE; 0 and 100 = only when it is full */
     unsigned recovery_threads; /* to read segments with at start, at most 8; 0 = as many as there are CPUs */
+    uint32_t mirror_epoch; /* not 0: a mirror (store_mirror.h), and this is its epoch */
+    uint64_t voids_max; /* of one lane of a mirror: void records that reads skip */
     const struct clock *clock;
     const struct store_files *files; /* NULL: the kernel's. Tests pass a faulty one (core/store/files.h) */
 };

@@ -9,6 +9,7 @@
 #include "core/store/index_file.h"
 #include "core/store/source.h"
 #include "core/store/vocabulary.h"
+#include "core/store/voids.h"
 
 struct volume {
     uint64_t base_offset;
@@ -47,6 +48,7 @@ struct shelf {
     uint32_t unwritten; /* all before it have their index file, or cannot get one */
     uint64_t bytes; /* of the log in all of them */
     struct vocabulary *words; /* NULL: none */
+    const struct voids *voids; /* of a mirror; NULL: none */
     struct frame *memory_first, *memory_last; /* by reader_next */
 };
 
