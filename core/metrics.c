@@ -48,6 +48,8 @@ static const struct metric_row {
     [M_REFUSED_QUOTA] = {REFUSED, "reason=\"quota\"", REFUSED_HELP},
     [M_REFUSED_CONFLICT] = {REFUSED, "reason=\"conflict\"", REFUSED_HELP},
     [M_REFUSED_RATE] = {REFUSED, "reason=\"rate\"", REFUSED_HELP},
+    [M_PUBLISH_UNKNOWN] = {"tidegate_publishes_unknown", GAUGE, NULL,
+                           "Publishes told as unknown: whether the log has them nobody has said yet."},
     [M_PUBLISH_OPEN] = {"tidegate_publishes_open", GAUGE, NULL,
                         "Messages received whose outcome is not decided yet."},
     [M_OFFERED] = {"tidegate_messages_offered_total", COUNTER, NULL,
@@ -297,9 +299,10 @@ static const struct metric_row {
     [M_SNAPSHOTS] = {"tidegate_snapshots_total", COUNTER, NULL, "Snapshots of the log that were made."},
     [M_LOG_CARRIED] = {"tidegate_log_carried_records_total", COUNTER, NULL,
                        "Retained messages appended again because retention removes their segment."},
-    [M_LOG_VOIDS] = {"tidegate_log_voids", GAUGE, NULL,
-                     "Records of a mirror that are void (repetitions, decisions that came late) and that reads "
-                     "skip."},
+    [M_LOG_VOIDS] =
+        {"tidegate_log_voids", GAUGE, NULL,
+         "Records of a mirror that are void (repetitions, decisions that came late) and that reads "
+         "skip."},
     [M_LOG_VOIDS_SHOWN] = {"tidegate_log_voids_shown_total", COUNTER, NULL,
                            "Void records beyond log.voids: reads show them."},
     [M_LOG_NAMES_BYTES] = {"tidegate_log_names_bytes", GAUGE, NULL,
@@ -380,6 +383,37 @@ static const struct metric_row {
                            "Entries of dead nodes that this node has removed from Redis."},
     [M_DIRECTORY_CACHE_BYTES] = {"tidegate_directory_cache_bytes", GAUGE, NULL,
                                  "Earlier answers of the directory, kept for when Redis is away."},
+    [M_KAFKA_UP] = {"tidegate_kafka_up", GAUGE, NULL,
+                    "1: Kafka answers; 0: publishes are refused. Without log.backend: kafka always 0."},
+    [M_KAFKA_BROKERS] = {"tidegate_kafka_brokers_up", GAUGE, NULL,
+                         "Brokers that the producer is connected to."},
+    [M_KAFKA_UNDER_WAY] = {"tidegate_kafka_under_way", GAUGE, NULL,
+                           "Records that were sent to Kafka and are not acknowledged."},
+#define PROPOSED "tidegate_kafka_proposals_total", COUNTER
+#define PROPOSED_HELP                                                                                        \
+    "Records that this node has sent to Kafka, by what became of them; unknown: not told in time."
+    [M_KAFKA_ACKNOWLEDGED] = {PROPOSED, "outcome=\"acknowledged\"", PROPOSED_HELP},
+    [M_KAFKA_UNKNOWN] = {PROPOSED, "outcome=\"unknown\"", PROPOSED_HELP},
+    [M_KAFKA_FAILED] = {PROPOSED, "outcome=\"failed\"", PROPOSED_HELP},
+    [M_KAFKA_RECORDS] = {"tidegate_kafka_records_total", COUNTER, NULL, "Records that came from Kafka."},
+    [M_KAFKA_FOREIGN] = {"tidegate_kafka_foreign_records_total", COUNTER, NULL,
+                         "Of these, records that are none of ours: they keep their place and say nothing."},
+    [M_KAFKA_FETCH_ERRORS] = {"tidegate_kafka_fetch_errors_total", COUNTER, NULL,
+                              "Errors of fetching, which is tried again."},
+    [M_KAFKA_LAG] = {"tidegate_kafka_lag_records", GAUGE, NULL,
+                     "Records that have come and are not applied yet."},
+#define RTT "tidegate_kafka_rtt_p99", GAUGE
+#define RTT_HELP                                                                                             \
+    "Slowest broker's round trip at p99 in millionths of a second, of librdkafka's last statistics; "        \
+    "fetches wait for records."
+    [M_KAFKA_RTT_OUT] = {RTT, "client=\"producer\"", RTT_HELP},
+    [M_KAFKA_RTT_IN] = {RTT, "client=\"consumer\"", RTT_HELP},
+    [M_KAFKA_REQUESTS] = {"tidegate_kafka_requests_total", COUNTER, NULL,
+                          "Requests to brokers (librdkafka)."},
+    [M_KAFKA_SENT_BYTES] = {"tidegate_kafka_sent_bytes_total", COUNTER, NULL,
+                            "Bytes to brokers (librdkafka)."},
+    [M_KAFKA_RECEIVED_BYTES] = {"tidegate_kafka_received_bytes_total", COUNTER, NULL,
+                                "Bytes from brokers (librdkafka)."},
 };
 
 static const struct histogram_row {

@@ -30,6 +30,7 @@ enum metric {
     M_REFUSED_QUOTA,
     M_REFUSED_CONFLICT,
     M_REFUSED_RATE,
+    M_PUBLISH_UNKNOWN, /* gauge */
     M_PUBLISH_OPEN, /* gauge */
     /* delivering: offered = delivered + dropped + returned + in flight (unacknowledged) */
     M_OFFERED,
@@ -239,6 +240,22 @@ enum metric {
     M_DIRECTORY_LOOKUPS_STALE,
     M_DIRECTORY_SWEPT,
     M_DIRECTORY_CACHE_BYTES, /* gauge */
+    /* the log on Kafka */
+    M_KAFKA_UP, /* gauge */
+    M_KAFKA_BROKERS, /* gauge */
+    M_KAFKA_UNDER_WAY, /* gauge */
+    M_KAFKA_ACKNOWLEDGED, /* records, by what became of them */
+    M_KAFKA_UNKNOWN,
+    M_KAFKA_FAILED,
+    M_KAFKA_RECORDS,
+    M_KAFKA_FOREIGN,
+    M_KAFKA_FETCH_ERRORS,
+    M_KAFKA_LAG, /* gauge */
+    M_KAFKA_RTT_OUT, /* gauges */
+    M_KAFKA_RTT_IN,
+    M_KAFKA_REQUESTS,
+    M_KAFKA_SENT_BYTES,
+    M_KAFKA_RECEIVED_BYTES,
     METRIC_COUNT
 };
 

@@ -51,7 +51,14 @@ struct node_facts {
     uint16_t mqtts_port, https_port; /* 0: no TLS */
     _Atomic(const struct bridge_list *) bridges; /* for reports; good for one turn of a loop (bridges.c) */
     struct directory_redis *directory; /* that nodes share; NULL: there is none */
+    const struct log_kafka *kafka; /* for what any thread may ask it; NULL: the log is this node's own */
 };
+
+/* Of a node that has been: was it this one? Nodes of one log know each other's by its upper half. */
+static inline bool facts_own_past(const struct node_facts *f, uint64_t incarnation)
+{
+    return incarnation != f->incarnation && (!f->kafka || incarnation >> 32 == f->incarnation >> 32);
+}
 
 struct gate;
 struct mqtt_door;

@@ -9,6 +9,8 @@
 #include "gateway/acceptor.h"
 #include "gateway/activation.h"
 #include "gateway/auth/revocations.h"
+#include "gateway/auth/revoked_elsewhere.h"
+#include "gateway/backend.h"
 #include "gateway/bridge/bridges.h"
 #include "gateway/descriptors.h"
 #include "gateway/drain.h"
@@ -22,6 +24,7 @@
 #include "gateway/sys.h"
 #include "gateway/tls/server.h"
 #include "routing/directory_redis.h"
+#include "routing/topic_log_kafka.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -34,6 +37,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { EXIT_AGAIN = 75 }; /* sysexits' EX_TEMPFAIL: the supervisor starts us again */
 enum { STOP_GRACE_MS = 1000, STOP_POLL_MS = 10, SETTLE_MS = 2000, AUTO_LOOPS_MAX = 8 };
 
 struct node_loop {
@@ -60,7 +64,7 @@ struct node_loop {
 
 struct node {
     const struct settings *settings;
-    struct store *store;
+    struct backend backend;
     struct shard_map map;
     uint64_t clients_room; /* descriptors for clients; limit.connections may be less */
     struct auth_office *auth;
@@ -121,32 +125,6 @@ static enum status share_descriptors(struct node *n, uint64_t limit, struct buf 
     return ST_OK;
 }
 
-static enum status open_store(struct node *n, struct buf *error)
-{
-    const struct settings *s = n->settings;
-    struct store_options o = {
-        .dir = s->data_dir,
-        .lane_count = (unsigned)s->log_partitions,
-        .segment_bytes = s->log_segment_bytes,
-        .retention_bytes = s->log_retention_bytes,
-        .retention_ms = s->log_retention_ms,
-        .unsynced_bytes_max = s->log_unsynced_bytes_max,
-        .unindexed_bytes_max = s->log_unindexed_bytes_max,
-        .lazy_ms = s->log_lazy_ms,
-        .lazy_bytes = s->log_lazy_bytes,
-        .recent_bytes = s->log_recent_bytes,
-        .sync = (enum store_sync)s->log_sync,
-        .sync_interval_ms = s->log_sync_interval_ms,
-        .scrub_bytes_per_s = s->log_scrub_bytes_per_s,
-        .names_bytes = s->log_names_bytes,
-        .ballast_bytes = s->log_ballast_bytes,
-        .disk_warn_percent = (unsigned)s->log_disk_warn_percent,
-        .disk_refuse_percent = (unsigned)s->log_disk_refuse_percent,
-        .clock = clock_system(),
-    };
-    return store_open(&o, &n->store, error);
-}
-
 /* What the configuration says of topics, once for each loop. */
 static enum status make_policies(const struct settings *s, struct policies **out)
 {
@@ -175,6 +153,29 @@ static void use_policies(struct node_loop *l, struct policies *p)
     policies_destroy(l->policies);
     l->policies = p;
 }
+
+/* What other nodes do by the log that they share with this one. */
+static void on_attached_elsewhere(void *ctx, struct slice topic, uint64_t offset)
+{
+    struct node_loop *l = ctx;
+    registry_attached_elsewhere(l->edge.registry, topic, offset);
+}
+
+static void on_incarnation_ended(void *ctx, unsigned lane, uint64_t incarnation, bool own)
+{
+    const struct node_loop *l = ctx;
+    (void)incarnation;
+    if (!own)
+        return;
+    log_error("another node has started under this node.id, or this one was told to be down: what it writes "
+              "does not "
+              "count any more, so it ends node=%s lane=%u",
+              l->edge.settings->node_id, lane);
+    _exit(EXIT_AGAIN);
+}
+
+static const struct shard_watch shared_log_watch = {.on_attached = on_attached_elsewhere,
+                                                    .on_ended = on_incarnation_ended};
 
 static enum status create_loop(struct node *n, unsigned index)
 {
@@ -215,8 +216,12 @@ static enum status create_loop(struct node *n, unsigned index)
     if (st == ST_OK)
         st = courier_create(l->edge.loop, &l->courier);
     if (st == ST_OK)
-        st = shard_group_create(l->courier, topic_log_local(n->store), l->edge.metrics, n->loop_count, &shard,
+        st = shard_group_create(l->courier, n->backend.log, l->edge.metrics, n->loop_count, &shard,
                                 &l->shards);
+    if (st == ST_OK && n->backend.kafka) {
+        shard_group_set_node(l->shards, slice_cstr(s->node_id));
+        shard_group_watch(l->shards, &shared_log_watch, l);
+    }
     if (st == ST_OK)
         st = hub_create(l->courier, &n->map, l->edge.metrics, &limits, &l->edge.hub);
     if (st == ST_OK)
@@ -245,8 +250,8 @@ static void join_directory(struct node *n, unsigned index)
 /* Lanes go round the loops; then everybody is introduced to everybody. */
 static enum status introduce_loops(struct node *n)
 {
-    n->map.lane_count = store_lane_count(n->store);
-    n->map.epoch = store_epoch(n->store);
+    n->map.lane_count = store_lane_count(n->backend.store);
+    n->map.epoch = store_epoch(n->backend.store);
     assert(n->loop_count > 0);
     for (unsigned lane = 0; lane < n->map.lane_count; lane++) {
         unsigned home = lane % n->loop_count;
@@ -283,8 +288,8 @@ static enum status create_snapshots(struct node *n)
     struct loop *loops[LOOPS_MAX];
     for (unsigned i = 0; i < n->loop_count; i++)
         loops[i] = n->loops[i].edge.loop;
-    enum status st =
-        snapshots_create(n->store, n->settings->log_snapshots_max, loops, n->loop_count, &n->snapshots);
+    enum status st = snapshots_create(n->backend.store, n->settings->log_snapshots_max, loops, n->loop_count,
+                                      &n->snapshots);
     for (unsigned i = 0; i < n->loop_count; i++)
         n->loops[i].edge.snapshots = n->snapshots;
     return st;
@@ -328,11 +333,19 @@ static void on_revocation(void *ctx, const struct msg *m)
     auth_office_fold(ctx, m);
 }
 
+static void on_own_record(void *ctx, unsigned lane, const struct msg *m)
+{
+    struct node *n = ctx;
+    revoked_elsewhere(&n->loops[n->map.lanes[lane].loop_index].edge, m);
+}
+
 /* Nor may the revoked come in before that is known. */
 static void fold_revocations(struct node *n)
 {
     for (unsigned lane = 0; lane < n->map.lane_count; lane++)
         shard_each_retained(n->map.lanes[lane].shard, wants_revocation, on_revocation, n->auth);
+    if (n->backend.kafka)
+        log_kafka_watch(n->backend.kafka, on_own_record, n);
 }
 
 static enum status load_tls(struct node *n, struct buf *error)
@@ -424,7 +437,7 @@ static void free_node(struct node *n)
     for (unsigned i = 0; i < n->loop_count; i++)
         close_loop(&n->loops[i]);
     snapshots_stop(n->snapshots);
-    store_close(n->store);
+    backend_close_store(&n->backend);
     for (unsigned i = 0; i < n->loop_count; i++) {
         sys_destroy(n->loops[i].sys);
         registry_destroy(n->loops[i].edge.registry);
@@ -436,6 +449,7 @@ static void free_node(struct node *n)
         auth_destroy(n->loops[i].edge.auth);
     }
     auth_office_destroy(n->auth);
+    backend_close(&n->backend);
     for (unsigned i = 0; i < n->loop_count; i++)
         loop_destroy(n->loops[i].edge.loop);
     snapshots_destroy(n->snapshots);
@@ -456,7 +470,7 @@ enum status node_create(const struct settings *settings, struct node **out, stru
     if (st == ST_OK)
         st = share_descriptors(n, descriptors_raise(), error);
     if (st == ST_OK)
-        st = open_store(n, error);
+        st = backend_open(settings, &n->backend, error);
     if (st != ST_OK) {
         activation_close(&n->activation);
         free(n);
@@ -464,10 +478,11 @@ enum status node_create(const struct settings *settings, struct node **out, stru
     }
     st = auth_office_create(settings, &n->auth, error);
     n->facts.started_wall_ms = clock_wall_ms(clock_system());
-    n->facts.store = n->store;
-    n->facts.epoch = store_epoch(n->store);
-    n->facts.incarnation = store_incarnation(n->store);
-    n->facts.lane_count = store_lane_count(n->store);
+    n->facts.store = n->backend.store;
+    n->facts.epoch = store_epoch(n->backend.store);
+    n->facts.incarnation = n->backend.incarnation;
+    n->facts.kafka = n->backend.kafka;
+    n->facts.lane_count = store_lane_count(n->backend.store);
     n->facts.mqtt_port = (uint16_t)settings->mqtt_port;
     n->facts.http_port = (uint16_t)settings->http_port;
     n->facts.api_port = (uint16_t)settings->api_port;
@@ -537,13 +552,16 @@ enum status node_start(struct node *n, struct buf *error)
         }
         n->loops[i].started = true;
     }
+    enum status st = backend_start(&n->backend, error);
+    if (st != ST_OK)
+        return st;
     if (bridges_start(n->bridges) != ST_OK) {
         enum status told = buf_printf(error, "cannot start the threads of the bridges");
         (void)told;
         return ST_IO;
     }
     snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    enum status st = node_file_write(n->settings->data_dir, "pid", text, error);
+    st = node_file_write(n->settings->data_dir, "pid", text, error);
     if (st != ST_OK)
         return st;
     int used = snprintf(text, sizeof text, "mqtt=%u\nhttp=%u\napi=%u\n", n->facts.mqtt_port,
@@ -683,7 +701,7 @@ enum status node_use_settings(struct node *n, const struct settings *next)
 
 bool node_moves(struct node *n, uint64_t patience_ms)
 {
-    bool moves = store_busy_ms(n->store) <= patience_ms;
+    bool moves = store_busy_ms(n->backend.store) <= patience_ms;
     for (unsigned i = 0; i < n->loop_count; i++)
         moves &= pulse_beats(&n->loops[i].pulse, n->loops[i].edge.loop);
     return moves;
@@ -812,6 +830,9 @@ void node_stop(struct node *n)
             pthread_join(n->loops[i].thread, NULL);
     auth_office_stop(n->auth); /* its last answers arrive while we settle */
     settle(n);
+    backend_stop(&n->backend);
+    turn_all(n); /* what it has brought */
+    turn_all(n);
     log_state(n, "stop");
     node_file_remove(n->settings->data_dir, "ports");
     node_file_remove(n->settings->data_dir, "pid");

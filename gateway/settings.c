@@ -4,6 +4,8 @@
 
 #include "core/json.h"
 #include "core/store/store.h"
+#include "core/store/voids.h"
+#include "gateway/backend.h"
 #include "gateway/bridge_topics.h"
 #include "gateway/gate.h"
 #include "gateway/host.h"
@@ -164,8 +166,10 @@ static const struct config_option options[] = {
     {"directory.redis.cache_bytes", CONFIG_BYTES, AT(redis_cache_bytes), "4M", NULL, 65536, UINT64_C(1) << 30,
      "Memory for earlier answers, which are given, as stale, while Redis is away"},
 
-    {"log.backend", CONFIG_ENUM, AT(log_backend), "embedded", "embedded", 0, 0,
-     "Who orders and keeps records"},
+    {"log.backend", CONFIG_ENUM, AT(log_backend), "embedded", "embedded|kafka", 0, 0,
+     "Who orders and keeps records: embedded, this node alone; kafka, a topic that nodes share "
+     "(docs/CLUSTER.md), of "
+     "which data.dir holds a copy to read from"},
     {"log.partitions", CONFIG_UINT, AT(log_partitions), "1", NULL, 1, STORE_LANES_MAX,
      "Partitions of the log; fixed once the log exists"},
     {"log.segment_bytes", CONFIG_BYTES, AT(log_segment_bytes), "256M", NULL, 65536, UINT64_C(4) << 30,
@@ -182,6 +186,43 @@ static const struct config_option options[] = {
      "Memory of a partition for the topic names that replays of filters with wildcards have met, so that the "
      "next "
      "one reads its own topics only; 0 = it always reads all"},
+    {"log.voids", CONFIG_UINT, AT(log_voids), "1000000", NULL, 0, VOIDS_MAX,
+     "With log.backend kafka, of a partition: repetitions and late decisions that reads leave out; 8 bytes "
+     "each. "
+     "More of them are shown"},
+    {"kafka.brokers", CONFIG_TEXT, AT(kafka_brokers), "", NULL, 0, 0,
+     "With log.backend kafka: addresses of brokers, as host:9092,host:9092"},
+    {"kafka.prefix", CONFIG_TEXT, AT(kafka_prefix), "tidegate", NULL, 0, 0,
+     "The topic is <prefix>.log; it is made when it is missing, with log.partitions partitions"},
+    {"kafka.tls", CONFIG_BOOL, AT(kafka_tls), "false", NULL, 0, 0, "Connections to brokers are TLS"},
+    {"kafka.ca_file", CONFIG_TEXT, AT(kafka_ca_file), "", NULL, 0, 0,
+     "PEM file of those who sign the brokers' certificates; empty: the system's"},
+    {"kafka.cert_file", CONFIG_TEXT, AT(kafka_cert_file), "", NULL, 0, 0,
+     "PEM file of the node's own certificate, for brokers that want one"},
+    {"kafka.key_file", CONFIG_TEXT, AT(kafka_key_file), "", NULL, 0, 0, "Its key"},
+    {"kafka.sasl", CONFIG_ENUM, AT(kafka_sasl), "none", "none|plain|scram-sha-256|scram-sha-512", 0, 0,
+     "How the node logs in to brokers. SCRAM with Kafka 4 needs librdkafka 2.6.1 or later"},
+    {"kafka.user", CONFIG_TEXT, AT(kafka_user), "", NULL, 0, 0, "Name for kafka.sasl"},
+    {"kafka.password_file", CONFIG_TEXT, AT(kafka_password_file), "", NULL, 0, 0,
+     "Its password: a file of one line"},
+    {"kafka.replication", CONFIG_UINT, AT(kafka_replication), "3", NULL, 1, 1000,
+     "Copies of each partition: the topic is made with so many, and refused at start with fewer"},
+    {"kafka.min_isr", CONFIG_UINT, AT(kafka_min_isr), "2", NULL, 1, 1000,
+     "An acknowledgement means that at least so many copies have the record (min.insync.replicas)"},
+    {"kafka.accept_less", CONFIG_BOOL, AT(kafka_accept_less), "false", NULL, 0, 0,
+     "A topic with fewer copies than the two above, or with unclean leader election, is taken; "
+     "/v1/capabilities says so"},
+    {"kafka.linger_ms", CONFIG_MS, AT(kafka_linger_ms), "0", NULL, 0, 1000,
+     "The producer waits so long for more records to a partition; what one turn of a loop has published goes "
+     "together "
+     "in any case"},
+    {"kafka.message_timeout_ms", CONFIG_MS, AT(kafka_message_timeout_ms), "10s", NULL, 1000, 300000,
+     "A record that the brokers have not acknowledged by then is told as unknown"},
+    {"kafka.queue_bytes", CONFIG_BYTES, AT(kafka_queue_bytes), "64M", NULL, 1 << 20, UINT64_C(4) << 30,
+     "Records under way to Kafka, of all partitions; above, publishes are refused"},
+    {"kafka.start_ms", CONFIG_MS, AT(kafka_start_ms), "30s", NULL, 1000, 3600000,
+     "The node does not start when the brokers have not answered by then"},
+
     {"log.snapshots_max", CONFIG_UINT, AT(log_snapshots_max), "16", NULL, 0, 1000,
      "Snapshots that may lie in data.dir/snapshots; above, making one is refused. Each keeps its segments' "
      "space"},
@@ -639,6 +680,8 @@ static enum status settings_check(const struct settings *s, struct buf *error)
         st = buf_printf(error,
                         "limit.address_exempt: must hold addresses or prefixes such as 10.0.0.0/8: %.*s",
                         (int)strcspn(exempt, "\n"), exempt);
+    else if (backend_flaw(s))
+        st = buf_put_cstr(error, backend_flaw(s));
     else if (mqtt_flaw(s))
         st = buf_put_cstr(error, mqtt_flaw(s));
     else if (s->node_id[0] == '\0' || s->data_dir[0] == '\0')
@@ -673,6 +716,7 @@ enum status settings_load(struct settings *s, const char *file, char *const *env
         st = read_sync(s, error);
     if (st == ST_OK)
         st = settings_check(s, error);
+    backend_settle(s);
     if (st != ST_OK)
         settings_free(s);
     return st;
@@ -684,6 +728,7 @@ enum status settings_succeed(struct settings *next, const struct settings *curre
     enum status st = read_sync(next, error);
     if (st == ST_OK)
         st = settings_check(next, error);
+    backend_settle(next);
     if (st != ST_OK)
         settings_leave(next);
     return st;

@@ -78,7 +78,14 @@ struct settings {
     char *auth_cookie;
     uint64_t auth_queue;
 
-    unsigned log_backend;
+    unsigned log_backend; /* enum backend_kind */
+    uint64_t log_voids;
+    char *kafka_brokers, *kafka_prefix, *kafka_ca_file, *kafka_cert_file, *kafka_key_file, *kafka_user,
+        *kafka_password_file;
+    bool kafka_tls, kafka_accept_less;
+    unsigned kafka_sasl; /* enum kafka_sasl */
+    uint64_t kafka_replication, kafka_min_isr, kafka_linger_ms, kafka_message_timeout_ms, kafka_queue_bytes,
+        kafka_start_ms;
     uint64_t log_partitions;
     uint64_t log_segment_bytes, log_retention_bytes, log_retention_ms, log_snapshots_max;
     uint64_t log_scrub_bytes_per_s;

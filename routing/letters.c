@@ -38,6 +38,8 @@ enum metric publish_outcome(enum status status, const struct msg *m, bool duplic
         return M_REFUSED_QUOTA;
     case ST_UNSUPPORTED:
         return M_REFUSED_UNSUPPORTED;
+    case ST_EXPIRED:
+        return M_PUBLISH_UNKNOWN;
     case ST_CONFLICT:
     case ST_EXISTS:
     case ST_AGAIN:

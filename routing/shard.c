@@ -191,6 +191,8 @@ enum status shard_create(struct shard_group *g, unsigned lane, struct shard **ou
     timer_init(&s->ahead.timer, shard_on_ahead_timer);
     g->shards[g->shard_count++] = s;
     g->log.ops->bind(g->log.ctx, lane, courier_loop(g->courier), &events, g, g->metrics);
+    if (g->log.ops->meet)
+        g->log.ops->meet(g->log.ctx, lane, &shard_log_events, g);
     shard_show_next(s);
     *out = s;
     return ST_OK;

@@ -110,6 +110,8 @@ void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *ou
 /* A record has come out of a log whose order is given elsewhere (topic_log.h), and `next` is behind it. Takes
  * its own reference. */
 void shard_arrived(struct shard *s, struct msg *m);
+/* What it has proposed with that sequence is lost, or nobody knows (topic_log.h, on_lost). */
+void shard_lost(struct shard *s, uint64_t sequence, enum status status);
 struct loop *shard_loop(const struct shard *s); /* any thread */
 bool shard_elsewhere(const struct shard *s); /* the order of its records is given elsewhere; any thread */
 /* With such a log. START, unless this incarnation has proposed in the lane already: so that those before it

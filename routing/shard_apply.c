@@ -13,6 +13,7 @@
 #include "routing/shard_private.h"
 
 #include <assert.h>
+#include <string.h>
 
 enum status shard_hand_in(struct shard *s, const struct msg *m, const struct wish *w)
 {
@@ -27,9 +28,11 @@ enum status shard_hand_in(struct shard *s, const struct msg *m, const struct wis
         return st;
     st = log->ops->propose(log->ctx, s->lane, stamped);
     msg_unref(stamped);
-    if (st == ST_OK)
-        s->proposed.sequence++;
-    return st;
+    if (st != ST_OK)
+        return st;
+    s->proposed.sequence++;
+    s->dirty = true; /* it leaves at the end of this turn */
+    return ST_OK;
 }
 
 enum status shard_propose(struct shard *s, struct msg *m, const struct wish *w)
@@ -139,6 +142,9 @@ void shard_refuse_own(struct shard *s, uint64_t incarnation)
         shard_refuse_first(s);
 }
 
+static void shard_tell_known(struct shard *s, const struct msg *m, uint64_t sequence,
+                             const struct outcome *out);
+
 /* One node's records come out in the order in which it has proposed them. Those that nobody waits for have
  * sequences too, and one that the backend has repeated was settled when it came first. What one that comes
  * has overtaken was lost on its way, by the word of the port: it is refused. */
@@ -149,14 +155,15 @@ static void shard_settle_own(struct shard *s, const struct msg *m, const struct 
     bool current = from->incarnation == log->ops->incarnation(log->ctx);
     while (current && s->proposed.first && s->proposed.first->based_on != from->incarnation)
         shard_refuse_first(s);
-    if (!s->proposed.first || s->proposed.first->based_on != from->incarnation)
-        return;
     while (s->proposed.first && s->proposed.first->based_on == from->incarnation &&
            s->proposed.first->durable_at < from->sequence)
         shard_refuse_first(s);
     if (!s->proposed.first || s->proposed.first->based_on != from->incarnation ||
-        s->proposed.first->durable_at != from->sequence)
+        s->proposed.first->durable_at != from->sequence) {
+        if (current)
+            shard_tell_known(s, m, from->sequence, out);
         return;
+    }
     struct publish *p = shard_next_own(s);
     p->msg->offset = p->msg->stored = out->duplicate ? out->original : m->offset;
     p->msg->ts_ms = m->ts_ms;
@@ -169,12 +176,23 @@ static bool shard_is_foreign(const struct shard *s, const struct proposal *p)
     return p->incarnation != log->ops->incarnation(log->ctx);
 }
 
+/* What the log does not keep, and its connection wants to know when it comes live (No Local, latency). */
+static void shard_know_own(const struct shard *s, struct msg *m, const struct proposal *from)
+{
+    const struct publish *own = s->proposed.first;
+    if (!own || own->based_on != from->incarnation || own->durable_at != from->sequence)
+        return;
+    m->origin = own->msg->origin;
+    m->accepted_ns = own->msg->accepted_ns;
+}
+
 void shard_arrived(struct shard *s, struct msg *m)
 {
     struct proposal p;
     struct outcome out;
     const struct shard_watch *watch = s->group->watch;
     bool counts = shard_counts(s, m, &p, &out);
+    shard_know_own(s, m, &p);
     if (proposal_of_node(&p))
         counts = counts && shard_node_fold(s, m, &p, true);
     else if (counts)
@@ -189,3 +207,72 @@ void shard_arrived(struct shard *s, struct msg *m)
         watch->on_attached(s->group->watch_ctx, msg_topic(m), m->offset);
     shard_ahead_go(s);
 }
+
+/* --- what was proposed and does not come --- */
+
+/* The publish with that sequence, taken out of those that wait; NULL: nobody does. */
+static struct publish *shard_take_own(struct shard *s, uint64_t sequence)
+{
+    struct publish *before = NULL, *p = s->proposed.first;
+    while (p && p->durable_at < sequence) {
+        before = p;
+        p = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;
+    }
+    if (!p || p->durable_at != sequence)
+        return NULL;
+    if (!before)
+        return shard_next_own(s);
+    before->mail.next = p->mail.next;
+    if (s->proposed.last == p)
+        s->proposed.last = before;
+    return p;
+}
+
+static void shard_note_unknown(struct shard *s, uint64_t sequence)
+{
+    uint64_t *all = s->proposed.unknown;
+    if (s->proposed.unknown_count == UNKNOWN_MAX)
+        memmove(all, all + 1, --s->proposed.unknown_count * sizeof *all);
+    uint32_t at = s->proposed.unknown_count++;
+    for (; at > 0 && all[at - 1] > sequence; at--)
+        all[at] = all[at - 1];
+    all[at] = sequence;
+}
+
+void shard_lost(struct shard *s, uint64_t sequence, enum status status)
+{
+    struct publish *p = shard_take_own(s, sequence);
+    if (!p)
+        return;
+    if (status == ST_EXPIRED && p->session == SESSION_NONE)
+        shard_note_unknown(s, sequence);
+    shard_settle_publish(s, p, &(struct outcome){.status = status});
+}
+
+/* Unknown is a state, not an end: it has come, or is void. */
+static void shard_tell_known(struct shard *s, const struct msg *m, uint64_t sequence,
+                             const struct outcome *out)
+{
+    uint64_t *all = s->proposed.unknown;
+    uint32_t at = 0, count = s->proposed.unknown_count;
+    while (at < count && all[at] < sequence)
+        at++;
+    if (at == count || all[at] != sequence)
+        return;
+    memmove(all + at, all + at + 1, (count - at - 1) * sizeof *all);
+    s->proposed.unknown_count--;
+    metric_sub(s->group->metrics, M_PUBLISH_UNKNOWN, 1);
+    metric_add(s->group->metrics, publish_outcome(out->status, m, out->duplicate), 1);
+}
+
+static void on_arrived(void *ctx, unsigned lane, struct msg *m)
+{
+    shard_arrived(shard_of_lane(ctx, lane), m);
+}
+
+static void on_lost(void *ctx, unsigned lane, uint64_t sequence, enum status status)
+{
+    shard_lost(shard_of_lane(ctx, lane), sequence, status);
+}
+
+const struct topic_log_events shard_log_events = {.on_arrived = on_arrived, .on_lost = on_lost};

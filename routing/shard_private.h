@@ -17,6 +17,9 @@ struct interest {
     uint16_t loop;
 };
 
+/* Outcomes that may be told anew: with more the oldest stay unknown for ever. */
+enum { UNKNOWN_MAX = 4096 };
+
 struct held;
 struct inbox_moved;
 
@@ -41,6 +44,8 @@ struct shard {
         uint64_t introduced; /* the incarnation whose START has been proposed */
         struct publish *first,
             *last; /* those that are waited for, by mail.next, in the order of durable_at */
+        uint64_t unknown[UNKNOWN_MAX]; /* sequences that were told as unknown, ascending */
+        uint32_t unknown_count;
     } proposed;
     struct incarnations *incarnations; /* the same */
     struct {
@@ -160,6 +165,7 @@ void shard_wait_for_own(struct shard *s, struct publish *p); /* which has just b
 /* Nothing that this incarnation has proposed and that is still waited for will count. */
 void shard_refuse_own(struct shard *s, uint64_t incarnation);
 struct publish *shard_next_own(struct shard *s); /* takes it out; NULL: none */
+extern const struct topic_log_events shard_log_events;
 
 /* --- shard_hold.c --- */
 /* A record that was just appended goes to who wants it, now or when its time has come. */

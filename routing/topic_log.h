@@ -6,11 +6,22 @@
  * of the record and brings it, at some time, to each node that has the lane (shard_arrived), in the same
  * order and under the same offset everywhere, durable by then, with a time (ts_ms) that never falls from one
  * record to the next. What one node has proposed comes in the order of its proposing, and may come twice.
- * `next` is behind the last record that this node has got. */
+ * `next` is behind the last record that this node has got. What such a log does not take now it says at once:
+ * ST_FULL: too much is under way; ST_CLOSED: whoever orders it does not answer; ST_NO_SPACE: the node's own
+ * copy has no room; ST_TOO_LARGE. What it has taken and then lost it tells by on_lost. */
 #ifndef TG_ROUTING_TOPIC_LOG_H
 #define TG_ROUTING_TOPIC_LOG_H
 
 #include "core/store/store.h"
+
+struct topic_log_events { /* of a log with `propose`; on the lane's loop */
+    /* The record at m->offset, which the node's own copy has by now; in order. The caller keeps its
+     * reference. */
+    void (*on_arrived)(void *ctx, unsigned lane, struct msg *m);
+    /* What this node has proposed with that sequence (proposal.h): ST_EXPIRED: it may come yet, or never;
+     * others: it will not. In no order. */
+    void (*on_lost)(void *ctx, unsigned lane, uint64_t sequence, enum status status);
+};
 
 struct topic_log_ops {
     enum status (*propose)(void *ctx, unsigned lane,
@@ -18,6 +29,8 @@ struct topic_log_ops {
     /* With `propose`, while a record arrives or is folded at start: it is void, and no read brings it any
      * more but one of the state. */
     void (*hide)(void *ctx, unsigned lane, uint64_t offset);
+    /* With `propose`, after `bind`. NULL: whoever owns the log calls shard_arrived and shard_lost. */
+    void (*meet)(void *ctx, unsigned lane, const struct topic_log_events *events, void *events_ctx);
     uint64_t (*incarnation)(void *ctx);
     uint32_t (*epoch)(void *ctx);
     unsigned (*lane_count)(void *ctx);

@@ -7,7 +7,7 @@
  *
  * Nothing in a mirror is the only copy, so nothing is synced for its own sake (STORE_SYNC_NEVER), and damage
  * is never judged to be rot. But it must not be put together from two logs: MIRROR says of which one it is
- * (docs/FORMAT.md 11). */
+ * (docs/FORMAT.md 12). */
 #ifndef TG_CORE_STORE_STORE_MIRROR_H
 #define TG_CORE_STORE_STORE_MIRROR_H
 

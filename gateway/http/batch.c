@@ -124,6 +124,7 @@ static void item_settle(struct item *item, const struct publish *p)
 {
     if (p->status != ST_OK) {
         struct problem problem = publish_problem(p->status);
+        item->unknown = p->status == ST_EXPIRED;
         item_fail(item, &problem);
         return;
     }

@@ -4,6 +4,7 @@
 #include "core/json.h"
 #include "core/store/store.h"
 #include "routing/directory_redis.h"
+#include "routing/topic_log_kafka.h"
 
 #include <stdio.h>
 
@@ -25,6 +26,28 @@ void health_live(struct request *r)
     reply_text(r, "{\"status\":\"ok\"}\n");
 }
 
+/* The log is not here as it should be: why. */
+static bool log_is_short(const struct node_facts *f, struct problem *p)
+{
+    switch (f->kafka ? log_kafka_state(f->kafka) : LOG_KAFKA_READY) {
+    case LOG_KAFKA_READY:
+        return false;
+    case LOG_KAFKA_STARTING:
+        p->detail = "the node has not yet read what the log had at its start";
+        p->members = "\"reasons\":[\"catching_up\"]";
+        break;
+    case LOG_KAFKA_BEHIND:
+        p->detail = "the node is more than 5 s behind the log";
+        p->members = "\"reasons\":[\"behind\"]";
+        break;
+    case LOG_KAFKA_AWAY:
+        p->detail = "Kafka does not answer: publishes are refused, all else is served";
+        p->members = "\"reasons\":[\"log_unreachable\"]";
+        break;
+    }
+    return true;
+}
+
 void health_ready(struct request *r)
 {
     const struct node_facts *f = r->api->edge->facts;
@@ -42,6 +65,8 @@ void health_ready(struct request *r)
     } else if (atomic_load(&f->ready) && f->store && store_is_full(f->store)) {
         p.detail = "the log's disk is full: publishes are refused until there is room, all else is served";
         p.members = "\"reasons\":[\"storage_full\"]";
+    } else if (atomic_load(&f->ready) && log_is_short(f, &p)) {
+        /* said there */
     } else if (atomic_load(&f->ready)) {
         /* Nothing that a client is owed depends on it, so the node stays ready. */
         bool away = f->directory && !directory_redis_up(f->directory);
@@ -86,7 +111,7 @@ static enum status put_limits(struct buf *out, const struct edge *e)
 }
 
 /* Unless every acknowledgement follows its sync, it outlives the process, not the machine. */
-static enum status put_durability(struct buf *out, const struct settings *s)
+static enum status put_local_durability(struct buf *out, const struct settings *s)
 {
     static const char *const names[] = {"always", "interval", "never"};
     bool always = s->log_sync == STORE_SYNC_ALWAYS;
@@ -98,6 +123,26 @@ static enum status put_durability(struct buf *out, const struct settings *s)
     if (st == ST_OK && s->log_sync == STORE_SYNC_INTERVAL)
         st = buf_printf(out, ",\"power_cut_loses_ms\":%lu", (unsigned long)s->log_sync_interval_ms);
     return st == ST_OK ? buf_put_cstr(out, "}") : st;
+}
+
+/* What is acknowledged is in that many copies, of which a power cut may take all at once: Kafka does not
+ * sync. */
+static enum status put_kafka_durability(struct buf *out, const struct edge *e)
+{
+    struct log_kafka_facts f = log_kafka_facts(e->facts->kafka);
+    return buf_printf(
+        out,
+        ",\"durability\":{\"sync\":\"kafka\",\"acknowledged\":\"acks=all\",\"survives_process_crash\":true,"
+        "\"survives_power_cut\":%s,\"copies\":%u,\"min_copies\":%u,\"accepted_less\":%s},"
+        "\"missing\":[\"retention\",\"shared_subscriptions\",\"bridges\",\"snapshots\",\"topics.store_"
+        "false\","
+        "\"wills_of_lost_nodes\",\"expiry_of_sessions_of_lost_nodes\"]",
+        f.min_isr > 1 ? "true" : "false", f.replication, f.min_isr, f.accepted_less ? "true" : "false");
+}
+
+static enum status put_durability(struct buf *out, const struct edge *e)
+{
+    return e->facts->kafka ? put_kafka_durability(out, e) : put_local_durability(out, e->settings);
 }
 
 static enum status put_doors(struct buf *out, const struct node_facts *f)
@@ -118,11 +163,12 @@ static enum status put_capabilities(struct buf *out, const struct edge *e)
         st = json_put_string(out, slice_cstr(s->node_id));
     if (st == ST_OK)
         st = buf_printf(out,
-                        ",\"version\":\"" TIDEGATE_VERSION "\",\"backend\":\"embedded\",\"partitions\":%u,"
+                        ",\"version\":\"" TIDEGATE_VERSION "\",\"backend\":\"%s\",\"partitions\":%u,"
                         "\"epoch\":\"%08x\"",
-                        e->facts->lane_count, (unsigned)e->facts->epoch);
+                        e->facts->kafka ? "kafka" : "embedded", e->facts->lane_count,
+                        (unsigned)e->facts->epoch);
     if (st == ST_OK)
-        st = put_durability(out, s);
+        st = put_durability(out, e);
     if (st == ST_OK)
         st = put_doors(out, e->facts);
     if (st == ST_OK)

@@ -331,6 +331,13 @@ struct problem publish_problem(enum status status)
                                                .detail = "the log does not take it now; nothing was stored",
                                                .retry_ms = RETRY_MS};
     static const struct problem rows[ST_COUNT] = {
+        [ST_EXPIRED] = {.status = 503,
+                        .code = "unavailable",
+                        .detail = "the log has not said in time whether it has the message",
+                        .retry_ms = RETRY_MS,
+                        .members = "\"unknown\":true"},
+        [ST_CLOSED] = {503, "unavailable", "the log cannot be reached; nothing was stored", RETRY_MS, NULL,
+                       NULL},
         [ST_NO_SPACE] = {503, "storage_full", "the disk is full", RETRY_MS, NULL, NULL},
         [ST_UNSUPPORTED] = {501, "unsupported",
                             "this topic is not stored, so nothing can be retained there, or stored once", 0,

@@ -108,6 +108,11 @@ void snapshot_run(struct request *r)
     }
     if (!read_name(r, name))
         return;
+    if (r->api->edge->facts->kafka) {
+        request_unsupported(
+            r, "with log.backend kafka this node has a copy of the log: Kafka's is to be backed up");
+        return;
+    }
     r->pending = r->api->edge->snapshots;
     if (snapshots_start(r->api->edge->snapshots, name, on_done, r) == ST_OK)
         return;

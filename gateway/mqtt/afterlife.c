@@ -99,8 +99,9 @@ static void soul_has_read(struct away *a, enum status status, struct slice recor
     struct mqtt_will *will = NULL;
     uint64_t now_ms = loop_wall_ms(e->loop);
     if (status != ST_OK || mqtt_record_open(record, &r, &head) != ST_OK ||
-        head.node_incarnation == e->facts->incarnation || (head.node_incarnation == 0 && !head.has_will)) {
-        soul_free(s); /* its client is back, or all is done */
+        (head.node_incarnation != 0 && !facts_own_past(e->facts, head.node_incarnation)) ||
+        (head.node_incarnation == 0 && !head.has_will)) {
+        soul_free(s); /* its client is back, perhaps at another node, or all is done */
         return;
     }
     if (head.node_incarnation != 0)
@@ -174,7 +175,7 @@ static void walk_on_record(struct away_walk *w, const char name[KEEPER_NAME_BYTE
     struct record_head head;
     if (mqtt_record_open(record, &r, &head) != ST_OK)
         return; /* a WebSocket's, most probably */
-    if (head.node_incarnation != 0 && head.node_incarnation != a->door->edge->facts->incarnation)
+    if (head.node_incarnation != 0 && facts_own_past(a->door->edge->facts, head.node_incarnation))
         soul_make(a, name, 0);
     else if (head.node_incarnation == 0 && head.has_will)
         soul_make(a, name, head.will.due_ms);

@@ -76,6 +76,10 @@ static const char *reason_text(uint8_t reason, enum status status)
         return refusal_text(reason);
     case ST_FULL:
         return "the log is behind";
+    case ST_CLOSED:
+        return "the log cannot be reached";
+    case ST_EXPIRED:
+        return "whether the log has the message is not known";
     case ST_QUOTA:
         return "limit.retained is reached";
     case ST_NO_SPACE:
@@ -172,6 +176,7 @@ static uint8_t reason_of(enum status status)
     case ST_OK:
         return MQTT_RC_SUCCESS;
     case ST_FULL:
+    case ST_CLOSED:
     case ST_QUOTA:
     case ST_NO_SPACE:
         return MQTT_RC_QUOTA_EXCEEDED;

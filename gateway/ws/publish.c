@@ -24,6 +24,15 @@ static void serve_not_published(struct conn *c, struct ws_id id, enum status sta
         serve_error(c, id, "unsupported",
                     "this topic is not stored, so nothing can be retained there, or stored once");
         break;
+    case ST_EXPIRED:
+        serve_later(c, id, "unavailable",
+                    "whether the log has the message is not known: publish it again, with producer and seq "
+                    "if it must "
+                    "not be there twice");
+        break;
+    case ST_CLOSED:
+        serve_later(c, id, "unavailable", "the log cannot be reached; nothing was stored");
+        break;
     default:
         serve_later(c, id, "unavailable", "the log does not take it now");
     }

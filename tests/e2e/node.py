@@ -1,12 +1,16 @@
 """A node under test: the real daemon, a data folder of its own, ports of its own."""
 
+import atexit
 import functools
 import inspect
 import os
 import re
+import secrets
 import signal
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -15,6 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = os.environ.get("TIDEGATE_PRESET", "dev")
+# Any module of tests over Kafka: the addresses of brokers. Each node has a topic of its own then.
+KAFKA = os.environ.get("TIDEGATE_KAFKA", "")
 PROGRAM = Path(os.environ.get("TIDEGATE_PROGRAM", ROOT / "build" / PRESET / "tidegate"))
 # A sanitizer slows the node down, and so do two busy cores: deadlines only end what hangs.
 PATIENCE = {"asan": 3, "tsan": 6}.get(PRESET, 1)
@@ -24,7 +30,7 @@ TRIES_AGAIN = "TIDEGATE_WAIT_S" not in os.environ
 READY_S = 60 * PATIENCE
 STOP_S = 2 * WAIT_S * PATIENCE
 DOORS = ("mqtt", "http", "api")
-RECEIVED_BECOMES = ("stored", "unstored", "duplicates", "refused", "publishes_open")
+RECEIVED_BECOMES = ("stored", "unstored", "duplicates", "refused", "publishes_unknown", "publishes_open")
 OFFERED_BECOMES = ("delivered", "dropped", "returned", "unacknowledged")
 
 STATE = re.compile(r"state at (start|stop) lane=(\d+) ([a-z0-9= ]+)")
@@ -92,6 +98,20 @@ def free_ports(count):
     raise AssertionError("no free ports")
 
 
+@functools.cache
+def c11_threads():
+    """c11_threads.c, built: librdkafka under ThreadSanitizer."""
+    library = Path(tempfile.mkdtemp(prefix="tidegate-")) / "c11_threads.so"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, ROOT / "tests/e2e/c11_threads.c"], check=True)
+    atexit.register(shutil.rmtree, library.parent, True)
+    return library
+
+
+def kafka_settings(servers, prefix, copies=1):
+    return {"log.backend": "kafka", "kafka.brokers": servers, "kafka.prefix": prefix, "kafka.replication": copies,
+            "kafka.min_isr": min(copies, 2)}
+
+
 class Node:
     """`settings` become --set arguments. Ports: 0 (any), or with keep_ports=True ones that stay the same
     across restarts, as a client that reconnects needs. `data`: a folder that something else has filled.
@@ -106,6 +126,8 @@ class Node:
         # A client of a test may have other things to do first, on a slow machine, than to say hello.
         self.settings.update({"mqtt.tls_port": 0, "http.tls_port": 0, "ws.hello_timeout_ms": 60000})
         self.settings["test.state_at_ms"] = int(time.time() * 1000) + 600000
+        if KAFKA:
+            self.settings.update(kafka_settings(KAFKA, f"t{secrets.token_hex(5)}"))
         self.settings.update(settings or {})
         self.folds = folds
         self.environment = environment or {}
@@ -137,6 +159,8 @@ class Node:
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         environment.setdefault("TSAN_OPTIONS", "halt_on_error=0:exitcode=66:second_deadlock_stack=1:"
                                f"suppressions={ROOT / 'tests' / 'tsan.supp'}")
+        if PRESET == "tsan" and self.settings.get("log.backend") == "kafka":
+            environment["LD_PRELOAD"] = str(c11_threads())
         environment.update(self.environment)
         self.killed = False
         self.process = subprocess.Popen(self.command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,

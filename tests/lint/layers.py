@@ -28,7 +28,7 @@ THIRD_PARTY = [
     (r"curl/.*\.h", ["gateway/"]),
     (r"mosquitto\.h", ["gateway/bridge/"]),
     (r"hiredis/.*\.h", ["routing/redis_link.c", "routing/redis_reply.c"]),
-    (r"librdkafka/.*\.h", ["routing/topic_log_kafka.c"]),
+    (r"librdkafka/.*\.h", ["routing/kafka_"]),
 ]
 PRIVATE_HEADER = "_private.h"
 

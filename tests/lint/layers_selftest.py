@@ -24,7 +24,7 @@ WRONG = {
     "gateway/edge.h": ("#  include <libwebsockets.h>\n", "must not be in a header"),
     "gateway/http/server.h": ("#include <microhttpd.h>\n", "must not be in a header"),
     "core/hiredis.c": ("#include <hiredis/hiredis.h>\n", "allowed only in routing/redis_link.c"),
-    "routing/shard.c": ("#include <librdkafka/rdkafka.h>\n", "allowed only in routing/topic_log_kafka.c"),
+    "routing/shard.c": ("#include <librdkafka/rdkafka.h>\n", "allowed only in routing/kafka_"),
     "core/log.c": ("\n#include <yaml.h>\n", "allowed only in core/"),
     "session/angle.c": ("#include <core/buf.h>\n", "no header of libc"),
     "core/macro.c": ("#include HEADER\n", "hides its header in a macro"),
