@@ -49,7 +49,7 @@ MUTANTS = [
     {
         "name": "a watchdog that does not ask the log's writer",
         "file": "gateway/node.c",
-        "old": """    bool moves = store_busy_ms(n->store) <= patience_ms;
+        "old": """    bool moves = store_busy_ms(n->backend.store) <= patience_ms;
 """,
         "new": """    bool moves = true;
     (void)patience_ms;
