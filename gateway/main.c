@@ -111,15 +111,41 @@ static int command_help(int count, char **words)
     return EXIT_CODE_OK;
 }
 
+static bool asks_for_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* `tidegate pub --help`, `tidegate log verify --help`. Farther on such a word may be an option's value. */
+static bool wants_usage(const struct command *c, int count, char **words)
+{
+    if (count > 0 && asks_for_help(words[0]))
+        return true;
+    return count == 2 && c->run != publish_command && c->run != subscribe_command && asks_for_help(words[1]);
+}
+
+static int print_usage(const struct command *c)
+{
+    static char help[] = "help";
+    char *words[] = {help};
+    if (c->run == log_command)
+        return log_command(1, words);
+    printf("tidegate %s %s\n\nEvery command: tidegate help\n", c->name, c->help);
+    return EXIT_CODE_OK;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "help";
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+    int count = argc > 2 ? argc - 2 : 0;
+    if (asks_for_help(name))
         name = "help";
     if (strcmp(name, "--version") == 0)
         name = "version";
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return commands[i].run(argc > 2 ? argc - 2 : 0, argv + 2);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        const struct command *c = &commands[i];
+        if (strcmp(c->name, name) == 0)
+            return wants_usage(c, count, argv + 2) ? print_usage(c) : c->run(count, argv + 2);
+    }
     return arguments_refuse("unknown command", name);
 }

@@ -183,3 +183,20 @@ def test_config_and_version(tmp_path):
     assert result.returncode == 0 and re.match(r"tidegate \d+\.\d+\.\d+\n", result.stdout.decode())
     assert all(name in result.stdout for name in (b"libwebsockets", b"OpenSSL", b"jansson"))
     assert run("version", "x").returncode == 2 and run("nonsense").returncode == 2
+
+
+def test_every_command_has_its_help():
+    listed = run("help")
+    commands = re.findall(r"^  tidegate (\w+)", listed.stdout.decode(), re.MULTILINE)
+    assert listed.returncode == 0 and len(commands) > 10
+    for command in commands:
+        for word in ("--help", "-h"):
+            result = run(command, word)
+            assert result.returncode == 0 and f"tidegate {command}" in result.stdout.decode(), (command, result)
+            assert result.stderr == b""
+    assert run("log", "verify", "--help").stdout == run("log", "help").stdout
+    for words in (["nonsense"], ["pub", "--nonsense"], ["config"]):
+        result = run(*words)
+        assert result.returncode == 2 and result.stdout == b"" and b"See: tidegate help" in result.stderr, result
+    # A value is a value.
+    assert run("pub", "a", "-d", "--help", "--data", "/nonexistent").returncode == 69
