@@ -28,7 +28,7 @@ PATIENT = {}  # as all tests are: see tests/e2e/node.py
 
 
 def is_program(test):
-    return test.startswith("unit.")
+    return test.startswith(("unit.", "crash."))
 
 
 class Copy:

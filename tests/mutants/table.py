@@ -4,7 +4,7 @@ name    what a reader of the list understands
 file    where
 old     the text that is replaced; must be there exactly once
 new     the fault
-test    the one test (its path from tests/e2e/, or a program of tests/: unit.*, and what it is given) that sees it
+test    the one test (its path from tests/e2e/, or a program of tests/: unit.* or crash.*, and what it is given) that sees it
 red     a regular expression that the failure's output must match: red for this reason, not for any
 """
 
@@ -170,6 +170,32 @@ MUTANTS = [
         "new": "            *place = r->store.msgs[i]->offset + 1;\n",
         "test": "test_limits.py::test_stopped_websocket_reader_goes_on_without_a_gap",
         "red": "each one once, in order, none missing",
+    },
+    {
+        "name": "a segment's name not made durable before what is in it is acknowledged",
+        "file": "core/store/writer.c",
+        "old": "    if (files_sync_folder(w->files, wl->folder) < 0)",
+        "new": "    if (w->stopping && files_sync_folder(w->files, wl->folder) < 0)",
+        "test": "crash.twice",
+        "red": "an acknowledged one is lost|answered as damaged",
+    },
+    {
+        "name": "the MANIFEST takes its name before its bytes are durable",
+        "file": "core/store/files.c",
+        "old": """        rc = files->sync(files->ctx, fd);
+    int error = errno;
+    close(fd);
+    errno = error;
+    if (rc == 0)
+        rc = files->rename""",
+        "new": """        rc = 0;
+    int error = errno;
+    close(fd);
+    errno = error;
+    if (rc == 0)
+        rc = files->rename""",
+        "test": "crash.twice",
+        "red": "MANIFEST is damaged",
     },
     {
         "name": "torn tail kept",
