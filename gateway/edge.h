@@ -88,6 +88,7 @@ struct edge {
 enum status mqtt_door_create(struct edge *edge, int listen_fd /* taken over */,
                              struct mqtt_door **out) MUST_CHECK;
 enum status mqtt_door_listen_tls(struct mqtt_door *d, int listen_fd /* taken over */) MUST_CHECK;
+void mqtt_door_start(struct mqtt_door *d); /* once, right before its loop runs */
 /* A drain: new ones are told that there is no service (CONNACK 0x88, 3); then calls tell at most *most
  * connections (which becomes what is left of that) to go as soon as what they have published is answered. How
  * many are still to be told, or have answers due. */

@@ -533,6 +533,8 @@ static void *loop_thread(void *ctx)
 enum status node_start(struct node *n, struct buf *error)
 {
     char text[256];
+    for (unsigned i = 0; i < n->loop_count; i++)
+        mqtt_door_start(n->loops[i].mqtt);
     if (auth_office_start(n->auth) != ST_OK) {
         enum status told = buf_printf(error, "cannot start the threads that check passwords and fetch keys");
         (void)told;

@@ -205,9 +205,13 @@ enum status afterlife_create(struct mqtt_door *d, struct mqtt_afterlife **out)
     a->walk.hub = d->edge->hub;
     a->walk.on_record = walk_on_record;
     a->walk.on_end = walk_on_end;
-    walk_next(&a->walk);
     *out = a;
     return ST_OK;
+}
+
+void afterlife_start(struct mqtt_afterlife *a)
+{
+    walk_next(&a->walk);
 }
 
 void afterlife_destroy(struct mqtt_afterlife *a)

@@ -12,8 +12,10 @@
 
 struct mqtt_afterlife;
 
-/* Begins with the records of the lanes that are at home on the door's loop. ST_NO_MEMORY. */
-enum status afterlife_create(struct mqtt_door *d, struct mqtt_afterlife **out) MUST_CHECK;
+enum status afterlife_create(struct mqtt_door *d, struct mqtt_afterlife **out) MUST_CHECK; /* ST_NO_MEMORY */
+/* Once, right before the loop runs: looks at the records of the lanes that are at home on it. Not in
+ * afterlife_create, because the letter of a start that fails later would be freed by nobody. */
+void afterlife_start(struct mqtt_afterlife *a);
 void afterlife_destroy(struct mqtt_afterlife *a); /* the loop has ended; NULL is allowed */
 /* A will that is not due yet, swallowed; the session's record holds it too. */
 void afterlife_add(struct mqtt_afterlife *a, const char name[KEEPER_NAME_BYTES], struct mqtt_will *will);

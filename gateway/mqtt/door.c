@@ -178,6 +178,11 @@ unsigned mqtt_door_drain(struct mqtt_door *d, unsigned *most)
     return left;
 }
 
+void mqtt_door_start(struct mqtt_door *d)
+{
+    afterlife_start(d->afterlife);
+}
+
 void mqtt_door_stop(struct mqtt_door *d)
 {
     acceptor_pause(d->acceptor);

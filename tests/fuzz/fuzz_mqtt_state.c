@@ -100,6 +100,7 @@ static void node_open(void)
     assert(listen_open("fuzz", "127.0.0.1", &port, false, "mqtt.port", &fd, &error) == ST_OK);
     buf_deinit(&error);
     assert(mqtt_door_create(&edge, fd, &door) == ST_OK);
+    mqtt_door_start(door);
     exchange_start(&x);
 }
 

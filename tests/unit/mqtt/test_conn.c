@@ -49,6 +49,7 @@ static void open_with(const char *assignment)
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &socket_buffer_bytes, sizeof socket_buffer_bytes);
     }
     cr_assert_eq(mqtt_door_create(&edge, fd, &door), ST_OK);
+    mqtt_door_start(door);
     exchange_start(&x);
     buf_deinit(&error);
 }
