@@ -29,6 +29,7 @@ demo  libssl-dev             OpenSSL
 demo  libmosquitto-dev       bridges to other MQTT brokers, and one more independent client
 demo  libcurl4-openssl-dev   fetches the keys of token issuers (JWKS)
 demo  libhiredis-dev         the directory in Redis
+demo  librdkafka-dev         the log on Kafka
 demo  curl                   publishes by HTTP in the demo
 demo  mosquitto-clients      mosquitto_pub and mosquitto_sub: independent MQTT clients
 demo  python3                runs the proof
