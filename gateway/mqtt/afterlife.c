@@ -52,9 +52,12 @@ static void soul_wait(struct soul *s, uint64_t due_ms)
               loop_now_ms(loop_of(s)) + (due_ms > wall_ms ? due_ms - wall_ms : 0));
 }
 
+/* While the node stops nothing is begun: what it asks would come back to nobody. The next start does it. */
 static void soul_on_time(struct timer *t)
 {
-    away_read(&LIST_OF(t, struct soul, timer)->away);
+    struct soul *s = LIST_OF(t, struct soul, timer);
+    if (!atomic_load(&s->owner->door->edge->facts->stopping))
+        away_read(&s->away);
 }
 
 static void soul_write(struct soul *s)

@@ -103,3 +103,16 @@ def test_the_next_will_of_a_session_is_another(make_node):
         wire.close()
         wait_until(lambda: len(history(node, "w/many")) == number, "its will")
     assert node.metrics()["tidegate_duplicates_total"] == 0
+
+
+def test_delays_that_end_while_the_node_stops(make_node):
+    """They end at the next start, and what was begun leaves nothing behind (under ASan: no memory)."""
+    node = make_node()
+    for number in range(150):
+        leaves(node, f"s{number}", 1, topic=f"w/stop/{number}").close()
+    wait_until(lambda: history(node, "w/stop/0"), "the first to be due")
+    node.stop()
+    node.restart()
+    for number in range(150):
+        wait_until(lambda: history(node, f"w/stop/{number}"), f"will {number}")
+    assert node.metrics()["tidegate_duplicates_total"] == 0
