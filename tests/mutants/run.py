@@ -12,6 +12,7 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -110,7 +111,7 @@ def judge(copy, mutant, patience):
         undo()
     if code == 0:
         return f"{mutant['test']} is green with this fault in {mutant['file']}"
-    if code != 1 or not re.search(mutant["red"], output):
+    if code not in (1, -signal.SIGABRT) or not re.search(mutant["red"], output):  # a crash.* program aborts
         return f"{output[-3000:]}\n{mutant['test']} is red, but not because of /{mutant['red']}/"
     return None
 
