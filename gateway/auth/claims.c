@@ -9,6 +9,8 @@
  * or not. Without `hist` the past of what may be subscribed to may be read. */
 #include "gateway/auth/claims.h"
 
+#include "core/json.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -200,8 +202,10 @@ enum auth_verdict claims_read(struct slice payload, const struct claims_rules *r
                               struct principal **out)
 {
     struct principal_spec spec = {.policy = rules->policy};
-    json_t *claims =
-        json_loadb((const char *)payload.data, payload.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    json_t *claims = NULL;
+    if (json_valid(payload)) /* it knows limit.json_depth */
+        claims = json_loadb((const char *)payload.data, payload.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
+                            NULL);
     enum auth_verdict v = json_is_object(claims) ? judge(claims, rules, now_ms, &spec) : AUTH_MALFORMED;
     if (v == AUTH_OK)
         v = read_rights(claims, payload.len, &spec);

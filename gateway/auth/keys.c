@@ -3,6 +3,7 @@
 #include "gateway/auth/keys.h"
 
 #include "core/base64.h"
+#include "core/json.h"
 
 #include <jansson.h>
 #include <openssl/bn.h>
@@ -285,6 +286,11 @@ static enum status add_jwk_set(struct keys *k, struct slice text, struct buf *er
 {
     json_error_t flaw;
     json_t *root = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, &flaw), *jwk;
+    if (root && !json_valid(text)) {
+        json_decref(root);
+        root = NULL;
+        snprintf(flaw.text, sizeof flaw.text, "its JSON is nested deeper than limit.json_depth");
+    }
     json_t *list = json_object_get(root, "keys");
     size_t before = k->count, i;
     enum status st = ST_OK;

@@ -10,6 +10,7 @@ import pytest
 
 from clients import WAIT_S, Web, curl, publish
 from node import ROOT, Node, wait_until
+from tokens import bearer, make
 
 PAYLOAD = b"x" * 4096
 MESSAGES = 15_000  # 60 MB: far more than the sockets' buffers and the queue's bound together
@@ -262,6 +263,11 @@ def test_json_is_nested_as_deep_as_is_allowed(make_node):
             if code != 200:
                 assert answer.json()["code"] == "bad_request"
     assert node.metric("tidegate_messages_refused_total", "invalid") > before
+    for depth, code in ((8, 200), (9, 401)):
+        token = make(node, x=json.loads(nested(depth - 1)))
+        answer = curl(node.api("/v1/publish/a"), *bearer(token), data=b"1", check=None)
+        assert answer.status == code, f"claims of depth {depth}: {answer.status}"
+    assert node.metric("tidegate_auth_failures_total", 'reason="malformed"') == 1
     with Web(node) as web:
         assert "ok" in web.answer(web.request({"pub": {"topic": "a", "data": json.loads(nested(7))}}))
         web.events.get(timeout=WAIT_S)

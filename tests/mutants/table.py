@@ -1614,4 +1614,12 @@ MUTANTS = [
         "test": "test_kafka.py::test_kafka_is_away_and_comes_back",
         "red": "timed out",
     },
+    {
+        "name": "claims nested as deep as they like",
+        "file": "gateway/auth/claims.c",
+        "old": "    if (json_valid(payload))",
+        "new": "    if (payload.len > 0)",
+        "test": "test_limits.py::test_json_is_nested_as_deep_as_is_allowed",
+        "red": "claims of depth 9",
+    },
 ]

@@ -1,6 +1,7 @@
 /* Tokens from their bytes to a principal. Made here by OpenSSL and our own base64, checked by what keys, jwt
  * and claims say; those of another library are checked in tests/e2e. */
 #include "core/base64.h"
+#include "core/json.h"
 #include "gateway/auth/claims.h"
 #include "gateway/auth/keys.h"
 #include "gateway/auth/mint.h"
@@ -349,6 +350,40 @@ Test(claims, are_judged)
         enum auth_verdict got = judged(rows[i].rules, rows[i].claims);
         cr_expect_eq(got, rows[i].want, "%s: %d", rows[i].claims, got);
     }
+}
+
+/* `before`, arrays inside one another, `after` */
+static struct buf nested(const char *before, int arrays, const char *after)
+{
+    struct buf b;
+    buf_init(&b, 4096);
+    cr_assert_eq(buf_printf(&b, "%s%.*s%.*s%s", before, arrays, "[[[[[[[[", arrays, "]]]]]]]]", after),
+                 ST_OK);
+    return b;
+}
+
+Test(claims, and_key_sets_are_nested_as_deep_as_is_allowed)
+{
+    struct keys *k;
+    json_limit_depth(6);
+    cr_assert_eq(keys_create(&k), ST_OK);
+    for (int over = 0; over < 2; over++) {
+        struct buf claims = nested("{\"sub\":\"a\",\"x\":", 5 + over, "}");
+        struct buf set = nested("{\"x\":", 5 + over, ",\"keys\":[]}"), error;
+        buf_init(&error, 256);
+        cr_assert_eq(buf_put_byte(&claims, 0), ST_OK);
+        enum auth_verdict v = judged(&open_rules, (const char *)claims.data);
+        cr_expect_eq(v, over ? AUTH_MALFORMED : AUTH_OK, "%s: %d", (const char *)claims.data, v);
+        cr_expect_eq(keys_add(k, buf_slice(&set), &error), ST_INVALID); /* at the depth: it has no key */
+        cr_assert_eq(buf_put_byte(&error, 0), ST_OK);
+        cr_expect_eq(strstr((const char *)error.data, "limit.json_depth") != NULL, over == 1, "%s",
+                     (const char *)error.data);
+        buf_deinit(&claims);
+        buf_deinit(&set);
+        buf_deinit(&error);
+    }
+    keys_unref(k);
+    json_limit_depth(JSON_DEPTH_MAX);
 }
 
 Test(claims, say_what_is_permitted_whether_they_expire_or_not)
