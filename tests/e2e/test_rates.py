@@ -120,6 +120,30 @@ def test_http_answers_429(shared):
     wire.close()
 
 
+def test_the_body_of_a_refused_publish_is_no_request(shared):
+    """Over the rate while a large body is under way: 429 when all of it has come, and the connection goes on behind it."""
+    limits(shared, publish_rate_user=1, publish_burst=1)
+    field = f"Authorization: Bearer {make(shared, 'large-user')}\r\n"
+    inner = request("/v1/publish/rate/inner", field, b"1")
+    whole = request("/v1/publish/rate/large", field, inner * (900_000 // len(inner)))
+    answers = []
+    with HttpWire(shared) as large, HttpWire(shared) as small:
+
+        def refused():
+            large.send(whole[:450_000])
+            wait_until(lambda: small.ask(request("/v1/publish/rate/small", field, b"1")).status == 429, "the rate to be reached", 30)
+            answers.append(large.ask(whole[450_000:] + request("/healthz", method="GET")))
+            assert large.answer().body == b'{"status":"ok"}\n', "what is pipelined behind the body"
+            return answers[-1].status == 429  # a token may have come meanwhile
+
+        wait_until(refused, "a refusal", 60)
+    fields, problem = answers[-1].fields, json.loads(answers[-1].body)
+    assert fields["content-type"] == "application/problem+json" and problem["code"] == "rate_limited"
+    assert fields["retry-after"] == "1" and "connection" not in fields
+    assert {answer.status for answer in answers} <= {200, 429}
+    assert len(history(shared, "rate/large")) == len(answers) - 1 and history(shared, "rate/inner") == []
+
+
 @pytest.mark.parametrize("version", [4, 5])
 def test_mqtt_waits_and_loses_nothing(shared, version):
     """QoS 1: no refusal, no early acknowledgement; the socket is not read, and everything is stored at the rate."""

@@ -1622,4 +1622,12 @@ MUTANTS = [
         "test": "test_limits.py::test_json_is_nested_as_deep_as_is_allowed",
         "red": "claims of depth 9",
     },
+    {
+        "name": "a refused publish ends its connection",
+        "file": "gateway/http/door.c",
+        "old": "    if (last)\n        ok = ok && add_field(response, MHD_HTTP_HEADER_CONNECTION",
+        "new": "    if (last || a->status == 429)\n        ok = ok && add_field(response, MHD_HTTP_HEADER_CONNECTION",
+        "test": "test_rates.py::test_the_body_of_a_refused_publish_is_no_request",
+        "red": "NoneType",
+    },
 ]
