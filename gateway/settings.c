@@ -323,7 +323,9 @@ static const struct config_option options[] = {
      "connection of the private API takes twice that in memory"},
     {"limit.json_depth", CONFIG_UINT, AT(limit_json_depth), "64", NULL, 4, JSON_DEPTH_MAX,
      "Arrays and objects of a JSON text inside one another: bodies, WebSocket frames, payloads that are "
-     "published as JSON; above, it is not taken for JSON"},
+     "published as JSON; above, it is not taken for JSON. Not counted is what a door takes apart itself: the "
+     "object of a frame or of a single event, the object of a batch and its array, the array of a batch of "
+     "events"},
 
     {"limit.lag_messages", CONFIG_UINT, AT(limit_lag_messages), "0", NULL, 0, 0,
      "Positions of a partition that a subscription may be behind; above, it goes on with the newest half of "

@@ -278,6 +278,33 @@ def test_json_is_nested_as_deep_as_is_allowed(make_node):
         assert "ok" in web.answer(web.request({"pub": {"topic": "a", "text": "1"}})), "the connection stays"
 
 
+def test_the_other_doors_of_json_are_bounded_too(make_node):
+    """The depth is that of a value; what a door takes apart itself is not counted: the object of a single event, the
+    array of a batch of events."""
+    node = make_node({"limit.json_depth": 8})
+    event = '{"specversion":"1.0","id":"%d","source":"s","type":"t","data":%s}'
+    for over, code in ((0, 200), (1, 400), (100000, 400)):
+        for path, kind, body in (
+                ("/v1/users/ann/messages", "application/json", nested(8 + over)),
+                ("/v1/publish/a", "application/cloudevents+json", event % (over, nested(8 + over))),
+                ("/v1/publish/b", "application/cloudevents-batch+json", "[" + event % (over, nested(7 + over)) + "]")):
+            before = node.metric("tidegate_messages_refused_total", "invalid")
+            answer = curl(node.api(path), "-H", f"Content-Type: {kind}", data=body.encode(), check=None)
+            assert answer.status == code, f"{path}, {over} too deep: {answer.status}"
+            if over:
+                assert answer.json()["code"] == "bad_request"
+                assert node.metric("tidegate_messages_refused_total", "invalid") == before + 1, (path, over)
+    for depth in (7, 8, 100000):  # no value of a revocation is an array
+        answer = curl(node.api("/v1/revocations"), "-H", "Content-Type: application/json",
+                      data=('{"user":' + nested(depth) + "}").encode(), check=None)
+        assert answer.status == 400 and answer.json()["code"] == "bad_request", depth
+    with Web(node) as web:
+        web.post_text('{"id":9,"pub":{"topic":"a","data":' + nested(100000) + "}}")
+        item = web.events.get(timeout=WAIT_S)
+        assert "err" in item and item["err"]["code"] == "bad_request", item
+        assert "ok" in web.answer(web.request({"pub": {"topic": "a", "text": "1"}})), "the connection stays"
+
+
 def test_the_private_api_has_a_limit_of_its_own(make_node):
     node = make_node({"api.connections": 3})
     sockets = connect(node, "api", 5)

@@ -842,6 +842,14 @@ MUTANTS = [
         "red": "all: \\[",
     },
     {
+        "name": "JSON nested as deep as the scanner can",
+        "file": "core/json.c",
+        "old": "if (depth == depth_max)",
+        "new": "if (depth == JSON_DEPTH_MAX)",
+        "test": "test_limits.py::test_the_other_doors_of_json_are_bounded_too",
+        "red": "1 too deep",
+    },
+    {
         "name": "a group ends while its only member subscribes again",
         "file": "session/session.c",
         "old": """    if (shared)
