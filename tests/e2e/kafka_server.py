@@ -86,7 +86,10 @@ class Kafka:
 
     @contextlib.contextmanager
     def admin(self, seconds=ASK_S):
-        admin = self.module.admin.KafkaAdminClient(**self.options(request_timeout_ms=int(seconds * 1000)))
+        try:
+            admin = self.module.admin.KafkaAdminClient(**self.options(request_timeout_ms=int(seconds * 1000)))
+        except AssertionError as error:  # the client's own: the controller has gone while it looked for it
+            raise self.module.errors.KafkaConnectionError(str(error)) from error
         try:
             yield admin
         finally:
@@ -96,8 +99,18 @@ class Kafka:
         """Makes <prefix>.<name>, with a copy on each broker. Returns its name when all of it has a leader."""
         made = f"{self.prefix}.{name}"
         new = self.module.admin.NewTopic(made, partitions, self.brokers.count, topic_configs=settings)
-        with self.admin(WAIT_S) as admin:
-            admin.create_topics([new])
+
+        def make():
+            try:
+                with self.admin(WAIT_S) as admin:
+                    admin.create_topics([new])
+            except self.module.errors.TopicAlreadyExistsError:  # an answer that was lost
+                pass
+            except self.module.errors.KafkaError:
+                return False
+            return True
+
+        wait_until(make, "the topic to be made")
         wait_until(lambda: self.led(made) == partitions, "each partition to have a leader")
         return made
 

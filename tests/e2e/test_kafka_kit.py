@@ -9,7 +9,9 @@ import pytest
 
 from clients import module
 from kafka_server import VERSION, Brokers, Trouble
-from node import ROOT, wait_until
+from node import PRESET, ROOT, wait_until
+
+pytestmark = pytest.mark.skipif(PRESET != "dev", reason="nothing of ours that is compiled is in it")
 
 SECURE = [("sasl", "PLAIN"), ("sasl", "SCRAM-SHA-256"), ("sasl", "SCRAM-SHA-512"), ("tls", None)]
 
