@@ -9,6 +9,7 @@ import pytest
 
 from clients import module
 from kafka_server import VERSION, Brokers, Trouble
+from keeper import identifier
 from node import PRESET, ROOT, wait_until
 
 pytestmark = pytest.mark.skipif(PRESET != "dev", reason="nothing of ours that is compiled is in it")
@@ -140,6 +141,10 @@ def test_nothing_is_left_when_somebody_dies(dies):
         user.kill()
         user.wait()
         user.stdout.close()
+
+
+def test_no_identifier_looks_like_an_option():
+    assert not [drawn for drawn in (identifier() for _ in range(2000)) if drawn.startswith("-") or len(drawn) != 22]
 
 
 def test_what_is_wrong_is_told(tmp_path):

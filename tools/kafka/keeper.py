@@ -31,7 +31,10 @@ SECURE = {  # listener -> protocol
 
 
 def identifier():
-    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """Of a cluster or a folder. As Kafka's own: never with a leading hyphen, one of 64 has it, which its tools take for an option."""
+    while (drawn := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return drawn
 
 
 def dies_with_parent():
