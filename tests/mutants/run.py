@@ -122,7 +122,7 @@ def main(names):
         raise SystemExit("no such mutant; there are: " + ", ".join(mutant["name"] for mutant in MUTANTS))
     workers = min((os.cpu_count() or 1) + 1, len(chosen))
     copies = queue.Queue()
-    failed, began = 0, time.monotonic()
+    began = time.monotonic()
 
     def judge_one(mutant):
         copy, began = copies.get(), time.monotonic()
@@ -143,12 +143,10 @@ def main(names):
         shares = [tests[number::workers] for number in range(workers)]
         slow = {name for names in pool.map(Copy.slow_tests, made, shares) for name in names}
         print(f"without a fault: green ({time.monotonic() - began:.0f} s), {len(slow)} need time", flush=True)
-        for trouble in pool.map(judge_one, chosen):
-            if trouble:
-                failed += 1
-                print(trouble, flush=True)
-    print(f"{len(chosen) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+        troubles = list(filter(None, pool.map(judge_one, chosen)))
+    print(*troubles, sep="\n\n")  # at the end: whoever sees only the log's last lines sees these
+    print(f"{len(chosen) - len(troubles)} passed, {len(troubles)} failed")
+    return 1 if troubles else 0
 
 
 if __name__ == "__main__":
