@@ -25,10 +25,9 @@ static void serve_not_published(struct conn *c, struct ws_id id, enum status sta
                     "this topic is not stored, so nothing can be retained there, or stored once");
         break;
     case ST_EXPIRED:
-        serve_later(c, id, "unavailable",
-                    "whether the log has the message is not known: publish it again, with producer and seq "
-                    "if it must "
-                    "not be there twice");
+        serve_unknown(c, id,
+                      "whether the log has the message is not known: publish it again, with producer and seq "
+                      "if it must not be there twice");
         break;
     case ST_CLOSED:
         serve_later(c, id, "unavailable", "the log cannot be reached; nothing was stored");

@@ -220,6 +220,8 @@ enum status ws_put_error(struct buf *buf, struct ws_id id, const struct ws_error
     }
     if (e->temporary)
         json_out_literal(&o, ",\"temporary\":true");
+    if (e->unknown)
+        json_out_literal(&o, ",\"unknown\":true");
     if (e->earliest) {
         json_out_literal(&o, ",\"earliest\":");
         json_out_string(&o, slice_cstr(e->earliest));

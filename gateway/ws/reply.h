@@ -50,6 +50,7 @@ struct ws_error {
     const char *code, *detail;
     uint64_t retry_ms; /* 0: not said */
     bool temporary;
+    bool unknown; /* the outcome: it may have happened, or happen yet */
     const char *earliest; /* position_gone; NULL: not said */
     const char *next; /* behind what cannot be read; NULL: not said */
 };

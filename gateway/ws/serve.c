@@ -37,6 +37,13 @@ void serve_later(struct conn *c, struct ws_id id, const char *code, const char *
     serve_put(c, ws_put_error(&c->door->scratch, id, &e));
 }
 
+void serve_unknown(struct conn *c, struct ws_id id, const char *detail)
+{
+    const struct ws_error e = {
+        .code = "unavailable", .detail = detail, .retry_ms = RETRY_MS, .temporary = true, .unknown = true};
+    serve_put(c, ws_put_error(&c->door->scratch, id, &e));
+}
+
 void serve_over_rate(struct conn *c, struct ws_id id, const char *detail, uint32_t wait_ms)
 {
     const struct ws_error e = {

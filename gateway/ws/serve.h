@@ -98,6 +98,8 @@ struct topic_limits serve_limits(const struct conn *c);
 void serve_put(struct conn *c, enum status encoded);
 void serve_error(struct conn *c, struct ws_id id, const char *code, const char *detail);
 void serve_later(struct conn *c, struct ws_id id, const char *code, const char *detail); /* temporary */
+/* The same of a publish that the log may have, or may get yet. */
+void serve_unknown(struct conn *c, struct ws_id id, const char *detail);
 void serve_over_rate(struct conn *c, struct ws_id id, const char *detail, uint32_t wait_ms);
 /* The positions of `after` as a place, of a read that goes forward or back. ST_GONE: *stranger is one of
  * another epoch. ST_INVALID. */

@@ -78,7 +78,7 @@ NEVER = [
     (0x10, "PUBACK PUBREC", "a message is stored whoever listens, and may be read later"),
     (0x18, "AUTH", NO_AUTH),
     (0x80, "CONNACK", "every refusal has a code that says more"),
-    (0x80, "PUBACK PUBREC SUBACK DISCONNECT", "only when memory runs out; a write to the disk that fails ends the node, and nothing is answered"),
+    (0x80, "PUBACK PUBREC SUBACK DISCONNECT", "only when memory runs out, or (PUBACK, PUBREC) when a log on Kafka has not said whether it has the message; a write to the disk that fails ends the node, and nothing is answered"),
     (0x80, "UNSUBACK", "an UNSUBSCRIBE is never refused"),
     (0x83, "UNSUBACK", "an UNSUBSCRIBE is never refused"),
     (0x83, "DISCONNECT", "what is not in this build is refused where it is asked for, and the connection stays"),

@@ -173,6 +173,11 @@ Test(ws_reply, answers)
     expect(
         ws_put_error(&out, id, &(struct ws_error){.code = "unavailable", .retry_ms = 5, .temporary = true}),
         "{\"id\":9007199254740991,\"err\":{\"code\":\"unavailable\",\"retry_ms\":5,\"temporary\":true}}");
+    expect(ws_put_error(
+               &out, id,
+               &(struct ws_error){.code = "unavailable", .retry_ms = 5, .temporary = true, .unknown = true}),
+           "{\"id\":9007199254740991,\"err\":{\"code\":\"unavailable\",\"retry_ms\":5,\"temporary\":true,"
+           "\"unknown\":true}}");
     expect(
         ws_put_error(&out, none, &(struct ws_error){.code = "position_gone", .earliest = "p", .detail = "d"}),
         "{\"err\":{\"code\":\"position_gone\",\"earliest\":\"p\",\"detail\":\"d\"}}");
