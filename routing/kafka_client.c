@@ -7,7 +7,6 @@
 #include <string.h>
 
 enum {
-    STATISTICS_MS = 5000,
     ERROR_BYTES = 512,
     SCRAM_SINCE =
         0x02060100, /* before, librdkafka repeats the server's nonce wrongly and Kafka 4 refuses it */
@@ -65,6 +64,30 @@ static const char *last_of(const char *text, const char *key)
     return found;
 }
 
+/* How long that broker has said nothing; UINT64_MAX: always. In JSON `nodeid` is before `rxidle`, and both
+ * once a broker. */
+static uint64_t silent_us(const char *json, uint64_t broker)
+{
+    for (const char *at = json; (at = strstr(at, "\"nodeid\":")); at++)
+        if (number_of(at, "\"nodeid\":") == broker)
+            return number_of(at, "\"rxidle\":");
+    return UINT64_MAX;
+}
+
+/* When the leader of each partition has been heard last: it answers a fetch twice a second, also when it has
+ * nothing. The partitions' own members are read, not those lists of a broker that name them too. A number
+ * below 0 is a great one. */
+static void hear(struct log_kafka *k, const char *json, uint64_t now_ms)
+{
+    const char *at = strstr(json, "\"topics\":");
+    while (at && (at = strstr(at, "\"partition\":"))) {
+        uint64_t lane = number_of(at, "\"partition\":"), us = silent_us(json, number_of(at, "\"leader\":"));
+        if (lane < k->lane_count && us / 1000 < now_ms && now_ms - us / 1000 > k->lanes[lane].heard_ms)
+            k->lanes[lane].heard_ms = now_ms - us / 1000;
+        at++;
+    }
+}
+
 /* STATISTICS.md of librdkafka: brokers first, the sums over all of them last. */
 static int on_statistics(rd_kafka_t *rk, char *json, size_t len, void *ctx)
 {
@@ -82,6 +105,8 @@ static int on_statistics(rd_kafka_t *rk, char *json, size_t len, void *ctx)
     const char *sums = last_of(json, "\"tx\":");
     if (out)
         metric_set(m, M_KAFKA_BROKERS, up);
+    else
+        hear(k, json, clock_mono_ms(k->options.clock));
     metric_set(m, out ? M_KAFKA_RTT_OUT : M_KAFKA_RTT_IN, rtt);
     metric_set(m, M_KAFKA_REQUESTS, number_of(sums, "\"tx\":"));
     metric_set(m, M_KAFKA_SENT_BYTES, number_of(sums, "\"tx_bytes\":"));
@@ -163,7 +188,7 @@ static void put_common(struct conf *c)
     put(c, "bootstrap.servers", o->brokers);
     put(c, "client.id", o->node_id);
     put_security(c);
-    put_number(c, "statistics.interval.ms", STATISTICS_MS);
+    put_number(c, "statistics.interval.ms", KAFKA_STATISTICS_MS);
     put(c, "socket.nagle.disable", "true");
     put(c, "socket.keepalive.enable", "true");
     put(c, "reconnect.backoff.ms", "50");

@@ -116,6 +116,9 @@ static void take(struct log_kafka *k, const rd_kafka_message_t *m)
 
 /* --- how far behind --- */
 
+/* Where the leader is not heard nobody can say how far behind this is: a node that is cut off and has nothing
+ * to publish finds out so. */
+
 static bool lane_is_behind(const struct log_kafka *k, struct kafka_lane *l, uint64_t now)
 {
     int64_t low = 0, high = 0;
@@ -126,7 +129,8 @@ static bool lane_is_behind(const struct log_kafka *k, struct kafka_lane *l, uint
         l->behind_since_ms = 0;
     else if (l->behind_since_ms == 0)
         l->behind_since_ms = now;
-    return l->behind_since_ms > 0 && now - l->behind_since_ms > k->options.behind_ms;
+    bool unheard = now > l->heard_ms + k->options.behind_ms + KAFKA_STATISTICS_MS;
+    return unheard || (l->behind_since_ms > 0 && now - l->behind_since_ms > k->options.behind_ms);
 }
 
 static void look(struct log_kafka *k, uint64_t now)
@@ -176,6 +180,7 @@ void *kafka_feeder(void *log)
     (void)pthread_setname_np(pthread_self(), "kafka feeder");
     for (unsigned i = 0; i < k->lane_count; i++) {
         k->lanes[i].fed_next = atomic_load_explicit(&k->lanes[i].applied, memory_order_acquire);
+        k->lanes[i].heard_ms = now_ms(k);
         (void)rd_kafka_consume_start_queue(k->in_topic, (int32_t)i, (int64_t)k->lanes[i].fed_next,
                                            k->in_queue);
     }

@@ -29,7 +29,7 @@ struct kafka_proposal {
 };
 
 /* Records in order, from Kafka to a lane's loop. */
-enum { KAFKA_BATCH_MAX = 1000 };
+enum { KAFKA_BATCH_MAX = 1000, KAFKA_STATISTICS_MS = 1000 };
 struct kafka_batch {
     struct mail mail;
     struct kafka_lane *lane;
@@ -54,6 +54,7 @@ struct kafka_lane {
     struct kafka_batch *filling;
     uint64_t fed_next; /* behind what has come from Kafka */
     uint64_t behind_since_ms; /* 0: is not */
+    uint64_t heard_ms; /* monotonic: the partition's leader has said something, by the statistics */
     _Atomic uint64_t queued_bytes; /* loop adds, sender takes away (relaxed); only a number */
     _Atomic uint64_t waiting_bytes; /* feeder adds, loop takes away (relaxed): of batches. Only a number */
     _Atomic uint64_t applied; /* loop writes (release), feeder and any thread read (acquire) */
