@@ -107,7 +107,10 @@ struct read {
     uint64_t *sequences; /* answer to `once` */
     bool live; /* answer */
     bool from_log; /* answer: by the reader thread, not from memory */
-    bool beyond; /* answer, with ST_GONE: the place asked for lies behind the end of the log */
+    bool whole; /* all of from <= offset < to is in the log, as another node has seen: where this replica has
+                   yet to read so far it waits for that, and comes back with ST_AGAIN when it has waited in
+                   vain */
+    bool beyond; /* answer, with ST_GONE or ST_AGAIN: the place asked for lies behind the end of the log */
     void *shard; /* where it goes, while it travels to another loop */
     void (*on_read)(struct read *r); /* home loop; owns r, and r->store.msgs (read_release) */
     void (*door_read)(struct read *r); /* the hub's: the door's on_read while the hub stands between */

@@ -20,12 +20,13 @@ static struct timer_wheel *ahead_timers(const struct shard *s)
 bool shard_read_waits(struct shard *s, struct read *r)
 {
     const struct topic_log *log = &s->group->log;
+    uint64_t place = shard_read_place(r);
     if (!shard_deferred(s) || r->retained || r->once || r->store.reverse || r->beyond ||
-        r->store.from <= log->ops->next(log->ctx, s->lane))
+        place <= log->ops->next(log->ctx, s->lane))
         return false;
     r->mail.next = s->ahead.first ? &s->ahead.first->mail : NULL;
-    if (!s->ahead.first || r->store.from < s->ahead.lowest)
-        s->ahead.lowest = r->store.from;
+    if (!s->ahead.first || place < s->ahead.lowest)
+        s->ahead.lowest = place;
     s->ahead.first = r;
     if (!timer_armed(&s->ahead.timer))
         timer_arm(ahead_timers(s), &s->ahead.timer, loop_now_ms(courier_loop(s->group->courier)) + AHEAD_MS);

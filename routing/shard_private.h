@@ -244,6 +244,11 @@ bool shard_node_fold(struct shard *s, const struct msg *m, const struct proposal
 /* --- shard_ahead.c --- */
 /* True: the READ is of records that this replica has not got yet, and waits for them. */
 bool shard_read_waits(struct shard *s, struct read *r);
+/* Of a READ that goes forward: where the log must reach for it to be answered. */
+static inline uint64_t shard_read_place(const struct read *r)
+{
+    return r->whole ? r->store.to : r->store.from;
+}
 void shard_ahead_go(struct shard *s); /* more records have come */
 void shard_ahead_drop(struct shard *s); /* nobody is answered */
 void shard_on_ahead_timer(struct timer *t);

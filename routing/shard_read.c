@@ -115,12 +115,12 @@ static void shard_read_retained(struct shard *s, struct read *r)
 static bool shard_read_beyond(struct shard *s, struct read *r)
 {
     struct store_read *sr = &r->store;
-    uint64_t place = sr->reverse ? (sr->to == UINT64_MAX ? 0 : sr->to) : sr->from;
+    uint64_t place = !sr->reverse ? shard_read_place(r) : sr->to == UINT64_MAX ? 0 : sr->to;
     uint64_t end = s->group->log.ops->next(s->group->log.ctx, s->lane);
     r->beyond = place > end;
     if (!r->beyond)
         return false;
-    sr->status = ST_GONE;
+    sr->status = r->whole && shard_deferred(s) ? ST_AGAIN : ST_GONE;
     sr->first = s->group->log.ops->first(s->group->log.ctx, s->lane);
     sr->next = sr->end = end;
     sr->found = 0;

@@ -69,7 +69,9 @@ static void resend_has_read(struct read *r)
         bool there = r->store.status == ST_OK && r->store.found == 1;
         k->resend.reading = false;
         if (flight && flight->state == FLIGHT_OWED) {
-            if (!there)
+            if (r->store.status == ST_AGAIN) /* another node has sent it, and this one has yet to read it */
+                k->resend.last = k->resend.before;
+            else if (!there)
                 resend_drop(c, k->resend.last, flight, M_DROPPED_RETENTION);
             else if (!resend_send(c, k->resend.last, flight, r->store.msgs[0]))
                 k->resend.last = k->resend.before;
@@ -90,6 +92,7 @@ static void resend_read(struct mqtt_conn *c, const struct flight *flight)
                                              .to = flight->offset + 1,
                                              .count_max = 1,
                                              .bytes_max = 1},
+                                   .whole = true,
                                    .on_read = resend_has_read,
                                    .owner = c};
     c->letters++;

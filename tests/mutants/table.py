@@ -1509,6 +1509,14 @@ MUTANTS = [
         "red": "waits_for_the_record_before_it",
     },
     {
+        "name": "cluster: what was under way is gone where it has not been read yet",
+        "file": "routing/shard_private.h",
+        "old": "    return r->whole ? r->store.to : r->store.from;",
+        "new": "    return r->store.from;",
+        "test": "unit.routing.shard_ahead",
+        "red": "waits_for_itself",
+    },
+    {
         "name": "cluster: a publish that was lost on its way is never answered",
         "file": "routing/shard_apply.c",
         "old": """    while (s->proposed.first && s->proposed.first->based_on == from->incarnation &&
@@ -1613,6 +1621,14 @@ MUTANTS = [
         "new": "    if (st == ST_NOT_FOUND && is_here(dir, \"MANIFEST2\"))",
         "test": "test_kafka.py::test_folders_are_not_mixed",
         "red": "Assert|Timeout",
+    },
+    {
+        "name": "a node that kafka says nothing to stays ready",
+        "file": "routing/kafka_feed.c",
+        "old": "    return unheard || (",
+        "new": "    return (unheard && now == 0) || (",
+        "test": "test_kafka.py::test_a_node_that_hears_nothing_is_not_ready",
+        "red": "in vain for not ready",
     },
     {
         "name": "publishes wait for a kafka that is away",

@@ -143,6 +143,38 @@ Test(shard_ahead, it_comes_back_when_it_has_waited_in_vain)
     cr_assert(r.beyond && r.store.status == ST_GONE);
 }
 
+/* What a session's record says was under way at another node: one message, at its place. */
+static struct read ask_for(uint64_t offset)
+{
+    struct read r = ask(offset);
+    r.store.to = offset + 1;
+    r.want_live = false;
+    r.whole = true;
+    return r;
+}
+
+Test(shard_ahead, a_message_that_is_there_for_sure_waits_for_itself)
+{
+    struct read r = ask_for(1);
+    shard_read(x.shard, &r);
+    arrive();
+    cr_assert(x.back == 0 && !fake_log_serve(&x.log), "waits_for_itself");
+    arrive();
+    cr_assert(fake_log_serve(&x.log));
+    turn();
+    cr_assert_eq(x.back, 1);
+    cr_assert(r.store.status == ST_OK && r.store.found == 1 && r.store.msgs[0]->offset == 1);
+    read_release(&r);
+    struct read vain = ask_for(2);
+    shard_read(x.shard, &vain);
+    turn();
+    cr_assert_eq(x.back, 1);
+    now_ms += 6000;
+    turn();
+    cr_assert_eq(x.back, 2);
+    cr_assert(vain.beyond && vain.store.status == ST_AGAIN, "not that it is gone");
+}
+
 Test(shard_ahead, what_is_there_is_read_at_once)
 {
     arrive();
