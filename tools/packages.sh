@@ -48,6 +48,8 @@ test  maven                  fetches their jars, once
 test  python3-kafka          an independent Kafka client
 test  redis-server           the directory in Redis (its service is left off)
 test  redis-sentinel         its failover (likewise)
+test  iproute2               networks of their own for the nodes of a cluster
+test  nftables               cuts between them (its service is left off)
 test  nodejs                 runs mqtt.js
 test  node-mqtt              mqtt.js
 test  node-buffer            what mqtt.js wants of a browser
@@ -72,7 +74,7 @@ ci    util-linux             unshare
 LIST
 }
 
-SERVICES="mosquitto prometheus redis-server redis-sentinel"
+SERVICES="mosquitto nftables prometheus redis-server redis-sentinel"
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=$POLICY.tidegate-saved
 

@@ -9,16 +9,18 @@ from node import free_ports, wait_until
 
 
 class Redis:
-    """`words`: further options, as on the command line. `port`: that of one before it, to take its place."""
+    """`words`: further options, as on the command line. `port`: that of one before it, to take its place. `host`:
+    the address it listens at, of the network that the caller's thread is in."""
 
-    def __init__(self, folder, *words, port=None, tls=None, program="redis-server"):
+    def __init__(self, folder, *words, port=None, tls=None, program="redis-server", host="127.0.0.1"):
+        self.host = host
         self.folder, self.words, self.tls, self.program = folder, words, tls, program
         self.port = port or free_ports(1)[0]
         self.process = None
 
     def command(self):
         port = ["--port", "0", "--tls-port", str(self.port)] if self.tls else ["--port", str(self.port)]
-        return [need(self.program), *port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+        return [need(self.program), *port, "--bind", self.host, "--protected-mode", "no", "--save", "", "--appendonly", "no",
                 "--dir", str(self.folder), "--enable-debug-command", "yes", *map(str, self.words)]
 
     def start(self):
@@ -33,13 +35,13 @@ class Redis:
 
     def ask(self, *words, check=True, user=None):
         login = ["--user", user[0], "--pass", user[1], "--no-auth-warning"] if user else []
-        done = subprocess.run([need("redis-cli"), "-p", str(self.port), *(self.tls or []), *login, *map(str, words)],
+        done = subprocess.run([need("redis-cli"), "-h", self.host, "-p", str(self.port), *(self.tls or []), *login, *map(str, words)],
                               capture_output=True, text=True, timeout=60)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()
 
     def url(self, login="", scheme="redis"):
-        return f"{scheme}://{login}127.0.0.1:{self.port}"
+        return f"{scheme}://{login}{self.host}:{self.port}"
 
     def stop(self, how=signal.SIGKILL):
         if self.process and self.process.poll() is None:

@@ -40,14 +40,14 @@ class Gone(Trouble):
     """The keeper, with all it kept."""
 
 
-def free_ports(count):
+def free_ports(count, host):
     """Below those that the kernel gives to clients: a broker that is down must find its port free when it comes again."""
     found = []
     for port in range(10000 + os.getpid() * 53 % 8000, 32000):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((host, port))
             except OSError:
                 continue
         found.append(port)
@@ -58,13 +58,14 @@ def free_ports(count):
 
 class Brokers:
     """A user of the brokers in a folder. `settings`: further lines of the brokers' configuration, a dict. `tls`: files of
-    the authority, the certificate and the key. Without a folder: a new one, which goes with the last user."""
+    the authority, the certificate and the key. Without a folder: a new one, which goes with the last user. `host`: the
+    address they listen at, of the network that the caller's thread is in."""
 
-    def __init__(self, folder=None, count=1, ports=None, tls=None, settings=None, stay=False):
+    def __init__(self, folder=None, count=1, ports=None, tls=None, settings=None, stay=False, host="127.0.0.1"):
         need("java", "default-jre-headless")
         self.folder = Path(folder or tempfile.mkdtemp(prefix="tidegate-kafka-")).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.wanted = {"count": count, "ports": ports or free_ports(count * len(LISTENERS)), "stay": stay,
+        self.wanted = {"count": count, "ports": ports or free_ports(count * len(LISTENERS), host), "stay": stay, "host": host,
                        "tls": [str(Path(file).absolute()) for file in tls] if tls else None, "settings": settings or {}}
         self.connection = self.facts = None
 
@@ -130,7 +131,7 @@ class Brokers:
     def servers(self, listener="plain"):
         """What bootstrap.servers wants."""
         ports = self.facts["ports"][LISTENERS.index(listener)::len(LISTENERS)]
-        return ",".join(f"127.0.0.1:{port}" for port in ports)
+        return ",".join(f"{self.facts['host']}:{port}" for port in ports)
 
     # Brokers have the numbers 1 to count. Each returns when it is done.
 

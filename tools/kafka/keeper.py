@@ -57,12 +57,12 @@ class Broker:
     def settings(self):
         count, tls = self.keeper.wanted["count"], self.keeper.wanted["tls"]
         names = LISTENERS if tls else ("plain", "controller")
-        at = {name: f"{name.upper()}://127.0.0.1:{self.port(name)}" for name in names}
+        at = {name: f"{name.upper()}://{self.keeper.wanted['host']}:{self.port(name)}" for name in names}
         sure = {"replication.factor": count, "min.isr": min(count, 2), "num.partitions": 4}
         made = {
             "process.roles": "broker,controller",
             "node.id": self.number,
-            "controller.quorum.voters": ",".join(f"{i}@127.0.0.1:{self.port('controller', i)}" for i in range(1, count + 1)),
+            "controller.quorum.voters": ",".join(f"{i}@{self.keeper.wanted['host']}:{self.port('controller', i)}" for i in range(1, count + 1)),
             "listeners": ",".join(at.values()),
             "advertised.listeners": ",".join(address for name, address in at.items() if name != "controller"),
             "listener.security.protocol.map": ",".join(f"{name.upper()}:{SECURE.get(name, 'PLAINTEXT')}" for name in names),
@@ -188,7 +188,7 @@ class Keeper:
         known = folder / "cluster"
         if known.exists():  # its ports and its number of brokers are those that its data has
             before = json.loads(known.read_text())
-            self.wanted = {**wanted, **{key: before[key] for key in ("count", "ports", "tls", "settings")}}
+            self.wanted = {**wanted, **{key: before[key] for key in ("count", "ports", "host", "tls", "settings")}}
             self.cluster = before["cluster"]
         else:
             self.cluster = identifier()
@@ -219,7 +219,7 @@ class Keeper:
         if self.trouble:
             return {"trouble": self.trouble}
         if command == "hello":
-            return {"count": self.wanted["count"], "ports": self.wanted["ports"], "cluster": self.cluster, "tls": self.wanted["tls"],
+            return {"count": self.wanted["count"], "ports": self.wanted["ports"], "host": self.wanted["host"], "cluster": self.cluster, "tls": self.wanted["tls"],
                     "pid": os.getpid()}
         if command == "states":
             return {broker.number: broker.state() for broker in self.brokers}
