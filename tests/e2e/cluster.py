@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from clients import curl, need
@@ -185,8 +186,25 @@ class Cluster:
         with self.hub.entered():
             self.redis = Redis(self.folder, host=HUB, port=self.redis.port).start()
 
+    def await_rest(self):
+        """Nobody is connected, and for a second no node has had a record to read: a connection that ends may leave one."""
+        told, since = None, time.monotonic()
+
+        def rests():
+            nonlocal told, since
+            before, told = told, []
+            for node in self.nodes:
+                with node.inside():
+                    rows = node.metrics()
+                told.append([rows[f"tidegate_kafka_{name}"] for name in ("records_total", "under_way", "lag_records")])
+            if told != before or any(row[1:] != [0, 0] for row in told):
+                since = time.monotonic()
+            return time.monotonic() > since + 1
+        wait_until(rests, "the nodes to have nothing more to do")
+
     def check(self):
         """Each is in good health, and has folded the same out of the log."""
+        self.await_rest()
         for node in self.nodes:
             node.check()
         first, *others = [node.states("stop") for node in self.nodes]
