@@ -3,7 +3,7 @@ reason. First the same tests run without a fault and must pass. Copies of the tr
 most of the time tests wait.
 
 What a fault takes away is waited for in vain. So a test waits for a few seconds only, if it passes so without a fault; what
-is red for another reason than the named one is tried once more, with all the patience that tests have.
+is red for another reason than the named one, or green, is tried once more, with all the patience that tests have.
 
 Usage: run.py [NAME...]          Last line: N passed, N failed (a mutant that was caught has passed)
 """
@@ -105,7 +105,7 @@ def judge(copy, mutant, patience):
     try:
         copy.build(*([mutant["test"].split()[0]] if is_program(mutant["test"]) else []))
         code, output = copy.test([mutant["test"]], patience, "-x")
-        if code != 0 and patience is IMPATIENT and not re.search(mutant["red"], output):
+        if code == 0 or (patience is IMPATIENT and not re.search(mutant["red"], output)):
             code, output = copy.test([mutant["test"]], PATIENT, "-x")
     finally:
         undo()
