@@ -235,7 +235,8 @@ static enum status judge_configs(const struct check *c, const rd_kafka_ConfigRes
     return ST_OK;
 }
 
-static enum status look_at_configs(const struct check *c)
+/* ST_AGAIN: the broker that was asked does not know yet of a topic that has just been made. */
+static enum status ask_for_configs(const struct check *c)
 {
     rd_kafka_ConfigResource_t *topic = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, c->k->topic);
     rd_kafka_queue_t *queue = rd_kafka_queue_new(c->k->consumer);
@@ -250,8 +251,9 @@ static enum status look_at_configs(const struct check *c)
         const rd_kafka_ConfigResource_t **found =
             rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(event), &count);
         rd_kafka_resp_err_t err = count ? rd_kafka_ConfigResource_error(found[0]) : RD_KAFKA_RESP_ERR_UNKNOWN;
-        st = err == RD_KAFKA_RESP_ERR_NO_ERROR
-                 ? judge_configs(c, found[0])
+        st = err == RD_KAFKA_RESP_ERR_NO_ERROR ? judge_configs(c, found[0])
+             : err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+                 ? ST_AGAIN
                  : refuse(c, ST_INVALID, "has settings that cannot be read: %s", rd_kafka_err2str(err));
     }
     if (event)
@@ -259,6 +261,16 @@ static enum status look_at_configs(const struct check *c)
     rd_kafka_queue_destroy(queue);
     rd_kafka_ConfigResource_destroy(topic);
     return st;
+}
+
+static enum status look_at_configs(const struct check *c)
+{
+    for (; left_ms(c) > 0; usleep(REST_MS * 1000)) {
+        enum status st = ask_for_configs(c);
+        if (st != ST_AGAIN)
+            return st;
+    }
+    return no_answer(c, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
 }
 
 /* --- HEAD --- */
