@@ -60,7 +60,9 @@ static const struct config_option options[] = {
      "The public HTTP port over TLS, once tls.cert_file is set; 0 = any free port"},
     {"http.origins", CONFIG_LIST, AT(http_origins), "", NULL, 0, 0,
      "Further origins (scheme://host:port) whose pages may open WebSockets and whose requests the API takes; "
-     "it sends no CORS headers, so such a page cannot read the API's answers"},
+     "it sends no CORS headers, so such a page cannot read the API's answers. They may also show the demo "
+     "page in a "
+     "frame"},
 
     {"ws.hello_timeout_ms", CONFIG_MS, AT(ws_hello_timeout_ms), "10s", NULL, 50, 600000,
      "A connection to the public port that has not sent a whole request after this is closed, and so is a "

@@ -34,6 +34,9 @@ demo  curl                   publishes by HTTP in the demo
 demo  mosquitto-clients      mosquitto_pub and mosquitto_sub: independent MQTT clients
 demo  python3                runs the proof
 demo  python3-websockets     an independent WebSocket client
+nodes default-jre-headless   runs the Kafka brokers (tools/kafka)
+nodes maven                  fetches their jars, once
+nodes redis-server           the directory of several nodes (its service is left off)
 test  libcriterion-dev       unit tests
 test  python3-pytest         end-to-end tests
 test  python3-pytest-xdist   two of them at a time
@@ -150,7 +153,7 @@ install() {
     echo "Packages installed."
 }
 
-[ $# -ge 2 ] || die "usage: tools/packages.sh list|missing|install GROUP...  (groups: demo test ci bench)" 2
+[ $# -ge 2 ] || die "usage: tools/packages.sh list|missing|install GROUP...  (groups: demo nodes test ci bench)" 2
 case $1 in
     list | missing | install) "$@" ;;
     *) die "unknown command '$1'" 2 ;;

@@ -209,22 +209,38 @@ static bool list_has(const char *list, const char *wanted)
 
 /* --- pages -------------------------------------------------------------------------------------- */
 
+/* Whose pages may show ours in a frame: those in http.origins that are nothing but an origin. */
+static void write_ancestors(const char *origins, char *out, size_t size)
+{
+    size_t len = 0;
+    for (const char *at = origins; *at;) {
+        size_t n = strcspn(at, "\n");
+        bool plain = strspn(at, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]/") == n;
+        if (plain && n > 0 && len + n + 2 <= size)
+            len += (size_t)snprintf(out + len, size - len, " %.*s", (int)n, at);
+        at += n + (at[n] == '\n');
+    }
+    if (len == 0)
+        snprintf(out, size, " 'none'");
+}
+
 /* The page may open WebSockets to where it came from: old browsers do not count ws: as 'self'. The Host is
  * repeated only if it is nothing but a name and a port. */
 static void write_policy(struct conn *c, char *out, size_t size)
 {
-    char host[VALUE_BYTES_MAX] = "";
+    char host[VALUE_BYTES_MAX] = "", ancestors[VALUE_BYTES_MAX];
     struct slice from = c->front->request->host;
     if (from.len > 0 && from.len < sizeof host)
         memcpy(host, from.data, from.len);
     bool plain =
         host[0] &&
         strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") == from.len;
+    write_ancestors(c->door->settings->http_origins, ancestors, sizeof ancestors);
     snprintf(
         out, size,
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-        "connect-src 'self'%s%s%s%s; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        plain ? " ws://" : "", plain ? host : "", plain ? " wss://" : "", plain ? host : "");
+        "connect-src 'self'%s%s%s%s; base-uri 'none'; form-action 'none'; frame-ancestors%s",
+        plain ? " ws://" : "", plain ? host : "", plain ? " wss://" : "", plain ? host : "", ancestors);
 }
 
 static void send_file(struct conn *c, const struct file *f)

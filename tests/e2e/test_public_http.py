@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from clients import curl
 from http_wire import Wire, request
 from mqtt_carrier import TEXT, frame
 from node import Node, wait_until
@@ -226,3 +227,12 @@ def test_too_many_connections_are_told_why(make_node):
         assert late.is_closed()
     for wire in held:
         wire.close()
+
+
+@pytest.mark.parametrize("origins,ancestors", [("", "'none'"), ("http://127.0.0.1:8079", "http://127.0.0.1:8079"),
+                                               ("https://a.example,http://b.example;x", "https://a.example")])
+def test_whose_pages_may_show_ours_in_a_frame(make_node, origins, ancestors):
+    """Those in http.origins; what is more than an origin could end the policy."""
+    node = make_node({"http.origins": origins})
+    policy = curl(node.web("/demo/"), "-I").body.decode().lower()
+    assert f"frame-ancestors {ancestors}\r\n" in policy, policy
