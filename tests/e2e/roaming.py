@@ -307,7 +307,7 @@ class Traffic:
         return [one.trouble for one in self.publishers + self.subscribers if one.trouble]
 
     def counts(self):
-        told = [outcome for one in self.publishers for outcome in one.told.values()]
+        told = [outcome for one in self.publishers for outcome in list(one.told.values())]
         return {what: told.count(what) for what in (ACKNOWLEDGED, REFUSED, UNKNOWN)}
 
     def settle(self, stored, wait_until):
