@@ -50,6 +50,10 @@ struct kafka_lane {
     struct mail *first, *last; /* proposed in this turn */
     struct kafka_batch *first_batch, *last_batch; /* come, and not all applied */
     struct timer retry; /* the mirror does not take more now */
+    bool report_asked; /* a letter of the sender's is to come */
+    struct mail report; /* that letter */
+    _Atomic uint64_t reported; /* sender writes, loop reads: sequences up to this are durable. With */
+    atomic_bool report_wanted; /* which either sees what the other has written before (seq_cst) */
     /* the feeder */
     struct kafka_batch *filling;
     uint64_t fed_next; /* behind what has come from Kafka */
@@ -118,6 +122,7 @@ void *kafka_feeder(void *log);
 /* --- topic_log_kafka.c --- */
 void kafka_batch_arrived(struct mail *mail); /* on the lane's loop */
 void kafka_proposal_lost(struct mail *mail);
+void kafka_reports_arrived(struct mail *mail);
 void kafka_batch_free(struct kafka_batch *b);
 
 #endif

@@ -58,6 +58,17 @@ static void set_away(struct log_kafka *k, bool away)
         log_info("kafka answers topic=%s", k->topic);
 }
 
+/* One producer is told of a partition's records in their order. */
+static void report(struct kafka_lane *l, uint64_t sequence)
+{
+    if (sequence > atomic_load(&l->reported))
+        atomic_store(&l->reported, sequence);
+    if (!atomic_exchange(&l->report_wanted, false))
+        return;
+    l->report.on_arrival = kafka_reports_arrived;
+    loop_post(l->loop, &l->report);
+}
+
 void kafka_delivered(struct log_kafka *k, struct kafka_proposal *p, enum status st)
 {
     if (!p) /* a HEAD */
@@ -70,6 +81,7 @@ void kafka_delivered(struct log_kafka *k, struct kafka_proposal *p, enum status 
         k->lost_brokers = false;
         k->reported_ms = now_ms(k);
         set_away(k, false);
+        report(p->lane, p->sequence);
         free(p);
         return;
     }

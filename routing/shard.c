@@ -215,6 +215,7 @@ void shard_destroy(struct shard *s)
     incarnations_destroy(s->incarnations);
     retained_destroy(s->retained);
     buf_deinit(&s->carry.note);
+    free(s->proposed.unreported);
     retained_destroy(s->sessions);
     shard_inboxes_deinit(s);
     shard_shares_deinit(s);

@@ -110,6 +110,7 @@ void shard_digest(const struct shard *s, uint64_t at_ms, struct shard_digest *ou
 /* A record has come out of a log whose order is given elsewhere (topic_log.h), and `next` is behind it. Takes
  * its own reference. */
 void shard_arrived(struct shard *s, struct msg *m);
+void shard_reported(struct shard *s, uint64_t sequence); /* topic_log.h, on_reported */
 /* What it has proposed with that sequence is lost, or nobody knows (topic_log.h, on_lost). */
 void shard_lost(struct shard *s, uint64_t sequence, enum status status);
 struct loop *shard_loop(const struct shard *s); /* any thread */

@@ -149,7 +149,7 @@ static void shard_tell_known(struct shard *s, const struct msg *m, uint64_t sequ
  * sequences too, and one that the backend has repeated was settled when it came first. What one that comes
  * has overtaken was lost on its way, by the word of the port: it is refused. */
 static void shard_settle_own(struct shard *s, const struct msg *m, const struct proposal *from,
-                             const struct outcome *out)
+                             const struct outcome *out, bool unreported)
 {
     const struct topic_log *log = &s->group->log;
     bool current = from->incarnation == log->ops->incarnation(log->ctx);
@@ -167,7 +167,12 @@ static void shard_settle_own(struct shard *s, const struct msg *m, const struct 
     struct publish *p = shard_next_own(s);
     p->msg->offset = p->msg->stored = out->duplicate ? out->original : m->offset;
     p->msg->ts_ms = m->ts_ms;
-    shard_settle_publish(s, p, out);
+    if (!unreported || !p->wait || out->status != ST_OK) {
+        shard_settle_publish(s, p, out);
+        return;
+    }
+    p->duplicate = out->duplicate;
+    shard_report_hold(s, p);
 }
 
 static bool shard_is_foreign(const struct shard *s, const struct proposal *p)
@@ -200,9 +205,10 @@ void shard_arrived(struct shard *s, struct msg *m)
     if (p.condition == PROPOSAL_INBOX)
         shard_inbox_arrived(s, msg_topic(m));
     s->dirty = true;
-    s->durable = m->offset + 1; /* nothing comes out of such a log that it may still lose */
+    bool unreported = !shard_is_foreign(s, &p) && shard_report_waits(s, p.sequence, m->offset);
     shard_node_heard(s, &p);
-    shard_settle_own(s, m, &p, &out);
+    shard_settle_own(s, m, &p, &out, unreported);
+    shard_report_moved(s, m->offset + 1);
     if (counts && p.condition == PROPOSAL_ATTACH && watch && shard_is_foreign(s, &p))
         watch->on_attached(s->group->watch_ctx, msg_topic(m), m->offset);
     shard_ahead_go(s);
@@ -242,8 +248,10 @@ static void shard_note_unknown(struct shard *s, uint64_t sequence)
 void shard_lost(struct shard *s, uint64_t sequence, enum status status)
 {
     struct publish *p = shard_take_own(s, sequence);
-    if (!p)
+    if (!p) {
+        (void)shard_report_lost(s, sequence);
         return;
+    }
     if (status == ST_EXPIRED && p->session == SESSION_NONE)
         shard_note_unknown(s, sequence);
     shard_settle_publish(s, p, &(struct outcome){.status = status});
@@ -270,9 +278,15 @@ static void on_arrived(void *ctx, unsigned lane, struct msg *m)
     shard_arrived(shard_of_lane(ctx, lane), m);
 }
 
+static void on_reported(void *ctx, unsigned lane, uint64_t sequence)
+{
+    shard_reported(shard_of_lane(ctx, lane), sequence);
+}
+
 static void on_lost(void *ctx, unsigned lane, uint64_t sequence, enum status status)
 {
     shard_lost(shard_of_lane(ctx, lane), sequence, status);
 }
 
-const struct topic_log_events shard_log_events = {.on_arrived = on_arrived, .on_lost = on_lost};
+const struct topic_log_events shard_log_events = {
+    .on_arrived = on_arrived, .on_reported = on_reported, .on_lost = on_lost};

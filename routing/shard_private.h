@@ -46,6 +46,8 @@ struct shard {
             *last; /* those that are waited for, by mail.next, in the order of durable_at */
         uint64_t unknown[UNKNOWN_MAX]; /* sequences that were told as unknown, ascending */
         uint32_t unknown_count;
+        struct unreported *unreported; /* shard_report.c: have arrived, ascending by sequence and offset */
+        uint32_t unreported_count, unreported_cap;
     } proposed;
     struct incarnations *incarnations; /* the same */
     struct {
@@ -142,6 +144,9 @@ bool shard_knows(const struct shard *s, const struct msg *m, struct outcome *out
 /* It is over: answered, or counted if nobody waits. */
 void shard_settle_publish(struct shard *s, struct publish *p, const struct outcome *out);
 void shard_on_durable(void *ctx, unsigned lane, uint64_t next); /* store_events */
+/* It is answered with ST_OK when all up to that offset is durable. */
+void shard_wait_until_durable(struct shard *s, struct publish *p, uint64_t offset);
+void shard_wait_no_more(struct shard *s, struct publish *p); /* it waits so */
 void shard_drop_waiting(struct shard *s); /* nobody is answered */
 
 /* --- shard_apply.c --- */
@@ -240,6 +245,18 @@ void shard_node_heard(struct shard *s, const struct proposal *p);
 bool shard_node_admits(struct shard *s, const struct msg *m, const struct proposal *p);
 /* START, NODE_DOWN: the state follows, and who watches is told if it has just come. False: void. */
 bool shard_node_fold(struct shard *s, const struct msg *m, const struct proposal *p, bool arrived);
+
+/* --- shard_report.c: own records that have arrived, and whose report has not --- */
+struct unreported {
+    uint64_t sequence, offset;
+    struct publish *publish; /* who waits; NULL: nobody */
+};
+/* The record has arrived at the offset. False: its report has come too, or none does. */
+bool shard_report_waits(struct shard *s, uint64_t sequence, uint64_t offset);
+/* The publish of the newest of them: answered when its report has come. */
+void shard_report_hold(struct shard *s, struct publish *p);
+void shard_report_moved(struct shard *s, uint64_t end); /* all below `end` has arrived: s->durable follows */
+bool shard_report_lost(struct shard *s, uint64_t sequence); /* False: it is none of them */
 
 /* --- shard_ahead.c --- */
 /* True: the READ is of records that this replica has not got yet, and waits for them. */

@@ -153,15 +153,34 @@ void shard_publish(struct shard *s, struct publish *p)
         shard_answer_publish(s, p, ST_OK);
         return;
     }
+    shard_wait_until_durable(s, p, p->durable_at);
+}
+
+void shard_wait_until_durable(struct shard *s, struct publish *p, uint64_t offset)
+{
     /* A duplicate of what is not durable yet waits at the end, like what came right before it. */
-    if (s->last_waiting && p->durable_at < s->last_waiting->durable_at)
-        p->durable_at = s->last_waiting->durable_at;
+    bool early = s->last_waiting && offset < s->last_waiting->durable_at;
+    p->durable_at = early ? s->last_waiting->durable_at : offset;
     p->mail.next = NULL;
     if (s->last_waiting)
         s->last_waiting->mail.next = &p->mail;
     else
         s->first_waiting = p;
     s->last_waiting = p;
+}
+
+void shard_wait_no_more(struct shard *s, struct publish *p)
+{
+    struct publish *before = NULL;
+    for (struct publish *at = s->first_waiting; at && at != p;
+         at = LIST_OF(at->mail.next, struct publish, mail))
+        before = at;
+    if (before)
+        before->mail.next = p->mail.next;
+    else
+        s->first_waiting = p->mail.next ? LIST_OF(p->mail.next, struct publish, mail) : NULL;
+    if (s->last_waiting == p)
+        s->last_waiting = before;
 }
 
 void shard_on_durable(void *ctx, unsigned lane, uint64_t next)

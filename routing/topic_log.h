@@ -4,11 +4,13 @@
  *
  * A log whose order is given elsewhere has `propose` instead of append, carry and note: it takes its own copy
  * of the record and brings it, at some time, to each node that has the lane (shard_arrived), in the same
- * order and under the same offset everywhere, durable by then, with a time (ts_ms) that never falls from one
- * record to the next. What one node has proposed comes in the order of its proposing, and may come twice.
- * `next` is behind the last record that this node has got. What such a log does not take now it says at once:
- * ST_FULL: too much is under way; ST_CLOSED: whoever orders it does not answer; ST_NO_SPACE: the node's own
- * copy has no room; ST_TOO_LARGE. What it has taken and then lost it tells by on_lost. */
+ * order and under the same offset everywhere, with a time (ts_ms) that never falls from one record to the
+ * next. It is durable by then; with `is_reported` the word of whoever orders it may come later, and what this
+ * node has proposed is durable when both have come. What one node has proposed comes in the order of its
+ * proposing, and may come twice. `next` is behind the last record that this node has got. What such a log
+ * does not take now it says at once: ST_FULL: too much is under way; ST_CLOSED: whoever orders it does not
+ * answer; ST_NO_SPACE: the node's own copy has no room; ST_TOO_LARGE. What it has taken and then lost it
+ * tells by on_lost. */
 #ifndef TG_ROUTING_TOPIC_LOG_H
 #define TG_ROUTING_TOPIC_LOG_H
 
@@ -18,8 +20,12 @@ struct topic_log_events { /* of a log with `propose`; on the lane's loop */
     /* The record at m->offset, which the node's own copy has by now; in order. The caller keeps its
      * reference. */
     void (*on_arrived)(void *ctx, unsigned lane, struct msg *m);
+    /* All that this node has proposed up to that sequence, and that was not told as lost, is durable; of a
+     * log with `is_reported`. */
+    void (*on_reported)(void *ctx, unsigned lane, uint64_t sequence);
     /* What this node has proposed with that sequence (proposal.h): ST_EXPIRED: it may come yet, or never;
-     * others: it will not. In no order. */
+     * others: it will not. In no order.
+     * It may have arrived all the same, before its report or after it. */
     void (*on_lost)(void *ctx, unsigned lane, uint64_t sequence, enum status status);
 };
 
@@ -31,6 +37,10 @@ struct topic_log_ops {
     void (*hide)(void *ctx, unsigned lane, uint64_t offset);
     /* With `propose`, after `bind`. NULL: whoever owns the log calls shard_arrived and shard_lost. */
     void (*meet)(void *ctx, unsigned lane, const struct topic_log_events *events, void *events_ctx);
+    /* With `propose`: whether all that this node has proposed up to that sequence is known to be durable. If
+     * not, on_reported says so, once for any number of questions. NULL: what arrives is. On the lane's loop.
+     */
+    bool (*is_reported)(void *ctx, unsigned lane, uint64_t sequence);
     uint64_t (*incarnation)(void *ctx);
     uint32_t (*epoch)(void *ctx);
     unsigned (*lane_count)(void *ctx);

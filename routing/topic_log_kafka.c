@@ -101,6 +101,32 @@ void kafka_proposal_lost(struct mail *mail)
     free(p);
 }
 
+/* --- reports --- */
+
+void kafka_reports_arrived(struct mail *mail)
+{
+    struct kafka_lane *l = LIST_OF(mail, struct kafka_lane, report);
+    l->report_asked = false;
+    l->events->on_reported(l->events_ctx, l->index, atomic_load(&l->reported));
+}
+
+/* The sender writes a letter only when one is wanted: mostly the report is there before the record. */
+static bool kafka_is_reported(void *ctx, unsigned lane, uint64_t sequence)
+{
+    struct kafka_lane *l = &((struct log_kafka *)ctx)->lanes[lane];
+    if (atomic_load(&l->reported) >= sequence)
+        return true;
+    if (l->report_asked)
+        return false;
+    atomic_store(&l->report_wanted, true);
+    l->report_asked = true;
+    if (atomic_load(&l->reported) < sequence)
+        return false;
+    if (atomic_exchange(&l->report_wanted, false))
+        l->report_asked = false; /* taken back */
+    return true;
+}
+
 /* --- the port --- */
 
 static uint64_t kafka_incarnation(void *ctx)
@@ -215,6 +241,7 @@ struct topic_log log_kafka_port(struct log_kafka *k, struct store *mirror)
         .propose = kafka_propose,
         .hide = kafka_hide,
         .meet = kafka_meet,
+        .is_reported = kafka_is_reported,
         .incarnation = kafka_incarnation,
         .epoch = kafka_epoch,
         .lane_count = kafka_lane_count,

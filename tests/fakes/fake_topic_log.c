@@ -160,6 +160,13 @@ static enum status fake_propose(void *ctx, unsigned lane, const struct msg *m)
     return st;
 }
 
+static bool fake_is_reported(void *ctx, unsigned lane, uint64_t sequence)
+{
+    const struct fake_log *f = ctx;
+    assert(lane == 0 || !f->reports);
+    return !f->reports || sequence <= f->reported;
+}
+
 static uint64_t fake_incarnation(void *ctx)
 {
     return ((struct fake_log *)ctx)->incarnation;
@@ -280,6 +287,7 @@ struct topic_log fake_log_port(struct fake_log *f)
     elsewhere.note = NULL;
     elsewhere.trim = NULL;
     elsewhere.propose = fake_propose;
+    elsewhere.is_reported = fake_is_reported;
     elsewhere.hide = fake_hide;
     return (struct topic_log){&elsewhere, f};
 }
@@ -294,6 +302,11 @@ void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next)
         return;
     l->durable = next;
     l->events->on_durable(l->events_ctx, lane, next);
+}
+
+void fake_log_report(struct fake_log *f, uint64_t sequence)
+{
+    f->reported = sequence;
 }
 
 struct msg *fake_log_bring(struct fake_log *f, unsigned lane, const struct msg *m, uint64_t ts_ms)

@@ -38,6 +38,8 @@ struct fake_log {
     unsigned append_failures;
     enum status (*on_propose)(struct fake_log *f, struct msg *m); /* borrowed; set before fake_log_port */
     uint64_t incarnation;
+    bool reports; /* with on_propose: own records are durable when the test has called fake_log_report */
+    uint64_t reported; /* of lane 0 */
 };
 
 void fake_log_init(struct fake_log *f, unsigned lane_count);
@@ -50,6 +52,8 @@ void fake_log_sync(struct fake_log *f, unsigned lane, uint64_t next);
 bool fake_log_serve(struct fake_log *f);
 /* The next record, a copy, which the test then hands to the shard; borrowed. Its time is `ts_ms`. */
 struct msg *fake_log_bring(struct fake_log *f, unsigned lane, const struct msg *m, uint64_t ts_ms);
+/* Own records up to that sequence are durable; the test tells the shard. */
+void fake_log_report(struct fake_log *f, uint64_t sequence);
 void fake_log_trim(struct fake_log *f, unsigned lane, uint64_t first);
 /* As retention: asks the shard whether all below may go, and it goes when the shard says so. */
 void fake_log_want_trim(struct fake_log *f, unsigned lane, uint64_t upto);

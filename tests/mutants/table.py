@@ -1517,6 +1517,14 @@ MUTANTS = [
         "red": "waits_for_itself",
     },
     {
+        "name": "cluster: an acknowledgement before the report of whoever orders the log",
+        "file": "routing/shard_report.c",
+        "old": "is_reported || sequence == 0 || is_reported(s, sequence))",
+        "new": "is_reported || sequence <= UINT64_MAX)",
+        "test": "unit.routing.shard_report",
+        "red": "waits_for_the_report",
+    },
+    {
         "name": "cluster: a publish that was lost on its way is never answered",
         "file": "routing/shard_apply.c",
         "old": """    while (s->proposed.first && s->proposed.first->based_on == from->incarnation &&

@@ -62,13 +62,22 @@ static void on_arrived(void *ctx, unsigned lane, struct msg *m)
         complete(sequence_base + p.sequence - 1, m->offset, m->ts_ms);
 }
 
+/* Asked for by is_reported; and it says what that says then. */
+static void on_reported(void *ctx, unsigned lane, uint64_t sequence)
+{
+    (void)ctx;
+    cr_assert(loop_is_current(w.loop), "a report on another thread");
+    cr_assert(port.ops->is_reported(port.ctx, lane, sequence));
+}
+
 static void on_lost(void *ctx, unsigned lane, uint64_t sequence, enum status st)
 {
     (void)ctx, (void)lane;
     cr_assert_fail("%s: %lu is lost: %s", names[kind], sequence, status_name(st));
 }
 
-static const struct topic_log_events events = {.on_arrived = on_arrived, .on_lost = on_lost};
+static const struct topic_log_events events = {
+    .on_arrived = on_arrived, .on_reported = on_reported, .on_lost = on_lost};
 
 static enum status on_propose(struct fake_log *f, struct msg *m)
 {
@@ -232,10 +241,17 @@ static void submit(unsigned count)
     port.ops->flush(port.ctx, 0);
 }
 
+static bool all_reported(void)
+{
+    return !port.ops->propose || !port.ops->is_reported || submitted == sequence_base ||
+           port.ops->is_reported(port.ctx, 0, submitted - sequence_base);
+}
+
+/* All have come, and are known to be durable. */
 static void wait_complete(void)
 {
     uint64_t deadline = world_now_ms() + WORLD_DEADLINE_MS;
-    while (completed < submitted) {
+    while (completed < submitted || !all_reported()) {
         cr_assert_lt(world_now_ms(), deadline, "%s: %lu of %lu are complete", names[kind], completed,
                      submitted);
         turn();
