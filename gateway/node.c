@@ -103,8 +103,8 @@ static enum status share_descriptors(struct node *n, uint64_t limit, struct buf 
 {
     const struct settings *s = n->settings;
     struct descriptor_shares wanted = {.clients = s->limit_connections, .api = s->api_connections};
-    uint64_t a_loop =
-        DESCRIPTORS_A_LOOP + s->mqtt_refused_max + 2 * FRONT_PAIRS_MAX + (tls_configured(s) ? 2 : 0);
+    uint64_t a_loop = DESCRIPTORS_A_LOOP + s->mqtt_refused_max + 2 * FRONT_PAIRS_MAX +
+                      (tls_configured(s) ? 2 + s->mqtt_refused_max : 0);
     uint64_t own = DESCRIPTORS_OWN + a_loop * n->loop_count + DESCRIPTORS_A_PARTITION * s->log_partitions;
     struct descriptor_shares got;
     if (descriptors_share(limit, own, &wanted, &got) != ST_OK) {

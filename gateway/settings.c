@@ -35,7 +35,8 @@ static const struct config_option options[] = {
      "A connection without CONNECT is closed after this, and so is a TLS handshake on the MQTT port"},
     {"mqtt.refused_max", CONFIG_UINT, AT(mqtt_refused_max), "16", NULL, 0, 1024,
      "Connections of one loop above limit.connections, or during a drain, that are told so (CONNACK 0x97, "
-     "0x88) before they are closed; others are closed without a word"},
+     "0x88) before they are closed, and, above that limit, handshakes at the TLS ports; others are closed "
+     "without a word"},
     {"mqtt.keep_alive_max_s", CONFIG_UINT, AT(mqtt_keep_alive_max_s), "3600", NULL, 1, 65535,
      "Longest keep alive; 5.0 clients are told (Server Keep Alive), also those that ask for none"},
     {"mqtt.session_expiry_max_s", CONFIG_UINT, AT(mqtt_session_expiry_max_s), "4294967295", NULL, 0,

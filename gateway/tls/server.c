@@ -6,7 +6,9 @@
  * one step; with more in the queue the loop comes again without sleeping. A connection whose turn has not
  * come yet is a descriptor and some 200 bytes: OpenSSL's part is made with the first step.
  *
- * Until the door has the stream, a connection is counted here, against limit.connections like any other. */
+ * Until the door has the stream, a connection is counted here, against limit.connections like any other. One
+ * above that limit goes through its handshake all the same, so that the door can say why it is not taken: as
+ * many of them as doors hold to tell them (mqtt.refused_max), others are closed at once. */
 #include "gateway/tls/server.h"
 
 #include "core/logging.h"
@@ -27,6 +29,7 @@ struct tls_server {
     struct tls_context *context;
     struct list ready; /* handshake.ready, oldest first */
     struct loop_hook hook;
+    uint64_t over_count; /* handshakes above limit.connections */
 };
 
 struct tls_port {
@@ -47,6 +50,7 @@ struct handshake {
     struct list link; /* port->handshakes */
     struct list ready; /* server->ready */
     struct bucket_place *place; /* of its address */
+    bool over; /* above limit.connections: not counted as one */
 };
 
 /* --- one handshake -------------------------------------------------------------------------------- */
@@ -59,7 +63,10 @@ static void handshake_free(struct handshake *h)
     timer_cancel(loop_timers(e->loop), &h->timer);
     list_unlink(&h->link);
     list_unlink(&h->ready);
-    atomic_fetch_sub(&e->facts->connections, 1);
+    if (h->over)
+        h->port->server->over_count--;
+    else
+        atomic_fetch_sub(&e->facts->connections, 1);
     metric_sub(e->metrics, M_TLS_HANDSHAKES, 1);
     gate_leave(h->place);
     free(h);
@@ -192,15 +199,17 @@ static void on_socket(void *ctx, int fd)
         close(fd);
         return;
     }
-    bool room = atomic_load(&e->facts->connections) < atomic_load(&e->facts->connections_max);
-    if (!room || !(h = calloc(1, sizeof *h))) {
+    bool over = atomic_load(&e->facts->connections) >= atomic_load(&e->facts->connections_max);
+    if ((over && p->server->over_count >= e->settings->mqtt_refused_max) || !(h = calloc(1, sizeof *h))) {
         metric_add(e->metrics, M_CONNECTS_REFUSED_LIMIT, 1);
+        metric_add(e->metrics, M_CONNECTS_UNANSWERED, 1);
         gate_leave(place);
         close(fd);
         return;
     }
     h->port = p;
     h->place = place;
+    h->over = over;
     h->watch = (struct loop_watch){.fd = fd, .on_event = handshake_on_event};
     list_init(&h->ready);
     timer_init(&h->timer, handshake_on_timer);
@@ -212,7 +221,10 @@ static void on_socket(void *ctx, int fd)
     }
     timer_arm(loop_timers(e->loop), &h->timer, loop_now_ms(e->loop) + p->timeout_ms);
     list_push(&p->handshakes, &h->link);
-    atomic_fetch_add(&e->facts->connections, 1);
+    if (over)
+        p->server->over_count++;
+    else
+        atomic_fetch_add(&e->facts->connections, 1);
     metric_add(e->metrics, M_TLS_HANDSHAKES, 1);
 }
 

@@ -587,8 +587,26 @@ def test_a_storm_of_handshakes_does_not_keep_others_waiting(tls_node, certificat
     wire.close()
 
 
+def test_who_is_over_the_limit_is_told_behind_the_handshake(make_tls):
+    node = make_tls({"limit.connections": 2})
+    first, second = mqtt_wire.Wire(node), mqtt_wire.Wire(node)
+    for version, answer in ((4, b"\x20\x02\x00\x03"), (5, b"\x20\x03\x00\x97\x00")):
+        with mqtt_wire.Wire(node, version, connected=False) as late:
+            late.send(mqtt_wire.connect(version, "late"))
+            assert late.rest() == answer
+    with node.connect("http") as late:
+        late.sendall(b"GET /demo/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert late.recv(4096).startswith(b"HTTP/1.1 503")
+    assert node.metric("tidegate_connects_total", "limit") == 3
+    first.close()
+    wait_until(lambda: open_connections(node) == 1, "room again")
+    mqtt_wire.Wire(node).close()
+    second.ping()
+    second.close()
+
+
 def test_limit_of_connections_counts_handshakes(make_tls):
-    node = make_tls({"limit.connections": 3})
+    node = make_tls({"limit.connections": 3, "mqtt.refused_max": 0})
     idle = [socket.create_connection(("127.0.0.1", node.ports["mqtts"])) for _ in range(3)]
     wait_until(lambda: node.metric("tidegate_tls_handshakes_open") == 3, "three handshakes")
     with socket.create_connection(("127.0.0.1", node.ports["mqtts"]), timeout=WAIT_S) as wire:

@@ -943,6 +943,14 @@ MUTANTS = [
         "red": "messages to have come to rest|loop guard",
     },
     {
+        "name": "handshakes above the limit without an end",
+        "file": "gateway/tls/server.c",
+        "old": "(over && p->server->over_count >= e->settings->mqtt_refused_max)",
+        "new": "(over && p->server->over_count > UINT32_MAX)",
+        "test": "test_tls.py::test_limit_of_connections_counts_handshakes",
+        "red": "imed ?out",
+    },
+    {
         "name": "a full node that holds as many refused clients as come",
         "file": "gateway/mqtt/refusal.c",
         "old": """d->refused_count < d->edge->settings->mqtt_refused_max ?""",
