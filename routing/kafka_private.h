@@ -50,6 +50,13 @@ struct kafka_lane {
     struct mail *first, *last; /* proposed in this turn */
     struct kafka_batch *first_batch, *last_batch; /* come, and not all applied */
     struct timer retry; /* the mirror does not take more now */
+    struct { /* what is left of a turn's share: others have their turn too while a mirror is filled */
+        uint64_t of_ms; /* loop_now_ms of that turn */
+        uint32_t records;
+        uint64_t bytes;
+        bool posted; /* `again` is on its way: the next turn goes on */
+        struct mail again;
+    } share;
     bool report_asked; /* a letter of the sender's is to come */
     struct mail report; /* that letter */
     _Atomic uint64_t reported; /* sender writes, loop reads: sequences up to this are durable. With */

@@ -17,7 +17,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { RETRY_MS = 50 };
+enum { RETRY_MS = 50, TURN_RECORDS = 512, TURN_BYTES = 1 << 20 };
 
 /* --- records that have come --- */
 
@@ -44,11 +44,42 @@ static bool lane_apply(struct kafka_lane *l, struct msg *m)
     return true;
 }
 
+static void lane_drain(struct kafka_lane *l);
+
+static void lane_has_a_turn(struct kafka_lane *l)
+{
+    l->share.of_ms = loop_now_ms(l->loop);
+    l->share.records = TURN_RECORDS;
+    l->share.bytes = TURN_BYTES;
+}
+
+static void on_again(struct mail *mail)
+{
+    struct kafka_lane *l = LIST_OF(mail, struct kafka_lane, share.again);
+    l->share.posted = false;
+    lane_has_a_turn(l);
+    lane_drain(l);
+}
+
+/* False: that is enough for this turn. */
+static bool lane_shares(struct kafka_lane *l, const struct msg *m)
+{
+    if (l->share.records == 0 || l->share.bytes == 0)
+        return false;
+    l->share.records--;
+    l->share.bytes -= m->payload_len < l->share.bytes ? m->payload_len : l->share.bytes;
+    return true;
+}
+
 static void lane_drain(struct kafka_lane *l)
 {
+    bool enough = false;
+    if (loop_now_ms(l->loop) != l->share.of_ms)
+        lane_has_a_turn(l);
     while (l->first_batch) {
         struct kafka_batch *b = l->first_batch;
-        while (b->at < b->count && lane_apply(l, b->msgs[b->at]))
+        while (b->at < b->count && !(enough = !lane_shares(l, b->msgs[b->at])) &&
+               lane_apply(l, b->msgs[b->at]))
             msg_unref(b->msgs[b->at++]);
         if (b->at < b->count)
             break;
@@ -61,6 +92,10 @@ static void lane_drain(struct kafka_lane *l)
     if (!l->first_batch) {
         l->last_batch = NULL;
         timer_cancel(loop_timers(l->loop), &l->retry);
+    } else if (enough) {
+        if (!l->share.posted)
+            loop_post(l->loop, &l->share.again);
+        l->share.posted = true;
     } else if (!timer_armed(&l->retry)) {
         timer_arm(loop_timers(l->loop), &l->retry, loop_now_ms(l->loop) + RETRY_MS);
     }
@@ -287,6 +322,7 @@ enum status log_kafka_open(const struct log_kafka_options *o, struct log_kafka *
         k->lanes[i].log = k;
         k->lanes[i].index = i;
         timer_init(&k->lanes[i].retry, on_retry);
+        k->lanes[i].share.again.on_arrival = on_again;
     }
     enum status st = mailbox_open(&k->box);
     k->report_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
