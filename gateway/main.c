@@ -80,9 +80,11 @@ static const struct command {
 } commands[] = {
     {"serve", serve_command, "[--config FILE] [--set key=value]...   run a node until SIGTERM"},
     {"pub", publish_command,
-     "TOPIC [-d DATA | -f FILE] [--user U] [--retain] [--key K] [--ttl MS]   without -d, -f: a line a "
+     "TOPIC [-d DATA | -f FILE] [--user U] [--token T] [--retain] [--key K] [--ttl MS]   without -d, -f: a "
+     "line a "
      "message"},
-    {"sub", subscribe_command, "FILTER [--from START] [--count N] [--json]   prints messages as they come"},
+    {"sub", subscribe_command,
+     "FILTER [--from START] [--count N] [--json] [--token T]   prints messages as they come"},
     {"reload", reload_command, "[--data DIR]   a running node reads its configuration again"},
     {"drain", drain_command, "[--data DIR]   a running node tells its clients to go, and ends"},
     {"log", log_command,

@@ -283,6 +283,21 @@ def test_limits(make_node):
     assert member.payloads() == sent
 
 
+@pytest.mark.parametrize("limit,value,most", [("limit.shared_given", 4, 4), ("limit.shared_bytes", 1, 1)])
+def test_what_lies_with_members_is_limited(make_node, limit, value, most):
+    """The others wait in the log, in order; a member that settles makes room."""
+    node = make_node({limit: value})
+    member = Member(node, filter=ONE, acknowledge=False)
+    sent = send(node, 10, "one")
+    pump([member], lambda: len(member.got) >= most, "as many as may be out")
+    member.ping()
+    assert len(member.got) == most
+    member.acknowledge = True
+    member.settle()
+    pump([member], lambda: len(member.got) == 10, "the others")
+    assert member.payloads() == sent
+
+
 def test_subscribing_again_keeps_its_place(make_node):
     node = make_node()
     member = kept(node, "a", acknowledge=False, props=receive_max(2))
