@@ -383,6 +383,9 @@ static const struct metric_row {
                            "Entries of dead nodes that this node has removed from Redis."},
     [M_DIRECTORY_CACHE_BYTES] = {"tidegate_directory_cache_bytes", GAUGE, NULL,
                                  "Earlier answers of the directory, kept for when Redis is away."},
+    [M_NODES_DOWN_PROPOSED] =
+        {"tidegate_nodes_down_proposed_total", COUNTER, NULL,
+         "NODE_DOWN records that this node has proposed: one a partition and lost node, some twice."},
     [M_KAFKA_UP] = {"tidegate_kafka_up", GAUGE, NULL,
                     "1: Kafka answers; 0: publishes are refused. Without log.backend: kafka always 0."},
     [M_KAFKA_BROKERS] = {"tidegate_kafka_brokers_up", GAUGE, NULL,

@@ -240,6 +240,7 @@ enum metric {
     M_DIRECTORY_LOOKUPS_STALE,
     M_DIRECTORY_SWEPT,
     M_DIRECTORY_CACHE_BYTES, /* gauge */
+    M_NODES_DOWN_PROPOSED,
     /* the log on Kafka */
     M_KAFKA_UP, /* gauge */
     M_KAFKA_BROKERS, /* gauge */

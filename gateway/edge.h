@@ -41,6 +41,7 @@ struct node_facts {
     atomic_bool ready; /* /readyz */
     atomic_bool drain_wanted; /* SIGTERM has come, or is on its way from the API */
     atomic_bool draining; /* clients will be told to go, /readyz answers 503 */
+    atomic_bool told_down; /* by another node of the log: the process ends, to be started again */
     atomic_bool stopping; /* the end: doors say goodbye at once */
     atomic_uint connections; /* of the public doors, against connections_max */
     atomic_uint api_connections; /* of the private API, against api_connections_max */

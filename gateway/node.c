@@ -16,6 +16,7 @@
 #include "gateway/drain.h"
 #include "gateway/edge.h"
 #include "gateway/gate.h"
+#include "gateway/lost_nodes.h"
 #include "gateway/mqtt/shared.h"
 #include "gateway/node_file.h"
 #include "gateway/pulse.h"
@@ -32,6 +33,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -56,6 +58,7 @@ struct node_loop {
     struct mail drain_mail, stop_mail;
     struct pulse pulse;
     struct drain drain;
+    struct lost_nodes lost_nodes;
     struct timer stop_timer;
     uint64_t stop_deadline_ms, answers_deadline_ms;
     pthread_t thread;
@@ -167,15 +170,28 @@ static void on_incarnation_ended(void *ctx, unsigned lane, uint64_t incarnation,
     (void)incarnation;
     if (!own)
         return;
-    log_error("another node has started under this node.id, or this one was told to be down: what it writes "
-              "does not "
-              "count any more, so it ends node=%s lane=%u",
+    log_error("another node has started under this node.id: what this one writes does not count any more, so "
+              "it ends node=%s lane=%u",
               l->edge.settings->node_id, lane);
     _exit(EXIT_AGAIN);
 }
 
-static const struct shard_watch shared_log_watch = {.on_attached = on_attached_elsewhere,
-                                                    .on_ended = on_incarnation_ended};
+/* The main thread says goodbye to the clients, and ends the process: the next one is another incarnation. */
+static void on_told_down(void *ctx, unsigned lane)
+{
+    const struct node_loop *l = ctx;
+    struct node_facts *facts = &l->node->facts;
+    if (atomic_exchange(&facts->told_down, true))
+        return;
+    atomic_store(&facts->ready, false);
+    log_error("another node has declared this one dead, as its lease in the directory had run out: what it "
+              "writes does not count any more, so it ends, to be started again node=%s lane=%u",
+              l->edge.settings->node_id, lane);
+    (void)kill(getpid(), SIGTERM);
+}
+
+static const struct shard_watch shared_log_watch = {
+    .on_attached = on_attached_elsewhere, .on_ended = on_incarnation_ended, .on_told_down = on_told_down};
 
 static enum status create_loop(struct node *n, unsigned index)
 {
@@ -535,6 +551,8 @@ enum status node_start(struct node *n, struct buf *error)
     char text[256];
     for (unsigned i = 0; i < n->loop_count; i++)
         mqtt_door_start(n->loops[i].mqtt);
+    for (unsigned i = 0; i < n->loop_count; i++)
+        lost_nodes_start(&n->loops[i].lost_nodes, &n->loops[i].edge, &n->map);
     if (auth_office_start(n->auth) != ST_OK) {
         enum status told = buf_printf(error, "cannot start the threads that check passwords and fetch keys");
         (void)told;
@@ -709,6 +727,11 @@ bool node_moves(struct node *n, uint64_t patience_ms)
     return moves;
 }
 
+bool node_told_down(const struct node *n)
+{
+    return atomic_load(&n->facts.told_down);
+}
+
 /* --- draining ----------------------------------------------------------------------------------- */
 
 void node_announce_drain(struct node *n)
@@ -768,6 +791,7 @@ static void stop_arrived(struct mail *mail)
 {
     struct node_loop *l = LIST_OF(mail, struct node_loop, stop_mail);
     drain_end(&l->drain);
+    lost_nodes_stop(&l->lost_nodes);
     if (l->api)
         api_door_stop(l->api);
     web_door_stop(l->web);

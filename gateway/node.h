@@ -38,6 +38,10 @@ struct bridges *node_bridges(struct node *n); /* for bridges_prepare and the lik
  * piece of work for longer than `patience_ms`? Asks the loops anew. */
 bool node_moves(struct node *n, uint64_t patience_ms);
 
+/* Another node has declared this one dead (lost_nodes.h): nothing that it writes counts any more. SIGTERM has
+ * been sent to the process. */
+bool node_told_down(const struct node *n);
+
 /* A drain (PROTOCOL.md 4), by steps of the thread that started the node: /readyz says so; the loops tell
  * their clients to go; whether all have gone or at least been told and answered. node_stop ends it at any
  * moment, and waits for publishes under way for drain.max_ms unless it is to hurry. */

@@ -81,7 +81,7 @@ static void wait_for_end(const sigset_t *signals, struct reload *reload, const s
             run_reload(n, reload);
             continue;
         }
-        log_info("draining signal=%d", signal_number);
+        log_info("%s signal=%d", node_told_down(reload->node) ? "ending" : "draining", signal_number);
         return;
     }
 }
@@ -151,7 +151,10 @@ static int run(const struct arguments *a, struct settings **settings)
         wait_for_end(&signals, &reload, &notifier);
         notifier_stopping(&notifier); /* from here on no watchdog bites, but TimeoutStopSec */
         notifier_close(&notifier);
-        drain(reload.node, reload.settings, &signals);
+        if (node_told_down(reload.node))
+            code = EXIT_CODE_RETRY; /* nobody waits for answers: nothing that is open will count */
+        else
+            drain(reload.node, reload.settings, &signals);
     } else {
         code = arguments_complain(&error, arguments_exit_code(st));
     }

@@ -62,6 +62,9 @@ struct shard_watch {
     /* The incarnation has ended in this lane: what it still proposes there is void. `own`: it is this node's.
      * The node ends its connections, and goes on under another (topic_log.incarnation). */
     void (*on_ended)(void *ctx, unsigned lane, uint64_t incarnation, bool own);
+    /* Instead of on_ended: this node's incarnation has ended by a NODE_DOWN of another. NULL: on_ended is
+     * told. */
+    void (*on_told_down)(void *ctx, unsigned lane);
 };
 /* NULL: nobody is told. Both outlive the group. */
 void shard_group_watch(struct shard_group *g, const struct shard_watch *watch, void *ctx);

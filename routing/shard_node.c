@@ -111,6 +111,17 @@ static void node_ended(void *ctx, uint64_t incarnation)
         watch->on_ended(s->group->watch_ctx, s->lane, incarnation, incarnation == own_incarnation(s));
 }
 
+static void node_told_down(struct shard *s, uint64_t incarnation)
+{
+    const struct shard_watch *watch = s->group->watch;
+    if (incarnation != own_incarnation(s) || !watch || !watch->on_told_down) {
+        node_ended(s, incarnation);
+        return;
+    }
+    shard_refuse_own(s, incarnation);
+    watch->on_told_down(s->group->watch_ctx, s->lane);
+}
+
 /* Nothing is waited for yet, and nobody is told what was before. */
 static void node_had_ended(void *ctx, uint64_t incarnation)
 {
@@ -125,6 +136,7 @@ bool shard_node_fold(struct shard *s, const struct msg *m, const struct proposal
         return incarnations_start(s->incarnations, node_of(m), p->incarnation, on_ended, s);
     if (!incarnations_end(s->incarnations, node_of(m), p->based_on))
         return false;
-    on_ended(s, p->based_on);
+    if (arrived)
+        node_told_down(s, p->based_on);
     return true;
 }

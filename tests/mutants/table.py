@@ -1670,4 +1670,28 @@ MUTANTS = [
         "test": "test_rates.py::test_the_body_of_a_refused_publish_is_no_request",
         "red": "NoneType",
     },
+    {
+        "name": "nobody declares a lost node dead",
+        "file": "gateway/lost_nodes.c",
+        "old": "        shard_each_incarnation(r.shard, judge, &r);",
+        "new": "        if (w->map->lane_count == 0)\n            shard_each_incarnation(r.shard, judge, &r);",
+        "test": "test_lost_nodes.py::test_a_frozen_node_is_declared_dead_and_changes_nothing",
+        "red": "in vain for the node to be declared dead in each partition",
+    },
+    {
+        "name": "a node that was declared dead goes on",
+        "file": "gateway/node.c",
+        "old": "    (void)kill(getpid(), SIGTERM);",
+        "new": "",
+        "test": "test_lost_nodes.py::test_a_frozen_node_is_declared_dead_and_changes_nothing",
+        "red": "timed out|for what does not count",
+    },
+    {
+        "name": "a node is not introduced where it has written nothing",
+        "file": "gateway/lost_nodes.c",
+        "old": "    introduce(w);",
+        "new": "    if (w->edge->facts->lane_count == 0)\n        introduce(w);",
+        "test": "test_lost_nodes.py::test_a_silent_node_is_declared_dead_in_every_partition",
+        "red": "in vain for the node to be declared dead in each partition",
+    },
 ]
