@@ -7,14 +7,15 @@ import random
 import threading
 import time
 
-from clients import Closed, Resuming, Web
+from clients import Closed, Resuming, Web, module
 from mqtt_wire import PUBCOMP, PUBLISH, PUBREC, PUBREL, End, Message, Wire, puback, pubcomp, pubrec, pubrel
 from mqtt_wire import publish as mqtt_publish
 from node import PATIENCE
 
 ANSWER_S = 10 * PATIENCE  # whoever has no answer then goes to another node
 STAY_S = (0.3, 2.5)
-AWAY = (OSError, End, Closed, http.client.HTTPException, AssertionError, TimeoutError, KeyError)
+AWAY = (OSError, End, Closed, http.client.HTTPException, module("websockets").WebSocketException, AssertionError, TimeoutError,
+        KeyError)
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 
 
