@@ -95,6 +95,8 @@ void mqtt_door_start(struct mqtt_door *d); /* once, right before its loop runs *
  * many are still to be told, or have answers due. */
 void mqtt_door_drain_begin(struct mqtt_door *d, uint64_t spread_ms);
 unsigned mqtt_door_drain(struct mqtt_door *d, unsigned *most);
+/* An incarnation of another node has ended in this lane of the loop: what follows for its sessions. */
+void mqtt_door_lane_lost(struct mqtt_door *d, unsigned lane);
 void mqtt_door_stop(struct mqtt_door *d); /* no new ones; DISCONNECT 0x8B to 5.0 clients, close */
 void mqtt_door_destroy(struct mqtt_door *d); /* NULL is allowed */
 

@@ -168,8 +168,10 @@ static void on_incarnation_ended(void *ctx, unsigned lane, uint64_t incarnation,
 {
     const struct node_loop *l = ctx;
     (void)incarnation;
-    if (!own)
+    if (!own) {
+        mqtt_door_lane_lost(l->mqtt, lane);
         return;
+    }
     log_error("another node has started under this node.id: what this one writes does not count any more, so "
               "it ends node=%s lane=%u",
               l->edge.settings->node_id, lane);

@@ -75,6 +75,14 @@ enum status away_write(struct away *a, struct slice record, uint64_t expires_ms)
     return ST_OK;
 }
 
+bool away_holder_ended(const struct away *a, uint64_t incarnation)
+{
+    const struct shard_map *map = a->hub->map;
+    unsigned lane = topic_partition(away_topic(a), map->lane_count);
+    return hub_is_home(a->hub, lane) && shard_elsewhere(map->lanes[lane].shard) &&
+           shard_incarnation_ended(map->lanes[lane].shard, incarnation);
+}
+
 /* --- all of a lane ------------------------------------------------------------------------------ */
 
 static bool walk_wants(void *ctx, struct slice topic)

@@ -29,6 +29,10 @@ void away_read(struct away *a);
  * ST_NO_MEMORY: it does not. */
 enum status away_write(struct away *a, struct slice record, uint64_t expires_ms) MUST_CHECK;
 
+/* With a log that nodes share: has the node whose incarnation has this session ended? False also where this
+ * loop cannot know: the session's lane is not at home on it. */
+bool away_holder_ended(const struct away *a, uint64_t incarnation);
+
 /* All records of one lane, once, in pages. */
 struct away_walk {
     struct hub *hub;

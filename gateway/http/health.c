@@ -136,10 +136,10 @@ static enum status put_kafka_durability(struct buf *out, const struct edge *e)
         "\"survives_power_cut\":%s,\"copies\":%u,\"min_copies\":%u,\"accepted_less\":%s},"
         "\"missing\":[\"retention\",\"shared_subscriptions\",\"bridges\",\"snapshots\",\"topics.store_"
         "false\","
-        "\"wills_of_lost_nodes\",\"expiry_of_sessions_of_lost_nodes\",\"takeover_of_sessions_that_are_not_"
-        "kept\","
+        "%s\"takeover_of_sessions_that_are_not_kept\","
         "\"presence_of_other_nodes\",\"connections_of_other_nodes\"]",
-        f.min_isr > 1 ? "true" : "false", f.replication, f.min_isr, f.accepted_less ? "true" : "false");
+        f.min_isr > 1 ? "true" : "false", f.replication, f.min_isr, f.accepted_less ? "true" : "false",
+        e->facts->directory ? "" : "\"wills_of_lost_nodes\",\"expiry_of_sessions_of_lost_nodes\",");
 }
 
 static enum status put_durability(struct buf *out, const struct edge *e)

@@ -183,6 +183,11 @@ void mqtt_door_start(struct mqtt_door *d)
     afterlife_start(d->afterlife);
 }
 
+void mqtt_door_lane_lost(struct mqtt_door *d, unsigned lane)
+{
+    afterlife_lane_lost(d->afterlife, lane);
+}
+
 void mqtt_door_stop(struct mqtt_door *d)
 {
     acceptor_pause(d->acceptor);

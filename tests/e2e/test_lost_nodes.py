@@ -2,6 +2,7 @@
 was only frozen? Then nothing that it still writes counts; its clients are told to go, and it is started again."""
 
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from mqtt_wire import publish as mqtt_publish
 from node import STOP_S, kafka_settings, wait_until
 from redis_server import Redis
 from test_directory import FAST, fresh
-from test_mqtt_sessions import keep, present
+from test_mqtt_five import will_rest
+from test_mqtt_sessions import DELAY, expiry, keep, present
 
 LANES = 4
 
@@ -67,7 +69,7 @@ def test_a_frozen_node_is_declared_dead_and_changes_nothing(cluster):
     for i in range(8):  # they wait in its sockets
         stays.send(mqtt_publish(f"late/{i}", b"late", 1, 20 + i))
     wait_until(lambda: declared(a) >= LANES, "the node to be declared dead in each partition")
-    assert "node is declared dead" in a.log() and "node=b" in a.log()
+    wait_until(lambda: any("node is declared dead" in line and "node=b" in line for line in a.stderr), "the log to say so")
     moved = keep(a, 5, "moves")
     assert present(moved)
     publish(a, "m/1", b"1")
@@ -82,7 +84,7 @@ def test_a_frozen_node_is_declared_dead_and_changes_nothing(cluster):
             moves.packet()
     assert b.process.wait(STOP_S) == 75
     b.collector.join(STOP_S)
-    assert "another node has declared this one dead" in b.log(400)
+    assert any("another node has declared this one dead" in line for line in b.stderr)
     b.restart()
     for i in range(8):
         assert texts(a, f"late/{i}") == [], "what it has written since does not count"
@@ -111,3 +113,31 @@ def test_nobody_is_declared_dead_because_redis_is_new(cluster, redis):
     redis.start()
     fresh(a, b)
     assert [declared(node) for node in nodes] == [0, 0]
+
+
+def leaves(node, client, topic, delay_s=0, session_s=600):
+    return Wire(node, 5, client, flags=0x0C, props=expiry(session_s), rest=will_rest(topic, b"gone", 5, DELAY + struct.pack(">I", delay_s)))
+
+
+def test_wills_of_a_lost_node_are_published_once(cluster):
+    """By the living, after NODE_DOWN: each of those that are due once, and none whose client is back in time."""
+    a, b, c = cluster("a"), cluster("b"), cluster("c")
+    fresh(a, b, c)
+    due = {"w/now": leaves(b, "now", "w/now"), "w/short": leaves(b, "short", "w/short", session_s=0),
+           "w/later": leaves(b, "later", "w/later", 2), "w/ends": leaves(b, "ends", "w/ends", 3600, 1)}
+    comes = leaves(b, "back", "w/back", 3600)
+    waits = leaves(b, "waits", "w/waits", 3600)
+    b.kill9()
+    for topic in due:
+        for node in (a, c):
+            wait_until(lambda topic=topic, node=node: texts(node, topic) == ["gone"], f"the will {topic}")
+    with keep(a, 5, "back") as back:
+        assert present(back), "the session lives on"
+        with Wire(c, 5, "ends", props=expiry(1)) as ended:
+            assert not present(ended), "the session has expired"
+        b.restart()
+        fresh(a, b, c)
+        assert {topic: texts(node, topic) for topic in [*due, "w/back", "w/waits"] for node in (a, b, c)} == {
+            **{topic: ["gone"] for topic in due}, "w/back": [], "w/waits": []}
+    for wire in [*due.values(), comes, waits]:
+        wire.close()

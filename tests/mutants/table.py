@@ -535,7 +535,7 @@ MUTANTS = [
     {
         "name": "the will of a node that was killed forgotten",
         "file": "gateway/mqtt/afterlife.c",
-        "old": """        soul_make(a, name, 0);
+        "old": """        soul_make_once(a, name, 0);
 """,
         "new": """        (void)name;
 """,
@@ -1693,5 +1693,21 @@ MUTANTS = [
         "new": "    if (w->edge->facts->lane_count == 0)\n        introduce(w);",
         "test": "test_lost_nodes.py::test_a_silent_node_is_declared_dead_in_every_partition",
         "red": "in vain for the node to be declared dead in each partition",
+    },
+    {
+        "name": "the sessions of a lost node are nobody's",
+        "file": "gateway/node.c",
+        "old": "        mqtt_door_lane_lost(l->mqtt, lane);",
+        "new": "",
+        "test": "test_lost_nodes.py::test_wills_of_a_lost_node_are_published_once",
+        "red": "in vain for the will",
+    },
+    {
+        "name": "the will of a lost node does not wait for its delay",
+        "file": "gateway/mqtt/afterlife.c",
+        "old": "        h->will.due_ms = now_ms + delay_s * 1000;",
+        "new": "        h->will.due_ms = now_ms + delay_s;",
+        "test": "test_lost_nodes.py::test_wills_of_a_lost_node_are_published_once",
+        "red": "w/(back|waits)",
     },
 ]
