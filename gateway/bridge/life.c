@@ -306,14 +306,17 @@ static bool takes_in(const struct bridge *b)
     return !b->failed && b->unacked_in < window && b->local.out.len < OUT_BYTES_MAX;
 }
 
-/* All that is there, within the window; then it is to settle. */
+/* All that is there, within the window; then it is to settle. Before the remote has answered one read a turn:
+ * libmosquitto takes a TLS handshake whose other side has gone for one that goes on, whatever the socket
+ * says. */
 static void read_remote(struct bridge *b)
 {
     struct pollfd ready = {.fd = remote_fd(b->remote), .events = POLLIN};
     do {
         if (remote_read(b->remote) != ST_OK)
             fail_remote(b);
-    } while (takes_in(b) && (ready.fd = remote_fd(b->remote)) >= 0 && poll(&ready, 1, 0) == 1);
+    } while (b->remote_up && takes_in(b) && (ready.fd = remote_fd(b->remote)) >= 0 &&
+             poll(&ready, 1, 0) == 1);
     b->settling = b->unacked_in > 0;
     b->since_ms = now_ms();
 }
@@ -340,6 +343,8 @@ static void turn(struct bridge *b)
         b->settling = false;
     if (fds[2].revents & (POLLIN | POLLHUP | POLLERR) && !b->failed)
         read_remote(b);
+    if (fds[2].revents & (POLLHUP | POLLERR) && !b->remote_up && !b->failed)
+        fail(b, BRIDGE_TROUBLE_UNREACHABLE, "the remote has ended the connection before it answered");
     if (remote && !b->settling && !b->failed && remote_wants_write(b->remote) &&
         remote_write(b->remote) != ST_OK)
         fail_remote(b);

@@ -1,10 +1,13 @@
 """Bridges, to and from a real mosquitto: prefixes, flags and properties, at least once across kill -9 of either side,
 nothing acknowledged before it is durable, nothing that comes back to where it was."""
 
+import contextlib
+import itertools
 import json
 import os
 import queue
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -390,6 +393,24 @@ def test_tls_and_password(make_node, tmp_path, certificates, closing):
     stranger = make_node({**settings(port, OUT, **{**trust, "ca_file": str(certificates.pem("stranger-ca"))}), "node.id": "s"})
     wait_until(lambda: stranger.metrics()["tidegate_bridge_reconnects_total"] >= 2, "some attempts")
     assert stranger.metrics()["tidegate_bridges_connected"] == 0
+
+
+def test_a_remote_that_goes_amid_the_handshake(make_node, certificates):
+    """Whoever closes before, while or after ClientHello comes: the bridge notices, and tries again."""
+    with socket.create_server(("127.0.0.1", free_ports(1)[0])) as remote:
+        def goes():
+            with contextlib.suppress(OSError):
+                for number in itertools.count():
+                    client = remote.accept()[0]
+                    if number % 3 == 0:  # a reset, before there is anything to answer
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    if number % 3 == 1:
+                        client.recv(1)
+                    client.close()
+        threading.Thread(target=goes, daemon=True).start()
+        node = make_node({**settings(remote.getsockname()[1], OUT, ca_file=str(certificates.pem("server-ca")), retry_min_ms="10ms",
+                                     retry_max_ms="10ms"), "node.id": "n"})
+        wait_until(lambda: node.metrics()["tidegate_bridge_reconnects_total"] >= 60, "some attempts")
 
 
 def test_the_session_of_a_bridge_is_nobody_elses(make_node, shared_broker):

@@ -927,6 +927,14 @@ MUTANTS = [
         "red": "not sent again",
     },
     {
+        "name": "a bridge that reads on where its remote has gone amid the handshake",
+        "file": "gateway/bridge/life.c",
+        "old": "    } while (b->remote_up && takes_in(b)",
+        "new": "    } while (takes_in(b)",
+        "test": "test_bridge.py::test_a_remote_that_goes_amid_the_handshake",
+        "red": "in vain for some attempts|did not stop",
+    },
+    {
         "name": "a bridge that sends back what it has brought",
         "file": "gateway/bridge/local.c",
         "old": """    OPTIONS = 1 << 2 | 1 << 3 | 1 << 4,""",
