@@ -5,6 +5,7 @@
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     ERROR_BYTES = 512,
@@ -38,6 +39,16 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
     log_warn("kafka client facility=%s text=\"%s\"", facility, text);
 }
 
+/* An idempotent producer that the brokers do not know any more takes nothing ever again: what was in flight
+ * may be in the log or not. The next start is another incarnation, whose START makes void what of it still
+ * comes. */
+static void end_of_producer(const struct log_kafka *k, const char *reason)
+{
+    log_error("kafka producer cannot go on: the node ends, to be started again topic=%s reason=\"%s\"",
+              k->topic, reason);
+    _exit(KAFKA_EXIT_RETRY);
+}
+
 /* By kafka_client_poll. */
 static void on_error(rd_kafka_t *rk, int code, const char *reason, void *ctx)
 {
@@ -45,7 +56,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *ctx)
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && rk == k->producer)
         k->lost_brokers = true;
     else if (code == RD_KAFKA_RESP_ERR__FATAL)
-        log_error("kafka client cannot go on reason=\"%s\"", reason);
+        end_of_producer(k, reason);
 }
 
 /* The number behind the key, from `from` on; 0: it is not there. */

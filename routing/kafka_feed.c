@@ -19,7 +19,6 @@ enum {
     WAITING_BYTES = 16 << 20,
     PAUSE_US = 500,
     LOOK_MS = 100,
-    EXIT_RETRY = 75, /* sysexits' EX_TEMPFAIL: the supervisor starts us again */
 };
 
 static uint64_t now_ms(const struct log_kafka *k)
@@ -86,7 +85,7 @@ static void give_up(const struct log_kafka *k, const rd_kafka_message_t *m)
         "kafka partition has lost records that this node has, or the topic is gone: the node ends, and the "
         "next start compares its mirror topic=%s partition=%" PRId32 " error=\"%s\"",
         k->topic, m->partition, rd_kafka_message_errstr(m));
-    _exit(EXIT_RETRY);
+    _exit(KAFKA_EXIT_RETRY);
 }
 
 static void take(struct log_kafka *k, const rd_kafka_message_t *m)

@@ -30,6 +30,7 @@ struct kafka_proposal {
 
 /* Records in order, from Kafka to a lane's loop. */
 enum { KAFKA_BATCH_MAX = 1000, KAFKA_STATISTICS_MS = 1000 };
+enum { KAFKA_EXIT_RETRY = 75 }; /* sysexits' EX_TEMPFAIL: the supervisor starts us again */
 struct kafka_batch {
     struct mail mail;
     struct kafka_lane *lane;

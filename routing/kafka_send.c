@@ -16,7 +16,7 @@
 
 enum {
     PROBE_EVERY_MS = 250,
-    PROBE_MS = 500,
+    PROBE_MS = 2000, /* brokers that have just come back, on a busy machine, may take longer than a moment */
     SLEEP_MS = 250, /* how late a stall is noticed */
     QUEUE_FULL_MS = 10,
     FLUSH_MS = 2000, /* at a stop: for what is under way */
