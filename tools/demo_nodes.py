@@ -9,6 +9,7 @@ Data: $TIDEGATE_DATA__DIR-nodes (tidegate-data-nodes); it stays. Ports: those of
 HTTP and API ten more for each next one; the page is at port 8079, or $DEMO_PORT."""
 
 import asyncio
+import contextlib
 import ctypes
 import http.server
 import json
@@ -33,7 +34,7 @@ from brokers import Brokers, Trouble  # noqa: E402
 from demo_proof import Failed, Mosquitto, Web, check, curl, publish  # noqa: E402
 
 NAMES = "abc"
-BACK_S, READY_S, LOOK_S = 4, 60, 0.2
+BACK_S, READY_S, LOOK_S, END_S = 4, 60, 0.2, 10
 PAGE = ROOT / "web-demo" / "nodes"
 FILES = {"/": ("index.html", "text/html; charset=utf-8"), "/nodes.js": ("nodes.js", "text/javascript; charset=utf-8"),
          "/nodes.css": ("nodes.css", "text/css; charset=utf-8")}
@@ -89,13 +90,15 @@ class Program:
             self.start()
         return self.up()
 
-    def stop(self):
+    def ask_to_stop(self):
         if self.up():
             self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
+
+    def await_stop(self, deadline):
+        try:
+            self.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.kill()
 
 
 def last_lines(path):
@@ -179,7 +182,8 @@ class Demo:
                     wishes, self.wishes = self.wishes, set()
                 for name in wishes & set(self.parts()):
                     self.parts()[name]()
-                self.look()
+                if not self.ending.is_set():
+                    self.look()
         except (Failed, Trouble, OSError) as error:
             self.failed = str(error)
         self.rests.set()
@@ -199,12 +203,20 @@ class Demo:
     def end(self):
         self.ending.set()
         if self.watcher:
-            self.rests.wait(30)
-        for program in [*self.nodes, *([self.redis] if self.redis else [])]:
-            program.stop()
-        if self.brokers and self.brokers.connection:
-            self.brokers.call("close")
-            self.brokers.leave()
+            self.rests.wait(2)  # it may wait for a broker that begins
+        programs = [program for program in [*self.nodes, self.redis] if program and program.process]
+        for program in programs:
+            program.ask_to_stop()
+        deadline = time.monotonic() + END_S
+        for program in programs:
+            program.await_stop(deadline)
+        if self.brokers and self.brokers.facts:
+            with contextlib.suppress(ProcessLookupError):
+                keeper = self.brokers.facts["pid"]  # the brokers end with it
+                os.kill(keeper, signal.SIGTERM)
+                while time.monotonic() < deadline + END_S:
+                    os.kill(keeper, 0)
+                    time.sleep(0.05)
         self.ended.set()
 
 
