@@ -57,6 +57,7 @@ test  nodejs                 runs mqtt.js
 test  node-mqtt              mqtt.js
 test  node-buffer            what mqtt.js wants of a browser
 test  node-process           what mqtt.js wants of a browser
+test  node-url               the same
 test  esbuild                makes one script of mqtt.js for the browser
 test  golang-go              compiles the Go client
 test  golang-github-eclipse-paho.mqtt.golang-dev  its library

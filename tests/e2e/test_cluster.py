@@ -31,10 +31,17 @@ def device(node, user, name):
 
 def tell(node, user, text, below=""):
     """Until it is acknowledged, and once: brokers that have come back may elect a leader anew just now."""
+    answer = None
+
     def told():
-        return send(node, user, text, "-H", f"Idempotency-Key: {user}{below}{text.decode()}", below=below, check=None).status == 200
+        nonlocal answer
+        answer = send(node, user, text, "-H", f"Idempotency-Key: {user}{below}{text.decode()}", below=below, check=None)
+        return answer.status == 200
     with node.inside():
-        wait_until(told, f"a message to {user} to be acknowledged")
+        try:
+            wait_until(told, f"a message to {user} to be acknowledged")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {answer.body.decode()}, {node.ready()}\n{node.log(400)}") from None
 
 
 def one_user_at_two_nodes(cluster, user, stranger):
