@@ -28,6 +28,7 @@ from brokers import Brokers  # noqa: E402
 
 HUB, NAMES = "10.77.0.1", "abc"
 CLONE_NEWNET, PR_SET_PDEATHSIG = 0x40000000, 1
+EXIT_RETRY = 75
 DOORS = {"mqtt.port": 1883, "http.port": 8080, "api.port": 8081}
 # Longer than any fault lasts: nobody is declared dead here (test_lost_nodes.py), nodes come back as they were.
 DIRECTORY = {"directory.redis.lease_ms": 15000, "directory.redis.timeout_ms": 1500, "directory.redis.retry_max_ms": 200}
@@ -165,6 +166,9 @@ class Cluster:
 
     def await_ready(self, seconds=60):
         for node in self.nodes:
+            if node.process.poll() == EXIT_RETRY:  # it says why; its supervisor starts it again
+                node.killed = True
+                node.restart()
             wait_until(lambda node=node: node.ready().get("status") == "ok", f"{node.settings['node.id']} to be ready", seconds)
 
     @property
