@@ -372,6 +372,7 @@ Ctrl-C ends it. Logs and data: {demo.data}""")
 def main():
     sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started this ignores it
     demo = Demo(sys.argv[1])
     try:
         serve(demo)

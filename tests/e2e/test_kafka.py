@@ -18,6 +18,7 @@ from test_mqtt_sessions import keep
 from tokens import bearer, create
 
 LANES = {"log.partitions": 4}
+REQUEST_S = 150  # what is in flight to a frozen broker: until librdkafka has given up its request, and the connection
 
 
 def settings(kafka, **more):
@@ -460,7 +461,8 @@ def test_an_unknown_outcome_is_told_and_is_no_end(make_node, mortal):
             asked = web.request({"pub": {"topic": "u", "text": "3"}})
             device.send(mqtt_publish("u", b"4", 1, 1))
             said = publish(node, "u", b"2", check=503).json()
-            error, code = web.answer(asked), device.expect(PUBACK)[2]
+            device.socket.settimeout(REQUEST_S)
+            error, code = web.answer(asked, REQUEST_S), device.expect(PUBACK)[2]
         finally:
             mortal.brokers.thaw(1)
         assert said["code"] == "unavailable" and said.get("unknown") is True, said
