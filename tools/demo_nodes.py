@@ -101,6 +101,15 @@ class Program:
             self.kill()
 
 
+def is_over(pid):
+    """It may be our child, or that of an earlier demo."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        os.kill(pid, 0)
+        return False
+
+
 def last_lines(path):
     lines = Path(path).read_text(errors="replace").splitlines()
     said = [line for line in lines if line.startswith("tidegate: ")]
@@ -211,11 +220,10 @@ class Demo:
         for program in programs:
             program.await_stop(deadline)
         if self.brokers and self.brokers.facts:
+            keeper = self.brokers.facts["pid"]  # the brokers end with it
             with contextlib.suppress(ProcessLookupError):
-                keeper = self.brokers.facts["pid"]  # the brokers end with it
                 os.kill(keeper, signal.SIGTERM)
-                while time.monotonic() < deadline + END_S:
-                    os.kill(keeper, 0)
+                while time.monotonic() < deadline + END_S and not is_over(keeper):
                     time.sleep(0.05)
         self.ended.set()
 
